@@ -1,0 +1,74 @@
+"""Named parameters that are views into one contiguous vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import checks
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Parameters(Mapping[str, Array]):
+    """Ordered mapping name -> array; every array is a view into ``flat``.
+
+    One vector for all parameters makes an optimiser step, a norm or an all-reduce one array
+    operation, and lets gradients have exactly the same layout.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Names and shapes, in order.
+    dtype : numpy.dtype
+        float32 or float64.
+    vector : ndarray, optional
+        The vector to look into, of the right size and dtype; a new one of zeros by default.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: np.dtype[Any],
+        vector: Array | None = None,
+    ) -> None:
+        self.shapes = dict(shapes)
+        size = sum(math.prod(shape) for shape in self.shapes.values())
+        self.flat: Array = np.zeros(size, dtype) if vector is None else vector
+        self._views: dict[str, Array] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            self._views[name] = self.flat[start:stop].reshape(shape)
+            start = stop
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        rows = (f"{name}: {shape}" for name, shape in self.shapes.items())
+        return f"Parameters({', '.join(rows)}, dtype={self.flat.dtype})"
+
+    def load(self, mapping: Mapping[str, Any]) -> None:
+        """Copy values in by name.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, or a shape differs. Nothing has been changed then.
+        TypeError
+            A value is not an array of this dtype.
+        """
+        checked = checks.named_arrays(mapping, self.shapes, self.flat.dtype)
+        checks.writeable(self.flat)
+        for name, value in checked.items():
+            self._views[name][...] = value
