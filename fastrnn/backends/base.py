@@ -1,0 +1,130 @@
+"""What a backend is: the narrow waist between `fastrnn.network` and the kernels.
+
+One *pass* is one layer in one direction over a span of time. Everything above it (layers,
+directions, dropout, checkpoints) knows no cell; everything below it knows no layers.
+
+Letters: T time, B batch, I input, H hidden, P projection (or H), G gates, S saved values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fastrnn.cellmath import CellSpec
+    from fastrnn.rows import Rows
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class Weights(NamedTuple):
+    """Parameters of one layer in one direction, or their gradients. None where absent."""
+
+    ih: Array  # (G*H, I)
+    hh: Array  # (G*H, P)
+    b_ih: Array | None = None  # (G*H,)
+    b_hh: Array | None = None  # (G*H,)
+    hr: Array | None = None  # (P, H)
+    peephole: Array | None = None  # (3*H,), rows i, f, o
+
+
+class Saved(NamedTuple):
+    """What backward needs of one pass. Never shares memory with what forward returned as y."""
+
+    y: Array  # (T, B, P), h after every step, 0 where the row does not run
+    gates: Array  # (T, B, S*H), the values named in CellSpec.saved, in that order
+    c: Array | None  # (T, B, H), c after every step; None for cells without c
+
+
+class Backend(Protocol):
+    """One engine. Callers have checked every shape and dtype before."""
+
+    name: str
+
+    def pack(self, cell: CellSpec, w: Weights) -> object:
+        """Return the weights as the kernels want them: a snapshot that shares no memory with w."""
+
+    def forward(
+        self,
+        cell: CellSpec,
+        packed: Any,
+        x: Array,
+        h0: Array,
+        c0: Array | None,
+        rows: Rows,
+        *,
+        reverse: bool,
+        keep: bool,
+        threads: int,
+        reproducible: bool,
+    ) -> tuple[Array, Array, Array | None, Saved | None]:
+        """Run one pass.
+
+        Parameters
+        ----------
+        x : (T, B, I), any strides
+        h0 : (B, P), C-contiguous
+        c0 : (B, H), C-contiguous, or None for cells without c
+        rows : which rows run at which step, and where they start from zeros
+        reverse : run t = T-1 .. 0
+        keep : also return what `backward` needs
+
+        Returns
+        -------
+        y : (T, B, P), 0 where a row does not run
+        hn, cn : (B, P), (B, H) or None; new arrays
+        saved : Saved or None
+        """
+
+    def backward(
+        self,
+        cell: CellSpec,
+        packed: Any,
+        x: Array,
+        h0: Array,
+        c0: Array | None,
+        rows: Rows,
+        saved: Saved,
+        dy: Array | None,
+        dh: Array,
+        dc: Array | None,
+        grads: Weights,
+        *,
+        reverse: bool,
+        threads: int,
+        reproducible: bool,
+    ) -> tuple[Array, Array, Array | None]:
+        """Backpropagate through one pass.
+
+        Parameters
+        ----------
+        dy : (T, B, P), any strides, or None; ignored where a row does not run
+        dh, dc : (B, P), (B, H) or None; gradients of hn and cn; left as they are
+        grads : the parameters' gradients are added into these, in place
+
+        Returns
+        -------
+        dx : (T, B, I), 0 where a row does not run
+        dh0, dc0 : (B, P), (B, H) or None; new arrays
+        """
+
+    def bind(
+        self,
+        cell: CellSpec,
+        packed: Any,
+        x: Array,
+        h: Array,
+        c: Array | None,
+        y: Array,
+        *,
+        threads: int,
+        reproducible: bool,
+    ) -> Callable[[], None]:
+        """Return a function that advances one step.
+
+        It reads x (B, I), updates h (B, P) and c (B, H) in place and writes y (B, P); all
+        C-contiguous, and alive as long as the function.
+        """
