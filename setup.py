@@ -1,0 +1,84 @@
+"""Builds the C++ extension; everything else about the package is in pyproject.toml.
+
+Environment variables:
+
+FASTRNN_NO_EXT
+    1: no extension. 0: a failing build of it is an error. Unset: a failing build is a warning,
+    and the Numba or the NumPy backend serves.
+FASTRNN_DEFINES
+    Macros, separated by spaces, for a test build.
+FASTRNN_SANITIZE
+    Sanitizers for a test build: ``address,undefined`` or ``thread``.
+FASTRNN_JOBS
+    How many files are compiled at a time; by default one on each core.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from setuptools import setup
+from setuptools.command.build import build
+
+NO_EXT = os.environ.get("FASTRNN_NO_EXT", "")
+DEFINES = os.environ.get("FASTRNN_DEFINES", "").split()
+SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
+
+INCLUDES = ["csrc", "fastrnn/kernels"]
+SOURCES = sorted(path.as_posix() for path in Path("csrc").rglob("*.cpp"))
+HEADERS = sorted(path.as_posix() for top in INCLUDES for path in Path(top).rglob("*.h"))
+
+# No -march: each instruction set is a target region of its own file, chosen at run time.
+# No -ffast-math and no contraction: a fused multiply-add stands where the source says so, which
+# is what makes one chain of operations give the same bits on every vector width.
+if sys.platform == "win32":
+    FLAGS = ["/std:c++17", "/O2", "/fp:precise"]
+else:
+    FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
+
+
+class Build(build):  # type: ignore[misc]
+    """Keeps the objects of a test build apart from the plain ones."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        variant = "-".join([*DEFINES, *SANITIZE.split(",")]).strip("-")
+        if variant:
+            self.build_base = f"build/{variant}"
+
+
+def stale(obj: str, source: str) -> bool:
+    """Whether an object is older than anything that went into it."""
+    made = os.path.getmtime(obj)
+    return any(os.path.getmtime(path) > made for path in [source, *HEADERS, "setup.py"])
+
+
+def extension() -> Pybind11Extension:
+    compile_args, link_args = list(FLAGS), []
+    if sys.platform != "win32":
+        link_args += ["-pthread"]
+    if SANITIZE:
+        sanitize = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
+        compile_args += [*sanitize, "-fno-sanitize-recover=all"]
+        link_args += sanitize
+    return Pybind11Extension(
+        "fastrnn._core",
+        SOURCES,
+        include_dirs=INCLUDES,
+        depends=[*HEADERS, "setup.py"],
+        define_macros=[(name, None) for name in DEFINES],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        optional=NO_EXT != "0",
+    )
+
+
+if __name__ == "__main__":
+    if NO_EXT == "1":
+        print("fastrnn: FASTRNN_NO_EXT=1, so the C++ extension is left out", file=sys.stderr)
+    with ParallelCompile("FASTRNN_JOBS", needs_recompile=stale):
+        setup(
+            ext_modules=[] if NO_EXT == "1" else [extension()],
+            cmdclass={"build": Build},
+        )
