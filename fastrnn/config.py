@@ -1,0 +1,82 @@
+"""Threads, and what this installation can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from . import checks
+
+# More is never faster, and a runaway number must not bring the process down.
+MAX_THREADS = 1024
+
+_everywhere: int | None = None  # set_num_threads; None until first asked
+_here: ContextVar[int | None] = ContextVar("fastrnn_num_threads", default=None)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a call made here and now would use.
+
+    It is that of the innermost `num_threads` block around it, else that of `set_num_threads`, else
+    FASTRNN_NUM_THREADS from the environment, else the number of CPUs this process may run on.
+
+    Raises
+    ------
+    ValueError
+        FASTRNN_NUM_THREADS is not an int in 1..1024.
+    """
+    global _everywhere
+    here = _here.get()
+    if here is not None:
+        return here
+    if _everywhere is None:
+        _everywhere = _default_threads()
+    return _everywhere
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads for the whole process, outside of `num_threads` blocks.
+
+    Results do not depend on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``n`` is not an int, or not in 1..1024.
+    """
+    global _everywhere
+    _everywhere = checks.size("n", n, below=MAX_THREADS + 1)
+
+
+@contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Use ``n`` threads within a ``with`` block, in this thread (and this asyncio task) only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``n`` is not an int, or not in 1..1024.
+    """
+    token = _here.set(checks.size("n", n, below=MAX_THREADS + 1))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def _default_threads() -> int:
+    text = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
+    if text:
+        if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+            raise ValueError(f"FASTRNN_NUM_THREADS must be an int in 1..{MAX_THREADS}, got {text!r}")
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+    return min(os.cpu_count() or 1, MAX_THREADS)
