@@ -1,0 +1,330 @@
+// Every instruction set must give the scalar kernels' bits: random passes of every cell and type,
+// forward and backward, with tails, ragged rows, cuts, both directions, one to three threads, and
+// several calls at a time. Runs without Python, so also under an emulator and under sanitizers.
+//
+// Usage: kernels_test [passes for each cell and type]
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "kernel_table.h"
+
+namespace fastrnn {
+namespace scalar {
+extern const KernelTable table;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace avx512 {
+extern const KernelTable table;
+}
+#elif defined(__aarch64__)
+namespace neon {
+extern const KernelTable table;
+}
+#endif
+}  // namespace fastrnn
+
+using namespace fastrnn;
+
+namespace {
+
+// An array with a guard on either side, which tells a write outside it.
+template <class Real>
+class Array {
+ public:
+  explicit Array(Index size = 0) : values_(size + 2 * kGuard, kMark) {}
+  Real* data() { return size() ? values_.data() + kGuard : nullptr; }
+  const Real* data() const { return size() ? values_.data() + kGuard : nullptr; }
+  Index size() const { return static_cast<Index>(values_.size()) - 2 * kGuard; }
+  Real* begin() { return values_.data() + kGuard; }
+  Real* end() { return values_.data() + kGuard + size(); }
+
+  bool guarded() const {
+    for (Index i = 0; i < kGuard; ++i)
+      if (values_[i] != kMark || values_[values_.size() - 1 - i] != kMark) return false;
+    return true;
+  }
+  // the same bits, guards included; any NaN equals any NaN
+  bool same(const Array& other) const {
+    for (std::size_t i = 0; i < values_.size(); ++i) {
+      const Real a = values_[i], b = other.values_[i];
+      if (std::memcmp(&a, &b, sizeof a) != 0 && (a == a || b == b)) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr Index kGuard =
+      64;  // a vector of the widest kind, in bytes of the narrowest type
+  static constexpr Real kMark = Real(1234.5);
+  std::vector<Real> values_;
+};
+
+// One random pass: everything that the kernels read.
+template <class Real>
+struct Pass {
+  int cell;
+  Sizes sizes;
+  Rows rows;
+  std::vector<std::int64_t> order, counts;
+  std::vector<std::uint8_t> cut;
+  Array<Real> ih, hh, b_ih, b_hh, hr, peephole, x, h0, c0, dy, dh, dc;
+  bool keep;
+
+  Pass(const CellKernels<Real>& kernels, int index, std::mt19937& draw) : cell(index) {
+    const auto below = [&](Index n) { return static_cast<Index>(draw() % n); };
+    sizes.T = 1 + below(6);
+    sizes.B = 1 + below(draw() % 4 ? 9 : 40);
+    sizes.I = 1 + below(24);
+    sizes.H = 1 + below(draw() % 4 ? 40 : 140);
+    sizes.projected = kernels.has_c && draw() % 3 == 0;
+    sizes.P = sizes.projected ? 1 + below(sizes.H) : sizes.H;
+    const auto [T, B, I, H, P, projected] = sizes;
+    const Index G = kernels.gates;
+    const bool bias = draw() % 4 != 0;
+
+    ih = random(G * H * I, draw);
+    hh = random(G * H * P, draw);
+    b_ih = random(bias ? G * H : 0, draw);
+    b_hh = random(bias ? G * H : 0, draw);
+    hr = random(projected ? P * H : 0, draw);
+    const bool peepholes = std::string(kernels.name).find("peephole") != std::string::npos;
+    peephole = random(peepholes ? 3 * H : 0, draw);
+    x = random(T * B * I, draw);
+    h0 = random(B * P, draw);
+    c0 = random(kernels.has_c ? B * H : 0, draw);
+    dy = random(draw() % 4 ? T * B * P : 0, draw);
+    dh = random(B * P, draw);
+    dc = random(kernels.has_c ? B * H : 0, draw);
+    keep = draw() % 4 != 0;
+
+    rows = {nullptr, nullptr, nullptr, draw() % 2 == 0};
+    if (draw() % 2) {  // lengths fall along order; 0 occurs
+      counts.resize(T);
+      Index running = B;
+      for (auto& count : counts) count = running = running - below(running / 2 + 1);
+      order.resize(B);
+      for (Index b = 0; b < B; ++b) order[b] = B - 1 - b;
+      rows.order = order.data();
+      rows.counts = counts.data();
+    }
+    if (draw() % 2) {
+      cut.resize(T * B);
+      for (auto& flag : cut) flag = draw() % 3 == 0;
+      rows.cut = cut.data();
+    }
+  }
+
+  Weights<const Real> weights() const {
+    return {ih.data(), hh.data(), b_ih.data(), b_hh.data(), hr.data(), peephole.data()};
+  }
+
+  std::string text(const char* isa, const char* name, int threads) const {
+    return std::string(name) + (sizeof(Real) == 4 ? " float32 " : " float64 ") + isa +
+           " T=" + std::to_string(sizes.T) + " B=" + std::to_string(sizes.B) +
+           " I=" + std::to_string(sizes.I) + " H=" + std::to_string(sizes.H) +
+           " P=" + std::to_string(sizes.P) + " order=" + std::to_string(rows.order != nullptr) +
+           " cut=" + std::to_string(rows.cut != nullptr) +
+           " reverse=" + std::to_string(rows.reverse) + " keep=" + std::to_string(keep) +
+           " threads=" + std::to_string(threads);
+  }
+
+ private:
+  static Array<Real> random(Index size, std::mt19937& draw) {
+    Array<Real> values(size);
+    std::normal_distribution<Real> normal;
+    for (Real& value : values) value = normal(draw) / 2;
+    return values;
+  }
+};
+
+// Everything that the kernels write.
+template <class Real>
+struct Result {
+  Array<Real> y, hn, cn, gates, c;                           // forward
+  Array<Real> dx, dh, dc, ih, hh, b_ih, b_hh, hr, peephole;  // backward
+
+  bool operator==(const Result& o) const {
+    return y.same(o.y) && hn.same(o.hn) && cn.same(o.cn) && gates.same(o.gates) && c.same(o.c) &&
+           dx.same(o.dx) && dh.same(o.dh) && dc.same(o.dc) && ih.same(o.ih) && hh.same(o.hh) &&
+           b_ih.same(o.b_ih) && b_hh.same(o.b_hh) && hr.same(o.hr) && peephole.same(o.peephole);
+  }
+  bool guarded() const {
+    for (const auto* a :
+         {&y, &hn, &cn, &gates, &c, &dx, &dh, &dc, &ih, &hh, &b_ih, &b_hh, &hr, &peephole})
+      if (!a->guarded()) return false;
+    return true;
+  }
+};
+
+template <class Real>
+Array<Real> zeros(Index size) {
+  Array<Real> values(size);
+  for (Real& value : values) value = 0;
+  return values;
+}
+
+template <class Real>
+Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) {
+  const CellKernels<Real>& kernels = table.of<Real>().cells[pass.cell];
+  const auto [T, B, I, H, P, projected] = pass.sizes;
+  const Index S = kernels.saved;
+  Result<Real> out;
+
+  Array<Real> packed(kernels.packed_size(pass.sizes, Phase::forward));
+  kernels.pack(pass.sizes, pass.weights(), Phase::forward, packed.data());
+  out.y = zeros<Real>(T * B * P);
+  out.hn = zeros<Real>(B * P);
+  out.cn = zeros<Real>(kernels.has_c ? B * H : 0);
+  out.gates = zeros<Real>(pass.keep ? T * B * S * H : 0);
+  out.c = zeros<Real>(pass.keep && kernels.has_c ? T * B * H : 0);
+  ForwardCall<Real> forward{};
+  forward.sizes = pass.sizes;
+  forward.rows = pass.rows;
+  forward.threads = threads;
+  forward.packed = packed.data();
+  forward.weights = pass.weights();
+  forward.x = {pass.x.data(), B * I, I};
+  forward.h0 = pass.h0.data();
+  forward.c0 = pass.c0.data();
+  forward.hn = out.hn.data();
+  forward.cn = out.cn.data();
+  forward.y = {out.y.data(), B * P, P};
+  forward.gates = out.gates.data();
+  forward.c = out.c.data();
+  std::vector<double> forward_work(kernels.forward_work(forward) / sizeof(double) + 1);
+  forward.work = forward_work.data();
+  kernels.forward(forward);
+  if (!pass.keep) return out;
+
+  Array<Real> packed_back(kernels.packed_size(pass.sizes, Phase::backward));
+  kernels.pack(pass.sizes, pass.weights(), Phase::backward, packed_back.data());
+  out.dx = zeros<Real>(T * B * I);
+  out.dh = pass.dh;
+  out.dc = pass.dc;
+  out.ih = zeros<Real>(pass.ih.size());
+  out.hh = zeros<Real>(pass.hh.size());
+  out.b_ih = zeros<Real>(pass.b_ih.size());
+  out.b_hh = zeros<Real>(pass.b_hh.size());
+  out.hr = zeros<Real>(pass.hr.size());
+  out.peephole = zeros<Real>(pass.peephole.size());
+  BackwardCall<Real> backward{};
+  backward.sizes = pass.sizes;
+  backward.rows = pass.rows;
+  backward.threads = threads;
+  backward.packed = packed_back.data();
+  backward.weights = pass.weights();
+  backward.x = forward.x;
+  backward.h0 = forward.h0;
+  backward.c0 = forward.c0;
+  backward.y = {out.y.data(), B * P, P};
+  backward.gates = out.gates.data();
+  backward.c = out.c.data();
+  backward.dy = {pass.dy.data(), B * P, P};
+  backward.dh = out.dh.data();
+  backward.dc = out.dc.data();
+  backward.dx = {out.dx.data(), B * I, I};
+  backward.grads = {out.ih.data(),   out.hh.data(), out.b_ih.data(),
+                    out.b_hh.data(), out.hr.data(), out.peephole.data()};
+  std::vector<double> backward_work(kernels.backward_work(backward) / sizeof(double) + 1);
+  backward.work = backward_work.data();
+  kernels.backward(backward);
+  return out;
+}
+
+int passed = 0, failed = 0;
+
+void check(bool right, const std::string& what) {
+  ++(right ? passed : failed);
+  if (!right) std::printf("differs: %s\n", what.c_str());
+}
+
+template <class Real>
+void compare_passes(const KernelTable& table, int passes) {
+  for (int cell = 0; cell < kCells; ++cell) {
+    const CellKernels<Real>& kernels = scalar::table.of<Real>().cells[cell];
+    std::mt19937 draw(cell + 1);
+    for (int i = 0; i < passes; ++i) {
+      const Pass<Real> pass(kernels, cell, draw);
+      const int threads = 1 + i % 3;
+      const Result<Real> want = run(scalar::table, pass, 1);
+      const Result<Real> got = run(table, pass, threads);
+      check(want.guarded() && got == want, pass.text(table.isa, kernels.name, threads));
+    }
+  }
+}
+
+// Random bit patterns: every magnitude, denormals, infinities and NaN.
+template <class Real>
+void compare_activations(const KernelTable& table) {
+  using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
+  std::mt19937_64 draw(7);
+  Array<Real> x(100003), want(x.size()), got(x.size());
+  for (Real& value : x) {
+    const Bits bits = static_cast<Bits>(draw());
+    std::memcpy(&value, &bits, sizeof value);
+  }
+  const Kernels<Real>&expected = scalar::table.of<Real>(), &tested = table.of<Real>();
+  const std::string type = sizeof(Real) == 4 ? " float32 " : " float64 ";
+  expected.sigmoid(x.data(), want.data(), x.size());
+  tested.sigmoid(x.data(), got.data(), x.size());
+  check(got.same(want), "sigmoid" + type + table.isa);
+  expected.tanh(x.data(), want.data(), x.size());
+  tested.tanh(x.data(), got.data(), x.size());
+  check(got.same(want), "tanh" + type + table.isa);
+}
+
+// Calls from several threads at a time, each asking for threads of its own.
+void compare_calls_at_a_time(const KernelTable& table, int passes) {
+  constexpr int kCallers = 4;
+  int wrong[kCallers] = {};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < kCallers; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (int cell = 0; cell < kCells; ++cell) {
+        const CellKernels<float>& kernels = scalar::table.f32.cells[cell];
+        std::mt19937 draw(100 * caller + cell);
+        for (int i = 0; i < passes; ++i) {
+          const Pass<float> pass(kernels, cell, draw);
+          wrong[caller] += !(run(table, pass, 3) == run(scalar::table, pass, 1));
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  for (int count : wrong) check(count == 0, std::string("calls at a time, ") + table.isa);
+}
+
+void compare(const KernelTable& table, int passes) {
+  const int before = failed;
+  compare_passes<float>(table, passes);
+  compare_passes<double>(table, passes);
+  compare_activations<float>(table);
+  compare_activations<double>(table);
+  compare_calls_at_a_time(table, passes / 4 + 1);
+  std::printf("%s: %s\n", table.isa, failed == before ? "the scalar kernels' bits" : "differs");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int passes = argc > 1 ? std::atoi(argv[1]) : 60;
+  compare(scalar::table, passes);  // against itself: threads, and calls at a time
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) compare(avx2::table, passes);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+    compare(avx512::table, passes);
+#elif defined(__aarch64__)
+  compare(neon::table, passes);
+#endif
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}

@@ -1,0 +1,126 @@
+"""The package as it is installed: size, import, metadata, and what is in the compiled code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from grid import BACKENDS
+
+import fastrnn
+
+ROOT = Path(__file__).parents[1]
+
+needs_extension = pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
+
+
+def python(*args: str) -> str:
+    """Run a new interpreter, free of what this one has imported, and return what it printed."""
+    done = subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def test_metadata_and_module_name_the_same_version() -> None:
+    assert importlib.metadata.version("fastrnn") == fastrnn.__version__
+
+
+def test_every_public_name_is_there_and_has_a_docstring() -> None:
+    assert sorted(set(fastrnn.__all__)) == sorted(fastrnn.__all__)
+    for name in fastrnn.__all__:
+        assert name == "__version__" or getattr(fastrnn, name).__doc__, name
+
+
+def test_import_brings_nothing_but_numpy() -> None:
+    code = (
+        "import sys, numpy; old = set(sys.modules); import fastrnn; print(*set(sys.modules) - old)"
+    )
+    loaded = {name.partition(".")[0] for name in python("-c", code).split()}
+    assert loaded - sys.stdlib_module_names == {"fastrnn"}
+
+
+def test_import_adds_less_than_a_tenth_of_a_second_to_numpy() -> None:
+    def milliseconds() -> float:
+        report = python("-X", "importtime", "-c", "import numpy; import fastrnn")
+        return int(re.findall(r"\| +(\d+) \| fastrnn$", report, re.MULTILINE)[0]) / 1000
+
+    milliseconds()  # compiles the bytecode
+    assert min(milliseconds() for _ in range(5)) < 100
+
+
+def test_import_starts_no_thread_and_prints_nothing() -> None:
+    code = "import fastrnn, threading; assert threading.active_count() == 1"
+    assert python("-c", code) == ""
+
+
+def test_the_headers_are_installed() -> None:
+    kernels = Path(fastrnn.__file__).parent / "kernels"
+    assert (kernels / "cells" / "lstm.h").is_file()
+    assert (kernels.parent / "py.typed").is_file()
+
+
+@needs_extension
+def test_the_compiled_file_is_small() -> None:
+    spec = importlib.util.find_spec("fastrnn._core")
+    assert spec is not None
+    assert spec.origin is not None
+    assert os.path.getsize(spec.origin) < 5_000_000
+
+
+def tool(name: str) -> str:
+    """Path of a program; without it the test is skipped, on CI it fails."""
+    found = shutil.which(name)
+    if found is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="module", params=["scalar", "avx2", "avx512"])
+def isa_object(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """csrc/isa_*.cpp, compiled with the flags of setup.py."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip("reads x86-64 objects in ELF")
+    made = tmp_path_factory.mktemp("objects") / f"{request.param}.o"
+    build = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")
+    includes = [f"-I{ROOT / path}" for path in build["INCLUDES"]]
+    source = ROOT / "csrc" / f"isa_{request.param}.cpp"
+    command = [tool("g++"), *build["FLAGS"], *includes, "-fPIC", "-c", str(source), "-o", str(made)]
+    subprocess.run(command, check=True)
+    return made
+
+
+@needs_extension
+def test_a_kernel_object_shares_no_code_with_others(isa_object: Path) -> None:
+    """A weak symbol would let the linker put one instruction set's copy into another's path."""
+    symbols = subprocess.run(
+        [tool("nm"), "-C", str(isa_object)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "table" in symbols
+    assert re.findall(r"^[0-9a-f]* [VvWwu] .*$", symbols, re.MULTILINE) == []
+
+
+@needs_extension
+def test_wide_registers_appear_only_where_they_belong(isa_object: Path) -> None:
+    code = subprocess.run(
+        [tool("objdump"), "-d", "--no-show-raw-insn", str(isa_object)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    registers = set(re.findall(r"%([xyz]mm)\d", code))
+    widest = {"scalar": "xmm", "avx2": "ymm", "avx512": "zmm"}[isa_object.stem]
+    assert max(registers) == widest
+
+
+def test_the_flags_bind_the_binary_to_no_machine() -> None:
+    flags = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")["FLAGS"]
+    assert not [flag for flag in flags if flag.startswith(("-m", "-Ofast", "-ffast-math"))]
