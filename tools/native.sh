@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds the kernels with tests/native/kernels_test.cpp, every warning an error, and runs them.
+#   tools/native.sh                      this machine's instruction sets
+#   tools/native.sh address,undefined    the same under sanitizers; or: thread
+#   tools/native.sh neon                 AArch64: cross-compiled, run by qemu
+set -euo pipefail
+cd "$(dirname "$0")/.."
+variant=${1:-plain}
+bin=${BIN:-.venv/bin}
+
+read -ra flags <<<"$("$bin/python" -c "import runpy
+build = runpy.run_path('setup.py', run_name='flags')
+print(*build['FLAGS'], *('-I' + path for path in build['INCLUDES']))")"
+flags+=(-Wall -Wextra -Werror)
+compiler=${CXX:-g++} run=() passes=60
+case $variant in
+  plain) ;;
+  neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static) passes=15 ;;
+  thread) run=(setarch "$(uname -m)" -R) ;&  # its shadow memory does not fit a randomised layout
+  *) flags+=("-fsanitize=$variant" -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1) passes=15 ;;
+esac
+
+objects=build/native-$variant
+mkdir -p "$objects"
+printf '%s\n' csrc/isa_*.cpp csrc/threads.cpp tests/native/kernels_test.cpp |
+  xargs -P "$(nproc)" -I{} sh -c '"$@" -c {} -o "$0/$(basename {} .cpp).o"' "$objects" \
+    "$compiler" "${flags[@]}"
+"$compiler" "${flags[@]}" "$objects"/*.o -o "$objects/kernels_test"
+"${run[@]}" "$objects/kernels_test" "$passes"
