@@ -1,12 +1,26 @@
 """The cells: what they are made of (`CellSpec`) and their maths, written once.
 
-`lstm`, `gru` and `rnn` hold array-level step functions in the part of NumPy that Numba compiles
-too, so one text is both the readable reference and the compiled fallback.
+`lstm`, `gru` and `rnn` hold array-level functions in the part of NumPy that Numba compiles too, so
+one text is both the readable reference and the compiled fallback. A cell is three functions:
+
+`forward`
+    one step on n rows: updates h (n, P) and c (n, H) in place and writes saved (n, S*H)
+`backward`
+    the same step backwards: turns dh, dc after the step into those before it, in place, and writes
+    dpre (n, G*H), the gradient of the input projection W x + b_ih
+`gradients`
+    adds the gradients of all parameters but W and b_ih, from all steps at once
+
+Absent parameters are arrays of size 0 here, but for the biases in `forward`, which are zeros.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import gru, lstm, rnn
 
 
 @dataclass(frozen=True)
@@ -34,4 +48,26 @@ CELLS = {
         CellSpec("gru", gates=("r", "z", "n"), has_c=False, saved=("r", "z", "n", "hn")),
         CellSpec("gru_reset_before", gates=("r", "z", "n"), has_c=False, saved=("r", "z", "n")),
     )
+}
+
+
+class CellMath(NamedTuple):
+    """The three functions of a cell."""
+
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    gradients: Callable[..., None]
+
+
+_LSTM = CellMath(lstm.forward, lstm.backward, lstm.gradients)
+
+MATHS = {
+    "rnn_tanh": CellMath(rnn.forward_tanh, rnn.backward_tanh, rnn.gradients),
+    "rnn_relu": CellMath(rnn.forward_relu, rnn.backward_relu, rnn.gradients),
+    "lstm": _LSTM,
+    "lstm_peephole": _LSTM,
+    "gru": CellMath(gru.forward_reset_after, gru.backward_reset_after, gru.gradients_reset_after),
+    "gru_reset_before": CellMath(
+        gru.forward_reset_before, gru.backward_reset_before, gru.gradients_reset_before
+    ),
 }

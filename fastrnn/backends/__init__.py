@@ -1,0 +1,79 @@
+"""The engines, found by name and imported when first asked for.
+
+To add one: a module here with `why_not()` and a class with the methods of `base.Backend`, and a
+line in each of the tables below.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib import import_module
+
+from fastrnn import checks
+
+from .base import Array, Backend, Saved, Weights
+
+__all__ = ["NAMES", "Array", "Backend", "Saved", "Weights", "get", "resolve", "why_not"]
+
+_CLASSES = {
+    "cpu": "CpuBackend",
+    "numba": "NumbaBackend",
+    "numpy": "NumpyBackend",
+    "cuda": "CudaBackend",
+}
+
+_AUTO = ("cpu", "numba", "numpy")
+"""What "auto" tries, best first."""
+
+NAMES = tuple(_CLASSES)
+
+
+def why_not(name: str) -> str | None:
+    """Return why a backend cannot be used on this machine, or None if it can."""
+    reason: str | None = import_module(f".{name}", __name__).why_not()
+    return reason
+
+
+def get(name: str) -> Backend:
+    """Return the backend with this name ("auto" is for `resolve`).
+
+    Raises
+    ------
+    ValueError
+        There is no such backend.
+    RuntimeError
+        It cannot be used here; the text says what is missing and what brings it.
+    """
+    return _get(checks.choice("backend", name, NAMES))
+
+
+@cache
+def _get(name: str) -> Backend:
+    reason = why_not(name)
+    if reason is not None:
+        raise RuntimeError(f'backend "{name}" cannot be used here: {reason}')
+    backend: Backend = getattr(import_module(f".{name}", __name__), _CLASSES[name])()
+    return backend
+
+
+def resolve(name: str) -> str:
+    """Return the name of the backend to use: "auto" becomes a real one.
+
+    "auto" is what FASTRNN_BACKEND in the environment names, else the first usable of cpu, numba and
+    numpy. Any other name must exist and be usable.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As `get`.
+    """
+    checks.choice("backend", name, ("auto", *NAMES))
+    if name != "auto":
+        get(name)
+        return name
+    wanted = os.environ.get("FASTRNN_BACKEND", "")
+    if wanted not in ("", "auto"):
+        get(checks.choice("FASTRNN_BACKEND", wanted, ("auto", *NAMES)))
+        return wanted
+    return next(usable for usable in _AUTO if why_not(usable) is None)

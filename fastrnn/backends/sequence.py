@@ -1,0 +1,160 @@
+"""The time loops of one pass, knowing no cell: NumPy runs them as they are, Numba compiles them.
+
+They work on *packed* rows: the active rows of step 0, then those of step 1, and so on, N in all.
+The rows of step t are starts[t] .. starts[t+1]; rows are ordered by falling length, so the first n
+of one step are the same sequences as the first n of any other. Ragged batches thus cost no step
+that is not there, and a product over all steps is one product over N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastrnn.cellmath.ops import add_product, add_sum, product, restart
+
+if TYPE_CHECKING:
+    from .base import Array, Weights
+
+CHUNK_ROWS = 512
+"""Rows of the input projection computed at once: enough for a BLAS to run at full speed, and what
+they give, not that of all steps, is the memory that a long sequence needs."""
+
+
+def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
+    """Return the forward pass of the cell whose step is `cell_forward`."""
+
+    def forward(
+        w: Weights,
+        x: Array,
+        h: Array,
+        c: Array,
+        starts: Array,
+        cut: Array,
+        saved_width: int,
+        reverse: bool,
+        keep: bool,
+        chain: bool,
+    ) -> tuple[Array, Array, Array]:
+        """Run x (N, I) from h (B, P), c (B, H or 0), in place; cut (N,) or (0,).
+
+        Returns y (N, P), c (N, H or 0), saved (N, S*H); the last two are scratch unless `keep`.
+        """
+        T, N, B = starts.size - 1, x.shape[0], h.shape[0]
+        y = np.empty((N, h.shape[1]), x.dtype)
+        all_c = np.empty((N if keep else 0, c.shape[1]), x.dtype)
+        saved = np.empty((N if keep else B, saved_width), x.dtype)
+        span = max(1, CHUNK_ROWS // max(1, B))
+        for first in range(0, T, span):
+            steps = min(span, T - first)
+            begin = T - first - steps if reverse else first
+            base = starts[begin]
+            pre = product(x[base : starts[begin + steps]], w.ih.T, chain) + w.b_ih
+            for s in range(steps):
+                t = begin + steps - 1 - s if reverse else begin + s
+                lo, hi = starts[t], starts[t + 1]
+                n = hi - lo
+                if n == 0:
+                    continue
+                h_t, c_t = h[:n], c[:n]
+                if cut.size:
+                    restart(h_t, cut[lo:hi])
+                    restart(c_t, cut[lo:hi])
+                at = lo if keep else 0
+                cell_forward(w, pre[lo - base : hi - base], h_t, c_t, saved[at : at + n], chain)
+                y[lo:hi] = h_t
+                if keep:
+                    all_c[lo:hi] = c_t
+        return y, all_c, saved
+
+    return forward
+
+
+def before(after: Array, initial: Array, starts: Array, cut: Array, reverse: bool) -> Array:
+    """Return the state before every step, given `after` (N, W) and the `initial` one (B, W)."""
+    out = np.empty_like(after)
+    T = starts.size - 1
+    for t in range(T):
+        lo, hi = starts[t], starts[t + 1]
+        previous = t + 1 if reverse else t - 1
+        ran = 0  # rows that ran at the previous step; the others begin here
+        if 0 <= previous < T:
+            ran = min(starts[previous + 1] - starts[previous], hi - lo)
+            out[lo : lo + ran] = after[starts[previous] : starts[previous] + ran]
+        out[lo + ran : hi] = initial[ran : hi - lo]
+    if cut.size:
+        restart(out, cut)
+    return out
+
+
+def make_backward(
+    cell_backward: Callable[..., None], cell_gradients: Callable[..., None]
+) -> Callable[..., Array]:
+    """Return the backward pass of the cell with these functions."""
+
+    def backward(
+        w: Weights,
+        grads: Weights,
+        x: Array,
+        h0: Array,
+        c0: Array,
+        y: Array,
+        c: Array,
+        saved: Array,
+        starts: Array,
+        cut: Array,
+        dy: Array,
+        dh: Array,
+        dc: Array,
+        reverse: bool,
+        chain: bool,
+    ) -> Array:
+        """Take dh (B, P), dc (B, H or 0) back to the start, in place, and add to `grads`.
+
+        x (N, I), y (N, P), c (N, H or 0), saved (N, S*H) as in forward; dy (N, P) or (0, P).
+        Returns dx (N, I).
+        """
+        T, N = starts.size - 1, x.shape[0]
+        h_before = before(y, h0, starts, cut, reverse)
+        c_before = before(c, c0, starts, cut, reverse)
+        dpre = np.empty((N, w.ih.shape[0]), x.dtype)
+        all_dh = np.empty_like(y)
+        for s in range(T):
+            t = s if reverse else T - 1 - s
+            lo, hi = starts[t], starts[t + 1]
+            n = hi - lo
+            if n == 0:
+                continue
+            dh_t, dc_t = dh[:n], dc[:n]
+            if dy.size:
+                dh_t += dy[lo:hi]
+            all_dh[lo:hi] = dh_t
+            cell_backward(
+                w,
+                saved[lo:hi],
+                h_before[lo:hi],
+                y[lo:hi],
+                c_before[lo:hi],
+                c[lo:hi],
+                dh_t,
+                dc_t,
+                dpre[lo:hi],
+                chain,
+            )
+            if cut.size:
+                restart(dh_t, cut[lo:hi])
+                restart(dc_t, cut[lo:hi])
+        # In a chain, rows are summed in the order of backpropagation: then a sequence cut into
+        # spans, last span first, gives the same bits as the whole.
+        last_first = not reverse
+        cell_gradients(
+            grads, saved, h_before, c_before, c, all_dh, dpre, chain, last_first
+        )
+        add_product(grads.ih, dpre, x, chain, last_first)
+        if grads.b_ih.size:
+            add_sum(grads.b_ih, dpre, chain, last_first)
+        return product(dpre, w.ih, chain)
+
+    return backward
