@@ -7,16 +7,17 @@ Nothing here computes: a call that raises has done no work and changed nothing.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# One axis of an expected shape: its letter, and its size where the size is known.
-Axis = tuple[str, int | None]
+# An expected shape: the letter of each axis, and its size where that is known.
+Form = Sequence[tuple[str, int | None]]
 
 
 class FormError(TypeError, ValueError):
@@ -40,12 +41,12 @@ def array(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} must be a numpy.ndarray of {dtype}, got {type_name(value)}: "
-            f"make one with np.asarray({name}, dtype=np.{dtype})"
+            f"make one with np.asarray({name}, dtype='{dtype}')"
         )
     if value.dtype != dtype:
         raise TypeError(
             f"{name} must be {dtype}, got {_dtype_name(value.dtype)}: "
-            f"cast it with {name}.astype(np.{dtype})"
+            f"cast it with {name}.astype('{dtype}')"
         )
     return np.asarray(value)
 
@@ -54,21 +55,16 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
     return str(dtype) if dtype.isnative else f"{dtype.newbyteorder('=')} in another byte order"
 
 
-def shape(name: str, got: tuple[int, ...], *forms: tuple[Axis, ...]) -> None:
-    """Raise unless ``got`` fits one of the expected forms."""
-    for form in forms:
-        if len(form) == len(got) and all(
-            size is None or size == n for (_, size), n in zip(form, got, strict=True)
-        ):
-            return
+def wrong_shape(name: str, got: tuple[int, ...], *forms: Form) -> ValueError:
+    """Return the error that says which forms were expected."""
     # The forms of the rank that came say best what is wrong; all of them if none has that rank.
-    near = [form for form in forms if len(form) == len(got)] or list(forms)
-    raise ValueError(f"{name} must be {' or '.join(map(_form_text, near))}, got {got}")
+    near = [form for form in forms if len(form) == len(got)] or forms
+    return ValueError(f"{name} must be {' or '.join(map(form_text, near))}, got {got}")
 
 
-def _form_text(form: tuple[Axis, ...]) -> str:
-    axes = [letter if size is None or letter == str(size) else f"{letter}={size}"
-            for letter, size in form]
+def form_text(form: Form) -> str:
+    """``(T, B, I=40)``."""
+    axes = [letter if size is None else f"{letter}={size}" for letter, size in form]
     return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
 
 
@@ -86,10 +82,10 @@ def named_arrays(
         raise TypeError(f"parameters must be a mapping name -> array, got {type_name(mapping)}")
     missing = [name for name in shapes if name not in mapping]
     if missing:
-        raise ValueError(f"parameters must hold {', '.join(shapes)}; missing: {', '.join(missing)}")
+        raise ValueError(f"parameters are missing: {', '.join(missing)}")
     extra = [str(name) for name in mapping if name not in shapes]
     if extra:
-        raise ValueError(f"parameters must hold {', '.join(shapes)}; unknown: {', '.join(extra)}")
+        raise ValueError(f"unknown parameters: {', '.join(extra)}; known: {', '.join(shapes)}")
     checked = {}
     for name, expected in shapes.items():
         value = array(name, mapping[name], dtype)
@@ -97,6 +93,45 @@ def named_arrays(
             raise ValueError(f"{name} must be {expected}, got {value.shape}")
         checked[name] = value
     return checked
+
+
+def lengths(value: Any, steps: int, batch: int | None) -> Array:
+    """Return lengths as (B,) int64; ``batch`` None: an int, the length of one sequence."""
+    if batch is None:
+        values = np.array([integer("lengths", value)])
+    else:
+        values = np.asarray(value)
+        if values.shape != (batch,):
+            raise wrong_shape("lengths", values.shape, [("B", batch)])
+        # An empty list has no ints to show, and becomes an array of floats.
+        if values.dtype.kind not in "iu" and (batch or isinstance(value, np.ndarray)):
+            raise TypeError(f"lengths must be ints, got {values.dtype}")
+    wrong = np.flatnonzero((values < 0) | (values > steps))
+    if wrong.size:
+        row = wrong[0]
+        raise ValueError(f"lengths must be in 0..T={steps}, got {values[row]} in row {row}")
+    return values.astype(np.int64)
+
+
+def resets(value: Any, steps: int, batch: int | None) -> Array:
+    """Return resets as (T, B) bool; ``batch`` None: (T,), of one sequence."""
+    form: Form = [("T", steps)] if batch is None else [("T", steps), ("B", batch)]
+    values = np.asarray(value)
+    if values.shape != tuple(size for _, size in form):
+        raise wrong_shape("resets", values.shape, form)
+    if values.dtype != np.bool_:
+        raise TypeError(f"resets must be bool, got {values.dtype}")
+    return values[:, None] if batch is None else values
+
+
+def mask(name: str, value: Any, batch: int) -> Array:
+    """Return a mask of rows as (B,) bool."""
+    values = np.asarray(value)
+    if values.shape != (batch,):
+        raise wrong_shape(name, values.shape, [("B", batch)])
+    if values.dtype != np.bool_:
+        raise TypeError(f"{name} must be bool, got {values.dtype}")
+    return values
 
 
 # --------------------------------------------------------------------------------- scalars
@@ -140,13 +175,7 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
 
 def fraction(name: str, value: Any) -> float:
     """Return a float in [0, 1)."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, np.integer, np.floating)
-    ):
-        raise TypeError(f"{name} must be a number in [0, 1), got {type_name(value)}")
-    if not 0 <= value < 1:  # also false for NaN
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-    return float(value)
+    return number(name, value, below=1.0)
 
 
 def float_dtype(value: Any) -> np.dtype[Any]:
@@ -175,3 +204,54 @@ def generator(name: str, value: Any) -> np.random.Generator:
     if seed < 0:
         raise ValueError(f"{name} must be at least 0, got {seed}")
     return np.random.default_rng(seed)
+
+
+# -------------------------------------------------------------------------------- training
+
+
+def floats(name: str, value: Any) -> Array:
+    """Return ``value`` if it is an array of float32 or float64."""
+    if isinstance(value, np.ndarray) and value.dtype in (np.dtype("f4"), np.dtype("f8")):
+        return array(name, value, value.dtype)
+    got = _dtype_name(value.dtype) if isinstance(value, np.ndarray) else type_name(value)
+    raise TypeError(f"{name} must be a numpy.ndarray of float32 or float64, got {got}")
+
+
+def indices(name: str, value: Any) -> Array:
+    """Return ``value`` if it is an array of ints of any width."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        return np.asarray(value)
+    got = _dtype_name(value.dtype) if isinstance(value, np.ndarray) else type_name(value)
+    raise TypeError(f"{name} must be a numpy.ndarray of ints, got {got}")
+
+
+def index_range(name: str, value: Array, below: int, error: type[Exception]) -> None:
+    """Raise ``error`` unless every index is in ``0 <= index < below``."""
+    if value.size and (value.min() < 0 or value.max() >= below):
+        worst = value.min() if value.min() < 0 else value.max()
+        raise error(f"{name} must be in 0..{below - 1}, got {worst}")
+
+
+def same_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise unless two shapes are equal."""
+    if got != expected:
+        raise ValueError(f"{name} must be {expected}, got {got}")
+
+
+def last_axis(name: str, got: tuple[int, ...], letter: str, size: int | None = None) -> None:
+    """Raise unless the last axis exists and has this size, or, without a size, is not empty."""
+    if not got or (got[-1] == 0 if size is None else got[-1] != size):
+        axis = letter if size is None else f"{letter}={size}"
+        raise ValueError(f"{name} must be (..., {axis}), got {got}")
+
+
+def number(name: str, value: Any, at_least: float = 0.0, below: float = math.inf) -> float:
+    """Return a float in ``at_least <= value < below``; inf itself is in the range up to inf."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{name} must be a number, got {type_name(value)}")
+    if not (at_least <= value < below or value == below == math.inf):  # also refuses NaN
+        limit = f"at least {at_least:g}" if below == math.inf else f"in [{at_least:g}, {below:g})"
+        raise ValueError(f"{name} must be {limit}, got {value}")
+    return float(value)

@@ -80,3 +80,67 @@ def _default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+@overload
+def show_config(mode: Literal["stdout"] = ...) -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Show what this installation is and can do, as `numpy.show_config` does.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Write it to the standard output, or return it as nested dicts.
+
+    Returns
+    -------
+    dict or None
+        Version; for each backend whether it is usable, and why not; what "auto" means here; the
+        instruction set chosen; threads; what each precision runs as; what is set in the
+        environment.
+    """
+    checks.choice("mode", mode, ("stdout", "dicts"))
+    facts = _facts()
+    if mode == "dicts":
+        return facts
+    sys.stdout.write("\n".join(_lines(facts, 0)) + "\n")
+    return None
+
+
+def _facts() -> dict[str, Any]:
+    from . import __version__, backends
+
+    usable = {}
+    for name in backends.NAMES:
+        reason = backends.why_not(name)
+        usable[name] = "usable" if reason is None else f"not usable: {reason}"
+    return {
+        "fastrnn": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "backends": usable,
+        "auto backend": backends.resolve("auto"),
+        "threads": get_num_threads(),
+        "precision": {
+            "highest": "float32 accuracy",
+            "high": "runs as highest in this version",
+            "medium": "runs as highest in this version",
+        },
+        "environment": {
+            name: os.environ[name]
+            for name in ("FASTRNN_BACKEND", "FASTRNN_ISA", "FASTRNN_NUM_THREADS")
+            if name in os.environ
+        },
+    }
+
+
+def _lines(facts: dict[str, Any], depth: int) -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield f"{'  ' * depth}{name}:" + ("" if value else " nothing set")
+            yield from _lines(value, depth + 1)
+        else:
+            yield f"{'  ' * depth}{name}: {value}"

@@ -1,0 +1,198 @@
+"""RNNCell, GRUCell and LSTMCell: one step, with a tape of its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import checks
+from .recurrent import RNG, Array, GRUKind, LSTMKind, Recurrent, RNNKind
+from .tape import Gradients, State, StateIndex, Tape, pair
+
+
+class Cell(Recurrent):
+    """Base of RNNCell, GRUCell and LSTMCell. Not for direct use."""
+
+    _x_rank: ClassVar[int] = 2
+    _state_index: ClassVar[dict[bool, StateIndex]] = {
+        True: (..., 0, slice(None), slice(None)),
+        False: (..., 0, 0, slice(None)),
+    }
+
+    def _suffixes(self) -> list[str]:
+        return [""]
+
+    def _state_outer(self) -> checks.Form:
+        return ()
+
+    def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
+        return (("B", batch),) if batched else ()
+
+    def _time_major(self, value: Array, batched: bool) -> Array:
+        return value[None] if batched else value[None, None]
+
+    def _like_x(self, value: Array, batched: bool) -> Array:
+        return value[0] if batched else value[0, 0]
+
+    def __call__(self, x_t: Array, state: State | None = None) -> State:
+        """Run one step for inference.
+
+        Parameters
+        ----------
+        x_t : ndarray of the cell's dtype, (B, I) or (I,)
+        state : ndarray h (B, H), or for an LSTM tuple (h (B, P), c (B, H))
+            Zeros by default. Unbatched: without the axis B.
+
+        Returns
+        -------
+        state : like ``state``
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument has another type or dtype, or another shape.
+        """
+        call, batched = self._call(x_t, state)
+        _, h, c, _ = self._network.forward(call)
+        return pair(h, c, self._state_index[batched])
+
+    def forward(self, x_t: Array, state: State | None = None) -> tuple[State, Tape]:
+        """Run one step for training: as a call of the cell, and a tape for `backward`.
+
+        The tape references x_t, so x_t must not be changed before `backward`.
+        """
+        call, batched = self._call(x_t, state)
+        _, h, c, levels = self._network.forward(call, keep=True)
+        index = self._state_index[batched]
+        return pair(h, c, index), Tape(self._network, call, levels, batched, index)
+
+    def backward(self, tape: Tape, dstate: State) -> Gradients:
+        """Backpropagate through one step.
+
+        Parameters
+        ----------
+        tape : Tape
+            From this cell's `forward`.
+        dstate : like ``state``
+            Gradient of the loss by the state that `forward` returned.
+
+        Returns
+        -------
+        Gradients
+            ``x``, ``state`` (what the step before takes as its ``dstate``), ``params``, ``flat``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument has another type or dtype, or another shape, or the tape is another cell's.
+        """
+        return self._backward(tape, None, dstate)
+
+
+class RNNCell(RNNKind, Cell):
+    """One step of an `RNN` of one layer.
+
+    The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
+    and errors are those of `RNN`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+        precision: str = "highest",
+        reproducible: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._construct(
+            {
+                "input_size": input_size,
+                "hidden_size": hidden_size,
+                "nonlinearity": nonlinearity,
+                "bias": bias,
+                "dtype": dtype,
+                "precision": precision,
+                "reproducible": reproducible,
+                "backend": backend,
+            },
+            rng,
+        )
+
+
+class GRUCell(GRUKind, Cell):
+    """One step of a `GRU` of one layer.
+
+    The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
+    and errors are those of `GRU`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        reset_after: bool = True,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+        precision: str = "highest",
+        reproducible: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._construct(
+            {
+                "input_size": input_size,
+                "hidden_size": hidden_size,
+                "reset_after": reset_after,
+                "bias": bias,
+                "dtype": dtype,
+                "precision": precision,
+                "reproducible": reproducible,
+                "backend": backend,
+            },
+            rng,
+        )
+
+
+class LSTMCell(LSTMKind, Cell):
+    """One step of an `LSTM` of one layer.
+
+    The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole; equations, arguments
+    and errors are those of `LSTM`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        proj_size: int = 0,
+        peephole: bool = False,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+        precision: str = "highest",
+        reproducible: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._construct(
+            {
+                "input_size": input_size,
+                "hidden_size": hidden_size,
+                "proj_size": proj_size,
+                "peephole": peephole,
+                "bias": bias,
+                "dtype": dtype,
+                "precision": precision,
+                "reproducible": reproducible,
+                "backend": backend,
+            },
+            rng,
+        )

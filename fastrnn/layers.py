@@ -1,0 +1,430 @@
+"""RNN, GRU and LSTM layers: what a caller sees of a sequence's forward and backward."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from . import checks
+from . import dropout as masks
+from .recurrent import RNG, Array, GRUKind, LSTMKind, Recurrent, RNNKind, Setting
+from .stepper import Stepper
+from .tape import Gradients, State, StateIndex, Tape, pair
+
+
+class Layer(Recurrent):
+    """Base of RNN, GRU and LSTM. Not for direct use."""
+
+    num_layers = Setting[int]()
+    batch_first = Setting[bool]()
+    dropout = Setting[float]()
+    bidirectional = Setting[bool]()
+
+    _x_rank: ClassVar[int] = 3
+    _state_index: ClassVar[dict[bool, StateIndex]] = {True: None, False: (..., 0, slice(None))}
+
+    def _suffixes(self) -> list[str]:
+        directions = ("", "_reverse")[: self._network.directions]
+        return [f"_l{n}{direction}" for n in range(self.num_layers) for direction in directions]
+
+    def _state_outer(self) -> checks.Form:
+        return (("L*D", self._network.num_passes),)
+
+    def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
+        if not batched:
+            return (("T", steps),)
+        return (("B", batch), ("T", steps)) if self.batch_first else (("T", steps), ("B", batch))
+
+    def _time_major(self, value: Array, batched: bool) -> Array:
+        if not batched:
+            return value[:, None]
+        return value.swapaxes(0, 1) if self.batch_first else value
+
+    def _like_x(self, value: Array, batched: bool) -> Array:
+        if not batched:
+            return value[:, 0]
+        return value.swapaxes(0, 1) if self.batch_first else value
+
+    def __call__(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[Array, State]:
+        """Run the layer for inference: no dropout, and nothing is kept for backward.
+
+        Parameters
+        ----------
+        x : ndarray, (T, B, I), (B, T, I) with batch_first, or (T, I) for one unbatched sequence
+            Of the layer's dtype, in any memory order. T = 0 and B = 0 are legal.
+        state : ndarray h (L*D, B, H), or for an LSTM tuple (h (L*D, B, P), c (L*D, B, H))
+            State before the first step; zeros by default. Unbatched: without the axis B.
+        lengths : ints in 0..T, (B,), or one int if unbatched; optional
+            Steps past a row's length are not computed: y is 0 there, the state stays, and the
+            reverse direction begins at the row's last valid step. Any order.
+        resets : bools, (T, B), also with batch_first, or (T,) if unbatched; optional
+            True where a new sequence begins: the forward direction starts from zeros at that step,
+            the reverse direction at the step before it.
+
+        Returns
+        -------
+        y : ndarray, (T, B, D*P), with its axes in the order of x's
+            h of the last layer at every step, forward direction first.
+        state : like ``state``
+            State after each direction's last step.
+
+        Raises
+        ------
+        TypeError
+            An argument has another type or dtype.
+        ValueError
+            An argument has another shape, or a value out of its range.
+        """
+        call, batched = self._call(x, state, lengths, resets)
+        y, h, c, _ = self._network.forward(call)
+        return self._like_x(y, batched), pair(h, c, self._state_index[batched])
+
+    def forward(
+        self,
+        x: Array,
+        state: State | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        rng: RNG = None,
+        checkpoint_every: int | None = None,
+    ) -> tuple[Array, State, Tape]:
+        """Run the layer for training: with dropout, and with a tape for `backward`.
+
+        Parameters
+        ----------
+        x, state, lengths, resets
+            As for a call of the layer. The tape references x, so x must not be changed before
+            `backward`; nothing else that goes in or comes out is shared with the tape.
+        rng : None, int or numpy.random.Generator
+            Source of the dropout masks. A Generator moves on; the same int gives the same masks.
+        checkpoint_every : int, optional
+            Keep only the states each so many steps, and run the steps between again in backward:
+            the same gradients from less memory.
+
+        Returns
+        -------
+        y, state
+            As from a call of the layer.
+        tape : Tape
+
+        Raises
+        ------
+        TypeError, ValueError
+            As a call of the layer.
+        """
+        if checkpoint_every is not None:
+            checkpoint_every = checks.size("checkpoint_every", checkpoint_every)
+        call, batched = self._call(x, state, lengths, resets)
+        if self._network.dropout or rng is not None:
+            seed = masks.seed(rng)
+            if self._network.dropout:
+                call = call._replace(seed=seed)
+        y, h, c, levels = self._network.forward(call, keep=True, every=checkpoint_every)
+        index = self._state_index[batched]
+        tape = Tape(self._network, call, levels, batched, index)
+        return self._like_x(y, batched), pair(h, c, index), tape
+
+    def backward(self, tape: Tape, dy: Array | None, dstate: State | None = None) -> Gradients:
+        """Backpropagate through time (Werbos 1990, "Backpropagation through time: what it does
+        and how to do it").
+
+        Parameters
+        ----------
+        tape : Tape
+            From this layer's `forward`. The weights are those of that forward, whatever has become
+            of the parameters since.
+        dy : ndarray like y, or None
+            Gradient of the loss by y; None is zeros.
+        dstate : like ``state``, optional
+            Gradient of the loss by the state that `forward` returned; None is zeros.
+
+        Returns
+        -------
+        Gradients
+            ``x``, ``state``, ``params`` and ``flat``, in new arrays.
+
+        Raises
+        ------
+        TypeError
+            An argument has another type or dtype.
+        ValueError
+            An argument has another shape, or the tape is another layer's.
+        """
+        return self._backward(tape, dy, dstate)
+
+    def stepper(self, batch_size: int = 1) -> Stepper:
+        """Return an object that runs the layer one step a call, for streams.
+
+        It holds the parameters as they are now; later changes do not reach it. See `Stepper`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``batch_size`` is not an int of at least 1, or the layer is bidirectional.
+        """
+        return Stepper(self, batch_size)
+
+
+class RNN(RNNKind, Layer):
+    """Elman layers (Elman 1990, "Finding structure in time").
+
+    ::
+
+        h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+        I, H and L, each at least 1. The state is h (L*D, B, H).
+    nonlinearity : {"tanh", "relu"}
+    bias : bool
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool
+        x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
+    dropout : float in [0, 1)
+        Probability with which `forward` sets outputs of all layers but the last to zero, scaling
+        the others by 1 / (1 - dropout).
+    bidirectional : bool
+        D = 2: a second direction runs from the last step to the first.
+    dtype : float32 or float64
+        Of parameters, input and output.
+    rng : None, int or numpy.random.Generator
+        Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
+    precision : {"highest", "high", "medium"}
+        Of products in float32, as `torch.set_float32_matmul_precision` means it. This version runs
+        the lower ones as "highest", which `show_config` says too.
+    reproducible : bool
+        The same bits for any batch size, position in the batch, number of threads and padding.
+    backend : {"auto", "cpu", "numba", "numpy", "cuda"}
+        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has a wrong type, or a value out of its range.
+    RuntimeError
+        The backend cannot be used here; the text says what is missing.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+        precision: str = "highest",
+        reproducible: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._construct(
+            {
+                "input_size": input_size,
+                "hidden_size": hidden_size,
+                "num_layers": num_layers,
+                "nonlinearity": nonlinearity,
+                "bias": bias,
+                "batch_first": batch_first,
+                "dropout": dropout,
+                "bidirectional": bidirectional,
+                "dtype": dtype,
+                "precision": precision,
+                "reproducible": reproducible,
+                "backend": backend,
+            },
+            rng,
+        )
+
+
+class GRU(GRUKind, Layer):
+    """Gated recurrent units (Cho et al. 2014, "Learning phrase representations using RNN
+    encoder-decoder for statistical machine translation").
+
+    ::
+
+        r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+        z_t = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+        n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))        reset_after=True
+        n_t = tanh(W_in x_t + b_in + W_hn (r_t * h_{t-1}) + b_hn)        reset_after=False
+        h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+
+    The rows of the weights are the gates r, z, n.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+        I, H and L, each at least 1. The state is h (L*D, B, H).
+    reset_after : bool
+        Apply the reset gate after the recurrent product, as torch and cuDNN do, or before it, as
+        in the paper's first form.
+    bias : bool
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool
+        x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
+    dropout : float in [0, 1)
+        Probability with which `forward` sets outputs of all layers but the last to zero, scaling
+        the others by 1 / (1 - dropout).
+    bidirectional : bool
+        D = 2: a second direction runs from the last step to the first.
+    dtype : float32 or float64
+        Of parameters, input and output.
+    rng : None, int or numpy.random.Generator
+        Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
+    precision : {"highest", "high", "medium"}
+        Of products in float32, as `torch.set_float32_matmul_precision` means it. This version runs
+        the lower ones as "highest", which `show_config` says too.
+    reproducible : bool
+        The same bits for any batch size, position in the batch, number of threads and padding.
+    backend : {"auto", "cpu", "numba", "numpy", "cuda"}
+        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has a wrong type, or a value out of its range.
+    RuntimeError
+        The backend cannot be used here; the text says what is missing.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        reset_after: bool = True,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+        precision: str = "highest",
+        reproducible: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._construct(
+            {
+                "input_size": input_size,
+                "hidden_size": hidden_size,
+                "num_layers": num_layers,
+                "reset_after": reset_after,
+                "bias": bias,
+                "batch_first": batch_first,
+                "dropout": dropout,
+                "bidirectional": bidirectional,
+                "dtype": dtype,
+                "precision": precision,
+                "reproducible": reproducible,
+                "backend": backend,
+            },
+            rng,
+        )
+
+
+class LSTM(LSTMKind, Layer):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997, "Long short-term memory") with a
+    forget gate (Gers et al. 2000, "Learning to forget").
+
+    ::
+
+        i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi + p_i * c_{t-1})
+        f_t = sigmoid(W_if x_t + b_if + W_hf h_{t-1} + b_hf + p_f * c_{t-1})
+        g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+        c_t = f_t * c_{t-1} + i_t * g_t
+        o_t = sigmoid(W_io x_t + b_io + W_ho h_{t-1} + b_ho + p_o * c_t)
+        h_t = W_hr (o_t * tanh(c_t))
+
+    The rows of the weights are the gates i, f, g, o. The terms p are there with ``peephole``, the
+    product with W_hr with ``proj_size``.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int
+        I, H and L, each at least 1. The state is (h (L*D, B, P), c (L*D, B, H)).
+    proj_size : int in 0..H-1
+        P, the size that h is projected to (Sak et al. 2014, "Long short-term memory recurrent
+        neural network architectures for large scale acoustic modeling"); 0 for none.
+    peephole : bool
+        Let the gates see c (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
+    bias : bool
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool
+        x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
+    dropout : float in [0, 1)
+        Probability with which `forward` sets outputs of all layers but the last to zero, scaling
+        the others by 1 / (1 - dropout).
+    bidirectional : bool
+        D = 2: a second direction runs from the last step to the first.
+    dtype : float32 or float64
+        Of parameters, input and output.
+    rng : None, int or numpy.random.Generator
+        Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
+    precision : {"highest", "high", "medium"}
+        Of products in float32, as `torch.set_float32_matmul_precision` means it. This version runs
+        the lower ones as "highest", which `show_config` says too.
+    reproducible : bool
+        The same bits for any batch size, position in the batch, number of threads and padding.
+    backend : {"auto", "cpu", "numba", "numpy", "cuda"}
+        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has a wrong type, or a value out of its range.
+    RuntimeError
+        The backend cannot be used here; the text says what is missing.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        proj_size: int = 0,
+        peephole: bool = False,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+        precision: str = "highest",
+        reproducible: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        self._construct(
+            {
+                "input_size": input_size,
+                "hidden_size": hidden_size,
+                "num_layers": num_layers,
+                "proj_size": proj_size,
+                "peephole": peephole,
+                "bias": bias,
+                "batch_first": batch_first,
+                "dropout": dropout,
+                "bidirectional": bidirectional,
+                "dtype": dtype,
+                "precision": precision,
+                "reproducible": reproducible,
+                "backend": backend,
+            },
+            rng,
+        )

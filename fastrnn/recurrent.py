@@ -1,0 +1,455 @@
+"""What layers and cells have in common: settings, parameters, packing, states, gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
+
+import numpy as np
+
+from . import backends, checks
+from .backends.base import Weights
+from .cellmath import CELLS, CellSpec
+from .network import Call, Network
+from .params import Parameters
+from .rows import ALL, Rows, plan
+from .tape import Gradients, State, StateIndex, Tape, pair
+
+Array = np.ndarray[Any, np.dtype[Any]]
+RNG = None | int | np.random.Generator
+V = TypeVar("V")
+Self = TypeVar("Self", bound="Recurrent")
+
+PRECISIONS = ("highest", "high", "medium")
+
+# The constructors' arguments, and what each must be. `rng` is none of them: it is used once.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "input_size": checks.size,
+    "hidden_size": checks.size,
+    "num_layers": checks.size,
+    "nonlinearity": lambda name, value: checks.choice(name, value, ("tanh", "relu")),
+    "reset_after": checks.flag,
+    "proj_size": lambda name, value: checks.size(name, value, at_least=0),
+    "peephole": checks.flag,
+    "bias": checks.flag,
+    "batch_first": checks.flag,
+    "dropout": checks.fraction,
+    "bidirectional": checks.flag,
+    "dtype": lambda _, value: checks.float_dtype(value).name,
+    "precision": lambda name, value: checks.choice(name, value, PRECISIONS),
+    "reproducible": checks.flag,
+    "backend": lambda name, value: checks.choice(name, value, ("auto", *backends.NAMES)),
+}
+
+# What `_build` makes, and so what copies and pickles make anew.
+_BUILT = frozenset(
+    ("_dtype", "_cell", "_network", "_widths", "_most_steps", "_params", "_weights", "_packed")
+    + ("_lock",)
+)
+
+_EVERY_ROW = ALL, ALL
+
+
+class Setting(Generic[V]):
+    """A constructor's argument as an attribute: it can be read, and does not change."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, layer: None, owner: type) -> Setting[V]: ...
+    @overload
+    def __get__(self, layer: Recurrent, owner: type) -> V: ...
+    def __get__(self, layer: Recurrent | None, owner: type) -> V | Setting[V]:
+        if layer is None:
+            return self
+        value: V = layer._config[self.name]
+        return value
+
+    def __set__(self, layer: Recurrent, value: object) -> NoReturn:
+        raise AttributeError(f"{self.name} is fixed when a {type(layer).__name__} is made")
+
+
+class Recurrent:
+    """Base of all layers and cells. Not for direct use."""
+
+    input_size = Setting[int]()
+    hidden_size = Setting[int]()
+    bias = Setting[bool]()
+    precision = Setting[str]()
+    reproducible = Setting[bool]()
+
+    _x_rank: ClassVar[int]
+    """Number of axes of a batched x."""
+    _state_index: ClassVar[dict[bool, StateIndex]]
+    """How a state's axes (..., L*D, B, H) become the caller's, for unbatched and batched input."""
+
+    @staticmethod
+    def _kind(config: Mapping[str, Any]) -> str:
+        """Return the cell's kind, a key of `fastrnn.cellmath.CELLS`."""
+        raise NotImplementedError
+
+    def _suffixes(self) -> list[str]:
+        """Return what stands behind the parameters' names, one a pass."""
+        raise NotImplementedError
+
+    def _state_outer(self) -> checks.Form:
+        """Return the axes of a state before (B, H)."""
+        raise NotImplementedError
+
+    def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
+        """Return the axes of x, or of what has its form, but the last."""
+        raise NotImplementedError
+
+    def _time_major(self, value: Array, batched: bool) -> Array:
+        """Return x, or what has its form, as a view (T, B, ...)."""
+        raise NotImplementedError
+
+    def _like_x(self, value: Array, batched: bool) -> Array:
+        """Return (T, B, ...) as a view in the form of the caller's x."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------- construction
+
+    def _construct(self, arguments: dict[str, Any], rng: RNG) -> None:
+        config = {name: _CHECKS[name](name, value) for name, value in arguments.items()}
+        if config.get("proj_size", 0) >= config["hidden_size"]:
+            raise ValueError(
+                f"proj_size must be in 0..H-1={config['hidden_size'] - 1}, "
+                f"got {config['proj_size']}"
+            )
+        if config["dtype"] == "float64" and config["precision"] != "highest":
+            raise ValueError(
+                f"precision must be 'highest' for float64, got {config['precision']!r}: "
+                "lower ones are for float32"
+            )
+        generator = checks.generator("rng", rng)
+        self._build(config)
+        bound = 1 / math.sqrt(config["hidden_size"])
+        self._params.flat[:] = generator.uniform(-bound, bound, self._params.flat.size)
+
+    def _build(self, config: dict[str, Any]) -> None:
+        """Make what follows from the constructor's arguments; the parameters are zeros."""
+        self._config = config
+        hidden = config["hidden_size"]
+        proj = config.get("proj_size", 0)
+        self._dtype = np.dtype(config["dtype"])
+        self._cell = CELLS[self._kind(config)]
+        backend = backends.get(backends.resolve(config["backend"]))
+        self._network = Network(
+            self._cell,
+            backend,
+            num_layers=config.get("num_layers", 1),
+            bidirectional=config.get("bidirectional", False),
+            widths=(proj or hidden, hidden),
+            dropout=config.get("dropout", 0.0),
+            reproducible=config["reproducible"],
+        )
+        # (letter, size) of the last axis of h and of c
+        self._widths = (("P", proj) if proj else ("H", hidden), ("H", hidden))
+        # No array of a call may need more bytes than a pointer can tell apart.
+        widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
+        self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
+        self._params = Parameters(self._shapes(), self._dtype)
+        self._weights = self._views(self._params)
+        self._packed: list[object] | None = None
+        self._lock = threading.Lock()
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters, in torch's order."""
+        hidden, width = self.hidden_size, self._widths[0][1]
+        gates = len(self._cell.gates) * hidden
+        directions = self._network.directions
+        shapes: dict[str, tuple[int, ...]] = {}
+        for index, suffix in enumerate(self._suffixes()):
+            below = self.input_size if index < directions else directions * width
+            shapes["weight_ih" + suffix] = (gates, below)
+            shapes["weight_hh" + suffix] = (gates, width)
+            if self.bias:
+                shapes["bias_ih" + suffix] = (gates,)
+                shapes["bias_hh" + suffix] = (gates,)
+            if self.proj_size:
+                shapes["weight_hr" + suffix] = (width, hidden)
+            if self._config.get("peephole"):
+                shapes["weight_peephole" + suffix] = (3 * hidden,)
+        total = sum(map(math.prod, shapes.values())) * self._dtype.itemsize
+        if total > sys.maxsize:
+            raise MemoryError(f"the parameters need {total} bytes")
+        return shapes
+
+    def _views(self, params: Mapping[str, Array]) -> list[Weights]:
+        """Return parameters, or their gradients, as the backends take them, one a pass."""
+        return [
+            Weights(
+                ih=params["weight_ih" + suffix],
+                hh=params["weight_hh" + suffix],
+                b_ih=params.get("bias_ih" + suffix),
+                b_hh=params.get("bias_hh" + suffix),
+                hr=params.get("weight_hr" + suffix),
+                peephole=params.get("weight_peephole" + suffix),
+            )
+            for suffix in self._suffixes()
+        ]
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments but ``rng``, as what JSON can hold."""
+        return dict(self._config)
+
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self._config.items())
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    # --------------------------------------------------------------------- parameters
+
+    @property
+    def params(self) -> Parameters:
+        """Ordered mapping name -> array; the arrays can be written to and are views into one
+        vector, `flat_params`."""
+        return self._params
+
+    @property
+    def flat_params(self) -> Array:
+        """All parameters as one contiguous vector."""
+        return self._params.flat
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters."""
+        return self._params.flat.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of parameters, input and output."""
+        return self._dtype
+
+    @property
+    def proj_size(self) -> int:
+        """P; 0 without projection."""
+        proj: int = self._config.get("proj_size", 0)
+        return proj
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend in use, never "auto"."""
+        return self._network.backend.name
+
+    def load_params(self, mapping: Mapping[str, Any]) -> None:
+        """Copy parameters in by name.
+
+        Parameters
+        ----------
+        mapping : mapping of str to ndarray
+            All names of `params` and no other, with their shapes and the layer's dtype.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, a shape differs, or the layer is frozen. Nothing has
+            been changed then.
+        TypeError
+            A value is not an ndarray of the layer's dtype.
+        """
+        self._params.load(mapping)
+
+    def freeze(self) -> None:
+        """Make the parameters read-only and keep the packed copies that the kernels use.
+
+        Calls then pay no packing, and NumPy refuses a write to `params` or `flat_params` with its
+        own ValueError. Slices of them that were taken before stay writeable; what is written
+        through such a slice takes effect with `unfreeze` only. Freezing twice is freezing once.
+        """
+        with self._lock:
+            if self._packed is None:
+                self._set_writeable(False)
+                try:
+                    self._packed = self._network.pack(self._weights)
+                finally:
+                    if self._packed is None:
+                        self._set_writeable(True)
+
+    def unfreeze(self) -> None:
+        """Make the parameters writeable again and drop the packed copies."""
+        with self._lock:
+            self._packed = None
+            self._set_writeable(True)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the layer is frozen."""
+        return self._packed is not None
+
+    def _set_writeable(self, writeable: bool) -> None:
+        self._params.flat.flags.writeable = writeable  # before its views, which need its consent
+        for view in self._params.values():
+            view.flags.writeable = writeable
+
+    # ------------------------------------------------------------- copying and moving
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: value for name, value in self.__dict__.items() if name not in _BUILT}
+        return own | {"flat_params": self._params.flat, "frozen": self.frozen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        flat, frozen = state.pop("flat_params"), state.pop("frozen")
+        self.__dict__.update(state)
+        self._build(self._config)
+        self._params.flat[:] = flat
+        if frozen:
+            self.freeze()
+
+    def to(self: Self, device: str) -> Self:
+        """Return a copy with its parameters on a device, frozen if this one is.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"}
+
+        Raises
+        ------
+        RuntimeError
+            There is no such device here; the text names what is missing.
+        """
+        backend = self._config["backend"]
+        if checks.choice("device", device, ("cpu", "cuda")) == "cuda":
+            backend = "cuda"
+        elif self.backend == "cuda":
+            backend = "auto"
+        moved = type(self).__new__(type(self))
+        state = copy.deepcopy(self.__getstate__())
+        moved.__setstate__(state | {"_config": self._config | {"backend": backend}})
+        return moved
+
+    # ------------------------------------------------------------------------ running
+
+    def _call(
+        self, x: Array, state: State | None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Call, bool]:
+        """Check what came with a call; return it in the network's form, and whether batched."""
+        x = checks.array("x", x, self._dtype)
+        rank, batched = x.ndim, x.ndim == self._x_rank
+        if not (batched or rank == self._x_rank - 1) or x.shape[-1] != self.input_size:
+            width = "I", self.input_size
+            forms = [(*self._form(kind, None, None), width) for kind in (True, False)]
+            raise checks.wrong_shape("x", x.shape, *forms)
+        x = self._time_major(x, batched)
+        steps, batch, _ = x.shape
+        if steps * batch > self._most_steps:
+            raise MemoryError(f"x of T={steps} and B={batch} needs more memory than there can be")
+        h0, c0 = self._state("state", state, batch if batched else None)
+        rows = _EVERY_ROW
+        if lengths is not None or resets is not None:
+            rows = _plan(lengths, resets, steps, batch if batched else None)
+        packed = self._packed
+        if packed is None:
+            packed = self._network.pack(self._weights)
+        return Call(packed, x, h0, c0, rows), batched
+
+    def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]:
+        """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state."""
+        if state is None:
+            passes, rows = self._network.num_passes, 1 if batch is None else batch
+            (_, h_width), (_, c_width) = self._widths
+            h = np.zeros((passes, rows, h_width), self._dtype)
+            return h, np.zeros((passes, rows, c_width), self._dtype) if self._cell.has_c else None
+        if not self._cell.has_c:
+            if isinstance(state, (tuple, list)):
+                form = checks.form_text(self._state_form(batch, self._widths[0]))
+                raise checks.FormError(
+                    f"{name} must be one array h {form}, got a {type(state).__name__} "
+                    f"of {len(state)}"
+                )
+            return self._part(name, state, batch, self._widths[0]), None
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            forms = [checks.form_text(self._state_form(batch, width)) for width in self._widths]
+            came = checks.type_name(state)
+            if isinstance(state, (tuple, list)):
+                came = f"a {came} of {len(state)}"
+            raise checks.FormError(
+                f"{name} must be a tuple (h, c) of arrays {forms[0]} and {forms[1]}, got {came}"
+            )
+        h, c = state
+        return (
+            self._part(f"{name}[0]", h, batch, self._widths[0]),
+            self._part(f"{name}[1]", c, batch, self._widths[1]),
+        )
+
+    def _part(self, name: str, value: Any, batch: int | None, width: tuple[str, int]) -> Array:
+        """Check one array of a state and return a copy (L*D, B, width)."""
+        value = checks.array(name, value, self._dtype)
+        form = self._state_form(batch, width)
+        if value.shape != tuple(size for _, size in form):
+            raise checks.wrong_shape(name, value.shape, form)
+        rows = 1 if batch is None else batch
+        return np.array(value, order="C").reshape(self._network.num_passes, rows, width[1])
+
+    def _state_form(self, batch: int | None, width: tuple[str, int]) -> checks.Form:
+        """Return the letters and sizes of a state's axes."""
+        rows = () if batch is None else (("B", batch),)
+        return (*self._state_outer(), *rows, width)
+
+    def _backward(self, tape: Tape, dy: Array | None, dstate: State | None) -> Gradients:
+        """Check what came with a backward and run it."""
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape must be what forward() returned, got {checks.type_name(tape)}")
+        if tape.network is not self._network:
+            raise ValueError(
+                f"tape must come from this {type(self).__name__}'s forward(), got another's"
+            )
+        call, batched = tape.call, tape.batched
+        steps, batch, _ = call.x.shape
+        if dy is not None:
+            dy = checks.array("dy", dy, self._dtype)
+            width = "D*P", self._network.directions * self._widths[0][1]
+            form = (*self._form(batched, steps, batch), width)
+            if dy.shape != tuple(size for _, size in form):
+                raise checks.wrong_shape("dy", dy.shape, form)
+            dy = self._time_major(dy, batched)
+        dh, dc = self._state("dstate", dstate, batch if batched else None)
+        params = Parameters(self._params.shapes, self._dtype)
+        dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._views(params))
+        return Gradients(self._like_x(dx, batched), pair(dh, dc, tape.state_index), params)
+
+
+def _plan(lengths: Any, resets: Any, steps: int, batch: int | None) -> tuple[Rows, Rows]:
+    """Check lengths and resets; ``batch`` None: of one unbatched sequence."""
+    return plan(
+        None if lengths is None else checks.lengths(lengths, steps, batch),
+        None if resets is None else checks.resets(resets, steps, batch),
+        steps,
+        1 if batch is None else batch,
+    )
+
+
+class RNNKind(Recurrent):
+    """What RNN and RNNCell share."""
+
+    nonlinearity = Setting[str]()
+
+    @staticmethod
+    def _kind(config: Mapping[str, Any]) -> str:
+        return f"rnn_{config['nonlinearity']}"
+
+
+class GRUKind(Recurrent):
+    """What GRU and GRUCell share."""
+
+    reset_after = Setting[bool]()
+
+    @staticmethod
+    def _kind(config: Mapping[str, Any]) -> str:
+        return "gru" if config["reset_after"] else "gru_reset_before"
+
+
+class LSTMKind(Recurrent):
+    """What LSTM and LSTMCell share."""
+
+    peephole = Setting[bool]()
+
+    @staticmethod
+    def _kind(config: Mapping[str, Any]) -> str:
+        return "lstm_peephole" if config["peephole"] else "lstm"

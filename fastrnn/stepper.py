@@ -1,0 +1,114 @@
+"""One step a call, for streams: weights packed, buffers bound, no allocation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import checks, config
+from .tape import State, pair
+
+if TYPE_CHECKING:
+    from .layers import Layer
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Stepper:
+    """Runs a layer step by step and holds the state between. Made by ``layer.stepper(B)``.
+
+    The parameters are those of the moment it was made, and so is the number of threads. A stepper
+    is for one thread at a time; make one for each stream.
+    """
+
+    def __init__(self, layer: Layer, batch_size: int = 1) -> None:
+        batch = checks.size("batch_size", batch_size)
+        if layer.bidirectional:
+            raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
+        self._layer = layer
+        network = layer._network
+        hidden, width = layer.hidden_size, network.widths[0]
+        self._dtype = layer.dtype
+        self._x = np.zeros((batch, layer.input_size), self._dtype)
+        self._h = np.zeros((layer.num_layers, batch, width), self._dtype)
+        self._c = (
+            np.zeros((layer.num_layers, batch, hidden), self._dtype) if network.cell.has_c else None
+        )
+        outputs = np.zeros((layer.num_layers, batch, width), self._dtype)
+        self._y = outputs[-1]
+        # The forms of x_t that are taken, and what is returned for each.
+        self._outputs = {self._x.shape: self._y}
+        if batch == 1:
+            self._outputs[self._x.shape[1:]] = self._y[0]
+        self._advance = [
+            network.backend.bind(
+                network.cell,
+                packed,
+                outputs[n - 1] if n else self._x,
+                self._h[n],
+                None if self._c is None else self._c[n],
+                outputs[n],
+                threads=config.get_num_threads(),
+                reproducible=network.reproducible,
+            )
+            for n, packed in enumerate(network.pack(layer._weights))
+        ]
+
+    def __call__(self, x_t: Array) -> Array:
+        """Run one step.
+
+        Parameters
+        ----------
+        x_t : ndarray of the layer's dtype, (B, I), or (I,) if B is 1
+
+        Returns
+        -------
+        y_t : ndarray, (B, P) or (P,)
+            The stepper's own buffer, which the next call overwrites.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``x_t`` has another type or dtype, or another shape. The state is untouched then.
+        """
+        x_t = checks.array("x_t", x_t, self._dtype)
+        y_t = self._outputs.get(x_t.shape)
+        if y_t is None:
+            batch, width = self._x.shape
+            form = (("B", batch), ("I", width))
+            raise checks.wrong_shape("x_t", x_t.shape, *([form, form[1:]] if batch == 1 else [form]))
+        self._x[...] = x_t
+        for advance in self._advance:
+            advance()
+        return y_t
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self._x)
+
+    @property
+    def state(self) -> State:
+        """The state after the last step, as a copy in the layer's form; it can be set."""
+        return pair(self._h.copy(), None if self._c is None else self._c.copy(), None)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        h, c = self._layer._state("state", state, self.batch_size)
+        self._h[...] = h
+        if self._c is not None:
+            self._c[...] = c
+
+    def reset(self, mask: Array | None = None) -> None:
+        """Set the state to zeros, of all rows or of those where a mask (B,) of bools is True.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``mask`` is not of bools, or not (B,). The state is untouched then.
+        """
+        rows: Any = slice(None) if mask is None else checks.mask("mask", mask, self.batch_size)
+        self._h[:, rows] = 0
+        if self._c is not None:
+            self._c[:, rows] = 0

@@ -1,0 +1,82 @@
+"""What a training forward keeps, and what backward returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+
+from .network import Call, Level, Network
+from .params import Parameters
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# A state in its caller's form: h, or (h, c) for an LSTM.
+State = Array | tuple[Array, Array]
+
+# The index that takes a state's axes (..., L*D, B, H) to its caller's form; None for no change.
+StateIndex = tuple[EllipsisType | int | slice, ...] | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tape:
+    """What one `forward` call keeps for `backward`.
+
+    Made by a layer's or a cell's ``forward``. It belongs to that layer, can be used any number of
+    times and from several threads at once, and shares no memory with what the call returned; the
+    caller's x is referenced, not copied, and must not be changed while the tape is in use.
+    """
+
+    network: Network
+    call: Call
+    levels: list[Level]
+    batched: bool
+    state_index: StateIndex
+
+    def states(self) -> State:
+        """Return the state of every layer and direction after every step.
+
+        Returns
+        -------
+        h : (T, L*D, B, P), or (h, c) with c (T, L*D, B, H) for an LSTM
+            Entry [t] has the form of the layer's ``state``. Past a row's length the forward
+            direction holds its last state, the reverse direction, which has not begun yet, its
+            initial one. With ``checkpoint_every`` they are computed again.
+        """
+        return pair(*self.network.states(self.call, self.levels), self.state_index)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays it keeps for backward, not counting the caller's x and weights."""
+        return self.network.nbytes(self.call, self.levels)
+
+    def __repr__(self) -> str:
+        steps, batch, _ = self.call.x.shape
+        return f"Tape(T={steps}, B={batch}, nbytes={self.nbytes})"
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients of a loss, each of the form and dtype of what it is the gradient of."""
+
+    x: Array
+    """Like x."""
+    state: State
+    """Of the initial state, in its form, also if the call was given none."""
+    params: Parameters
+    """The names and shapes of the layer's ``params``."""
+
+    @property
+    def flat(self) -> Array:
+        """All of ``params`` as one vector, like the layer's ``flat_params``."""
+        return self.params.flat
+
+
+def pair(h: Array, c: Array | None, index: StateIndex) -> State:
+    """Return a state in its caller's form."""
+    if index is not None:
+        h = h[index]
+        c = None if c is None else c[index]
+    return h if c is None else (h, c)
