@@ -16,6 +16,7 @@ class Cell(Recurrent):
     """Base of RNNCell, GRUCell and LSTMCell. Not for direct use."""
 
     _x_rank: ClassVar[int] = 2
+    _has_passes: ClassVar[bool] = False
     _state_index: ClassVar[dict[bool, StateIndex]] = {
         True: (..., 0, slice(None), slice(None)),
         False: (..., 0, 0, slice(None)),
@@ -24,9 +25,6 @@ class Cell(Recurrent):
     def _suffixes(self) -> list[str]:
         return [""]
 
-    def _state_outer(self) -> checks.Form:
-        return ()
-
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         return (("B", batch),) if batched else ()
 
@@ -34,7 +32,8 @@ class Cell(Recurrent):
         return value[None] if batched else value[None, None]
 
     def _like_x(self, value: Array, batched: bool) -> Array:
-        return value[0] if batched else value[0, 0]
+        like_x: Array = value[0] if batched else value[0, 0]
+        return like_x
 
     def __call__(self, x_t: Array, state: State | None = None) -> State:
         """Run one step for inference.
@@ -55,7 +54,7 @@ class Cell(Recurrent):
             An argument has another type or dtype, or another shape.
         """
         call, batched = self._call(x_t, state)
-        _, h, c, _ = self._network.forward(call)
+        _, h, c = self._network.infer(call)
         return pair(h, c, self._state_index[batched])
 
     def forward(self, x_t: Array, state: State | None = None) -> tuple[State, Tape]:
@@ -164,8 +163,8 @@ class GRUCell(GRUKind, Cell):
 class LSTMCell(LSTMKind, Cell):
     """One step of an `LSTM` of one layer.
 
-    The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole; equations, arguments
-    and errors are those of `LSTM`.
+    The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr and weight_peephole;
+    equations, arguments and errors are those of `LSTM`.
     """
 
     def __init__(

@@ -62,6 +62,29 @@ def wrong_shape(name: str, got: tuple[int, ...], *forms: Form) -> ValueError:
     return ValueError(f"{name} must be {' or '.join(map(form_text, near))}, got {got}")
 
 
+def same_form(name: str, got: tuple[int, ...], form: Form) -> None:
+    """Raise unless a shape is exactly the form."""
+    if got != tuple([size for _, size in form]):
+        raise wrong_shape(name, got, form)
+
+
+def a_pair(name: str, value: Any, h: Form, c: Form) -> FormError:
+    """Return the error for a state that must be (h, c)."""
+    return FormError(
+        f"{name} must be a tuple (h {form_text(h)}, c {form_text(c)}), got {_came(value)}"
+    )
+
+
+def not_a_pair(name: str, value: Any, h: Form) -> FormError:
+    """Return the error for a state that must be h alone."""
+    return FormError(f"{name} must be one array h {form_text(h)}, got {_came(value)}")
+
+
+def _came(value: Any) -> str:
+    many = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
+    return f"{type_name(value)}{many}"
+
+
 def form_text(form: Form) -> str:
     """``(T, B, I=40)``."""
     axes = [letter if size is None else f"{letter}={size}" for letter, size in form]
@@ -181,7 +204,7 @@ def fraction(name: str, value: Any) -> float:
 def float_dtype(value: Any) -> np.dtype[Any]:
     """Return float32 or float64, in this machine's byte order."""
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"dtype must be float32 or float64, got {value!r}") from None
     if value is None or dtype not in (np.dtype(np.float32), np.dtype(np.float64)):

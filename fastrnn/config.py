@@ -75,7 +75,9 @@ def _default_threads() -> int:
     text = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
     if text:
         if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
-            raise ValueError(f"FASTRNN_NUM_THREADS must be an int in 1..{MAX_THREADS}, got {text!r}")
+            raise ValueError(
+                f"FASTRNN_NUM_THREADS must be an int in 1..{MAX_THREADS}, got {text!r}"
+            )
         return int(text)
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)

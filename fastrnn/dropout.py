@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _DRAWS = 8
 
 
-def seed(rng: None | int | np.random.Generator) -> int:
+def seed(rng: int | np.random.Generator | None) -> int:
     """Return the 64-bit seed that ``rng`` stands for; a Generator moves on by one draw."""
     return int(checks.generator("rng", rng).integers(2**64, dtype=np.uint64))
 

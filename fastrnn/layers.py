@@ -23,14 +23,12 @@ class Layer(Recurrent):
     bidirectional = Setting[bool]()
 
     _x_rank: ClassVar[int] = 3
+    _has_passes: ClassVar[bool] = True
     _state_index: ClassVar[dict[bool, StateIndex]] = {True: None, False: (..., 0, slice(None))}
 
     def _suffixes(self) -> list[str]:
         directions = ("", "_reverse")[: self._network.directions]
         return [f"_l{n}{direction}" for n in range(self.num_layers) for direction in directions]
-
-    def _state_outer(self) -> checks.Form:
-        return (("L*D", self._network.num_passes),)
 
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         if not batched:
@@ -85,7 +83,7 @@ class Layer(Recurrent):
             An argument has another shape, or a value out of its range.
         """
         call, batched = self._call(x, state, lengths, resets)
-        y, h, c, _ = self._network.forward(call)
+        y, h, c = self._network.infer(call)
         return self._like_x(y, batched), pair(h, c, self._state_index[batched])
 
     def forward(

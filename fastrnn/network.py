@@ -12,7 +12,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,6 +109,25 @@ class Network:
         return [self.backend.pack(self.cell, w) for w in weights]
 
     # ---------------------------------------------------------------------------- forward
+
+    def infer(self, call: Call) -> tuple[Array, Array, Array | None]:
+        """Run all passes and keep nothing: y, hn and cn as from `forward`."""
+        if self.num_passes > 1 or call.x.size == 0:
+            return self.forward(call)[:3]
+        # One pass needs none of the joining, which would cost as much as a small layer's step.
+        y, h, c, _ = self.backend.forward(
+            self.cell,
+            call.packed[0],
+            call.x,
+            call.h0[0],
+            None if call.c0 is None else call.c0[0],
+            call.rows[0],
+            reverse=False,
+            keep=False,
+            threads=config.get_num_threads(),
+            reproducible=self.reproducible,
+        )
+        return y, h[None], None if c is None else c[None]
 
     def forward(
         self, call: Call, *, keep: bool = False, every: int | None = None

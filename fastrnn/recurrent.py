@@ -13,14 +13,14 @@ import numpy as np
 
 from . import backends, checks
 from .backends.base import Weights
-from .cellmath import CELLS, CellSpec
+from .cellmath import CELLS
 from .network import Call, Network
 from .params import Parameters
 from .rows import ALL, Rows, plan
 from .tape import Gradients, State, StateIndex, Tape, pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
-RNG = None | int | np.random.Generator
+RNG = int | np.random.Generator | None
 V = TypeVar("V")
 Self = TypeVar("Self", bound="Recurrent")
 
@@ -46,10 +46,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 # What `_build` makes, and so what copies and pickles make anew.
-_BUILT = frozenset(
-    ("_dtype", "_cell", "_network", "_widths", "_most_steps", "_params", "_weights", "_packed")
-    + ("_lock",)
-)
+_BUILT = {"_dtype", "_cell", "_network", "_widths", "_state_outer", "_most_steps"}
+_BUILT |= {"_params", "_weights", "_packed", "_lock"}
 
 _EVERY_ROW = ALL, ALL
 
@@ -85,6 +83,8 @@ class Recurrent:
 
     _x_rank: ClassVar[int]
     """Number of axes of a batched x."""
+    _has_passes: ClassVar[bool]
+    """Whether a state has an axis L*D before (B, H)."""
     _state_index: ClassVar[dict[bool, StateIndex]]
     """How a state's axes (..., L*D, B, H) become the caller's, for unbatched and batched input."""
 
@@ -95,10 +95,6 @@ class Recurrent:
 
     def _suffixes(self) -> list[str]:
         """Return what stands behind the parameters' names, one a pass."""
-        raise NotImplementedError
-
-    def _state_outer(self) -> checks.Form:
-        """Return the axes of a state before (B, H)."""
         raise NotImplementedError
 
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
@@ -137,7 +133,7 @@ class Recurrent:
         self._config = config
         hidden = config["hidden_size"]
         proj = config.get("proj_size", 0)
-        self._dtype = np.dtype(config["dtype"])
+        self._dtype: np.dtype[Any] = np.dtype(config["dtype"])
         self._cell = CELLS[self._kind(config)]
         backend = backends.get(backends.resolve(config["backend"]))
         self._network = Network(
@@ -151,6 +147,8 @@ class Recurrent:
         )
         # (letter, size) of the last axis of h and of c
         self._widths = (("P", proj) if proj else ("H", hidden), ("H", hidden))
+        outer = ("L*D", self._network.num_passes)
+        self._state_outer = (outer,) if self._has_passes else ()
         # No array of a call may need more bytes than a pointer can tell apart.
         widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
         self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
@@ -356,41 +354,30 @@ class Recurrent:
             (_, h_width), (_, c_width) = self._widths
             h = np.zeros((passes, rows, h_width), self._dtype)
             return h, np.zeros((passes, rows, c_width), self._dtype) if self._cell.has_c else None
+        h_width, c_width = self._widths
         if not self._cell.has_c:
             if isinstance(state, (tuple, list)):
-                form = checks.form_text(self._state_form(batch, self._widths[0]))
-                raise checks.FormError(
-                    f"{name} must be one array h {form}, got a {type(state).__name__} "
-                    f"of {len(state)}"
-                )
-            return self._part(name, state, batch, self._widths[0]), None
+                raise checks.not_a_pair(name, state, self._state_form(batch, h_width))
+            return self._part(name, state, batch, h_width), None
         if not isinstance(state, (tuple, list)) or len(state) != 2:
-            forms = [checks.form_text(self._state_form(batch, width)) for width in self._widths]
-            came = checks.type_name(state)
-            if isinstance(state, (tuple, list)):
-                came = f"a {came} of {len(state)}"
-            raise checks.FormError(
-                f"{name} must be a tuple (h, c) of arrays {forms[0]} and {forms[1]}, got {came}"
-            )
+            forms = (self._state_form(batch, width) for width in self._widths)
+            raise checks.a_pair(name, state, *forms)
         h, c = state
-        return (
-            self._part(f"{name}[0]", h, batch, self._widths[0]),
-            self._part(f"{name}[1]", c, batch, self._widths[1]),
-        )
+        h = self._part(f"{name}[0]", h, batch, h_width)
+        return h, self._part(f"{name}[1]", c, batch, c_width)
 
     def _part(self, name: str, value: Any, batch: int | None, width: tuple[str, int]) -> Array:
         """Check one array of a state and return a copy (L*D, B, width)."""
-        value = checks.array(name, value, self._dtype)
-        form = self._state_form(batch, width)
-        if value.shape != tuple(size for _, size in form):
-            raise checks.wrong_shape(name, value.shape, form)
+        given = checks.array(name, value, self._dtype)
+        checks.same_form(name, given.shape, self._state_form(batch, width))
         rows = 1 if batch is None else batch
-        return np.array(value, order="C").reshape(self._network.num_passes, rows, width[1])
+        return given.copy().reshape(self._network.num_passes, rows, width[1])
 
     def _state_form(self, batch: int | None, width: tuple[str, int]) -> checks.Form:
         """Return the letters and sizes of a state's axes."""
-        rows = () if batch is None else (("B", batch),)
-        return (*self._state_outer(), *rows, width)
+        if batch is None:
+            return (*self._state_outer, width)
+        return (*self._state_outer, ("B", batch), width)
 
     def _backward(self, tape: Tape, dy: Array | None, dstate: State | None) -> Gradients:
         """Check what came with a backward and run it."""
@@ -406,8 +393,7 @@ class Recurrent:
             dy = checks.array("dy", dy, self._dtype)
             width = "D*P", self._network.directions * self._widths[0][1]
             form = (*self._form(batched, steps, batch), width)
-            if dy.shape != tuple(size for _, size in form):
-                raise checks.wrong_shape("dy", dy.shape, form)
+            checks.same_form("dy", dy.shape, form)
             dy = self._time_major(dy, batched)
         dh, dc = self._state("dstate", dstate, batch if batched else None)
         params = Parameters(self._params.shapes, self._dtype)

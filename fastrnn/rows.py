@@ -43,9 +43,7 @@ class Rows(NamedTuple):
 ALL = Rows()
 
 
-def plan(
-    lengths: Array | None, resets: Array | None, steps: int, batch: int
-) -> tuple[Rows, Rows]:
+def plan(lengths: Array | None, resets: Array | None, steps: int, batch: int) -> tuple[Rows, Rows]:
     """Rows of the forward and of the reverse direction.
 
     Parameters

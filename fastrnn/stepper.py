@@ -37,8 +37,8 @@ class Stepper:
         )
         outputs = np.zeros((layer.num_layers, batch, width), self._dtype)
         self._y = outputs[-1]
-        # The forms of x_t that are taken, and what is returned for each.
-        self._outputs = {self._x.shape: self._y}
+        # The shapes of x_t that are taken, and what is returned for each.
+        self._outputs: dict[tuple[int, ...], Array] = {self._x.shape: self._y}
         if batch == 1:
             self._outputs[self._x.shape[1:]] = self._y[0]
         self._advance = [
@@ -75,9 +75,10 @@ class Stepper:
         x_t = checks.array("x_t", x_t, self._dtype)
         y_t = self._outputs.get(x_t.shape)
         if y_t is None:
-            batch, width = self._x.shape
-            form = (("B", batch), ("I", width))
-            raise checks.wrong_shape("x_t", x_t.shape, *([form, form[1:]] if batch == 1 else [form]))
+            form = [*zip("BI", self._x.shape, strict=True)]
+            raise checks.wrong_shape(
+                "x_t", x_t.shape, *([form, form[1:]] if len(self._outputs) == 2 else [form])
+            )
         self._x[...] = x_t
         for advance in self._advance:
             advance()
