@@ -1,0 +1,396 @@
+// Backpropagation through time (Werbos 1990) over a pass: knows time, batch and threads, but no cell.
+//
+// Steps run against forward's order, in chunks. In a chunk the time loop leaves the gradients of the
+// pre-activations, a row (delta) for every row of every step; then come the large products: weight
+// gradients, which sum over those rows in the order in which they were made, and dx.
+
+// Packed weights of the backward direction, one buffer: rows of the weights as they lie.
+template <class V, class Cell>
+struct BackwardWeights {
+  using Real = typename V::Real;
+  static constexpr int G = Cell::kGates;
+  static constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
+
+  Panels<V> recurrent, reset, input, project;
+  Index at_reset, at_input, at_project, size;
+
+  FASTRNN_FN explicit BackwardWeights(const Sizes& z)
+      : recurrent(z.P, 1), reset(z.P, 1), input(z.I, 1), project(z.H, 1) {
+    at_reset = recurrent.size(kFirst * z.H);
+    at_input = at_reset + (Cell::kResetBefore ? reset.size(z.H) : 0);
+    at_project = at_input + input.size(G * z.H);
+    size = at_project + (z.projected ? project.size(z.P) : 0);
+  }
+
+  // row k of a matrix
+  struct Plain {
+    const Real* w;
+    Index ld;
+    FASTRNN_FN const Real* operator()(Index k) const { return w + k * ld; }
+  };
+
+  // row k of W_ih in the order of delta's blocks
+  struct Blocks {
+    const Real* w;
+    Index ld, H;
+    FASTRNN_FN const Real* operator()(Index k) const {
+      Index gate = 0;
+      while (Cell::input_block(static_cast<int>(gate)) != k / H) ++gate;
+      return w + (gate * H + k % H) * ld;
+    }
+  };
+
+  FASTRNN_NOINLINE static void pack(const Sizes& z, const Weights<const Real>& w, Real* out) {
+    const BackwardWeights at(z);
+    const Index first = kFirst * z.H;
+    pack_rows<V>(first, z.P, out, 0, at.recurrent.count(), Plain{w.hh, z.P});
+    if constexpr (Cell::kResetBefore)
+      pack_rows<V>(z.H, z.P, out + at.at_reset, 0, at.reset.count(), Plain{w.hh + first * z.P, z.P});
+    pack_rows<V>(G * z.H, z.I, out + at.at_input, 0, at.input.count(), Blocks{w.ih, z.I, z.H});
+    if (z.projected)
+      pack_rows<V>(z.P, z.H, out + at.at_project, 0, at.project.count(), Plain{w.hr, z.H});
+  }
+};
+
+template <class V, class Cell>
+class BackwardPass {
+  using Real = typename V::Real;
+  static constexpr int G = Cell::kGates;
+
+ public:
+  // Lays out the buffers in `work`; with no memory it only measures.
+  FASTRNN_NOINLINE BackwardPass(const BackwardCall<Real>& call, Plan plan, void* work)
+      : call_(call), z_(call.sizes), plan_(plan), weights_(call.sizes), barrier_(plan.threads),
+        step_barrier_(plan.threads) {
+    Arena arena(work);
+    // A row of delta: D blocks, then what the recurrent weights' (reset before) or the projection's
+    // gradient multiplies. An odd number of cache lines, so that a column of rows does not fall on
+    // one set of the cache.
+    extra_ = Cell::kDeltas * z_.H;
+    ld_ = extra_ + (Cell::kResetBefore ? z_.H : 0) + (z_.projected ? z_.P + z_.H : 0);
+    constexpr Index line = 64 / sizeof(Real);
+    ld_ = ((ld_ + line - 1) / line | 1) * line;
+    const Index rows = larger(kChunkRows, z_.B);
+    zero_ = arena.take<Real>(larger(z_.H, z_.P));
+    delta_ = arena.take<Real>(rows * ld_);
+    d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
+    x_ = arena.take<const Real*>(rows);
+    h_prev_ = arena.take<const Real*>(rows);
+    c_prev_ = arena.take<const Real*>(rows);
+    c_ = arena.take<const Real*>(rows);
+    dx_ = arena.take<Real*>(rows);
+    delta_rows_ = arena.take<const Real*>(rows);
+    packed_x_ = arena.take<Real>(Panels<V>(z_.I, 1).size(rows));
+    packed_h_ = arena.take<Real>(Panels<V>(z_.P, 1).size(rows));
+    packed_extra_ = arena.take<Real>(
+        Cell::kResetBefore || z_.projected ? Panels<V>(z_.H, 1).size(rows) : 0);
+    threads_ = arena.take<Thread>(plan_.threads);
+    for (int i = 0; i < plan_.threads; ++i) {
+      Thread thread = part(i);
+      const Index own = thread.m1 - thread.m0;
+      BackRows<Real>& step = thread.step;
+      step.h_prev = arena.take<const Real*>(own);
+      step.c_prev = arena.take<const Real*>(own);
+      step.h = arena.take<const Real*>(own);
+      step.c = arena.take<const Real*>(own);
+      step.saved = arena.take<const Real*>(own);
+      step.dy = arena.take<const Real*>(own);
+      step.d_out = arena.take<const Real*>(own);
+      step.dh = arena.take<Real*>(own);
+      step.dc = arena.take<Real*>(own);
+      step.delta = arena.take<Real*>(own);
+      thread.in = arena.take<const Real*>(own);
+      thread.out = arena.take<Real*>(own);
+      if (threads_) threads_[i] = thread;
+    }
+    work_size_ = arena.size();
+  }
+
+  FASTRNN_FN Index work_size() const { return work_size_; }
+
+  FASTRNN_NOINLINE void run(const Lease& lease) {
+    for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
+    lease.run(plan_.threads, enter, this);
+  }
+
+ private:
+  struct Thread {
+    Index m0, m1;        // its rows in the time loop
+    int rank, ranks;     // its place among those that share them
+    int index;           // its place among all
+    BackRows<Real> step;
+    const Real** in;     // rows of a product
+    Real** out;
+
+    FASTRNN_FN Index active(Index count) const { return larger(0, smaller(count, m1) - m0); }
+    FASTRNN_FN Share panels(Index count) const { return Share(count, rank, ranks); }
+    // units of the plain panels that are its own
+    FASTRNN_FN Share units(const Panels<V>& panels_of) const {
+      Share share = panels(panels_of.count());
+      const Index width = panels_of.U * V::kLanes;
+      share.begin = smaller(panels_of.N, share.begin * width);
+      share.end = smaller(panels_of.N, share.end * width);
+      return share;
+    }
+  };
+
+  FASTRNN_FN Thread part(int i) const {
+    const bool own = plan_.by_rows;
+    const Share rows = own ? split_rows(z_, call_.rows, i, plan_.threads) : Share(z_.B, 0, 1);
+    Thread thread = {};
+    thread.m0 = rows.begin, thread.m1 = rows.end;
+    thread.rank = own ? 0 : i;
+    thread.ranks = own ? 1 : plan_.threads;
+    thread.index = i;
+    return thread;
+  }
+
+  static void enter(void* self, int i) {
+    auto* pass = static_cast<BackwardPass*>(self);
+    pass->run(pass->threads_[i]);
+  }
+
+  FASTRNN_FN void meet(const Thread& me) {  // those that share rows
+    if (me.ranks > 1) step_barrier_.wait();
+  }
+  FASTRNN_FN void meet_all() {
+    if (plan_.threads > 1) barrier_.wait();
+  }
+
+  FASTRNN_FN Index time(Index s) const { return call_.rows.reverse ? s : z_.T - 1 - s; }
+
+  FASTRNN_NOINLINE void run(Thread& me) {
+    for (Index s = 0; s < z_.T;) {
+      Index rows = 0, end = s;
+      for (; end < z_.T; ++end) {
+        const Index n = call_.rows.count(time(end), z_.B);
+        if (rows > 0 && rows + n > kChunkRows) break;
+        rows += n;
+      }
+      Index first = 0;
+      for (; s < end; ++s) {
+        step(me, time(s), first);
+        first += call_.rows.count(time(s), z_.B);
+      }
+      meet_all();
+      pack_chunk(me, rows);
+      meet_all();
+      weight_gradients(me, rows);
+      input_gradients(me, rows);
+      meet_all();
+    }
+  }
+
+  // One step of the time loop; its rows of delta are first, first + 1, ...
+  FASTRNN_FN void step(Thread& me, Index t, Index first) {
+    const Index rows = me.active(call_.rows.count(t, z_.B));
+    fill_rows(me, t, first, rows);
+    if (z_.projected) project(me, rows);
+    const Share units = me.units(Panels<V>(z_.H, 1));
+    for (Index m = 0; m < rows; ++m)
+      for (Index at = units.begin; at < units.end; at += V::kLanes) unit_backward(me.step, m, at);
+    meet(me);
+    if constexpr (Cell::kResetBefore) {
+      const ResetBackStage<V, Cell> stage{me.step, z_.H, extra_};
+      product(me, stage, weights_.reset, rows, call_.packed + weights_.at_reset, z_.H);
+      meet(me);
+    }
+    const Index hidden = Cell::kHiddenFirst * z_.H;
+    for (Index m = 0; m < rows; ++m) me.in[m] = me.step.delta[m] + hidden;
+    const RowStage<V, Cell::kNeedsHPrev> stage{me.in, me.step.dh, z_.P};
+    product(me, stage, weights_.recurrent, rows, call_.packed,
+            BackwardWeights<V, Cell>::kFirst * z_.H);
+    meet(me);
+    if (call_.rows.cut) {
+      if (me.rank == 0) cut(me, t, rows);
+      meet(me);
+    }
+  }
+
+  FASTRNN_FN void fill_rows(Thread& me, Index t, Index first, Index rows) {
+    const History<Real> h_steps{call_.y, call_.h0, zero_, z_.P};
+    const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
+    BackRows<Real>& at = me.step;
+    for (Index m = 0; m < rows; ++m) {
+      const Index sorted = me.m0 + m, b = call_.rows.row(sorted), k = first + sorted;
+      at.delta[m] = delta_ + k * ld_;
+      at.h_prev[m] = h_steps.before(z_, call_.rows, t, sorted);
+      at.h[m] = call_.y.at(t, b);
+      if constexpr (Cell::kHasC) {
+        at.c_prev[m] = c_steps.before(z_, call_.rows, t, sorted);
+        at.c[m] = call_.c + (t * z_.B + b) * z_.H;
+        at.dc[m] = call_.dc + b * z_.H;
+      }
+      if (me.rank == 0) {  // for the products over the chunk, one writer a row
+        x_[k] = call_.x.at(t, b);
+        dx_[k] = call_.dx.at(t, b);
+        delta_rows_[k] = at.delta[m];
+        h_prev_[k] = at.h_prev[m];
+        if constexpr (Cell::kPeephole) c_prev_[k] = at.c_prev[m], c_[k] = at.c[m];
+      }
+      at.saved[m] = call_.gates + (t * z_.B + b) * Cell::kSaved * z_.H;
+      at.dy[m] = call_.dy ? call_.dy.at(t, b) : nullptr;
+      at.dh[m] = call_.dh + b * z_.P;
+      at.d_out[m] = z_.projected ? d_out_ + sorted * z_.H : nullptr;
+    }
+  }
+
+  // Projected: the gradient of h, kept for W_hr's, and through W_hr that of the cell's output.
+  FASTRNN_FN void project(Thread& me, Index rows) {
+    const Share units = me.units(Panels<V>(z_.P, 1));
+    for (Index m = 0; m < rows; ++m) {
+      Real* kept = me.step.delta[m] + extra_;
+      for (Index i = units.begin; i < units.end; ++i)
+        kept[i] = me.step.dh[m][i] + (me.step.dy[m] ? me.step.dy[m][i] : 0);
+      me.in[m] = kept;
+      me.out[m] = d_out_ + (me.m0 + m) * z_.H;
+    }
+    meet(me);
+    const RowStage<V, false> stage{me.in, me.out, z_.H};
+    product(me, stage, weights_.project, rows, call_.packed + weights_.at_project, z_.P);
+    meet(me);
+  }
+
+  FASTRNN_FN void unit_backward(const BackRows<Real>& step, Index m, Index at) const {
+    const Index H = z_.H, left = H - at;
+    Unit<V> u;
+    if (step.d_out[m]) {
+      u.dh = V::load(step.d_out[m] + at, left);
+    } else {
+      u.dh = V::load(step.dh[m] + at, left);
+      if (step.dy[m]) u.dh = u.dh + V::load(step.dy[m] + at, left);
+    }
+    FASTRNN_UNROLL
+    for (int s = 0; s < Cell::kSaved; ++s) u.saved[s] = V::load(step.saved[m] + s * H + at, left);
+    if constexpr (Cell::kSavesH) u.h = V::load(step.h[m] + at, left);
+    if constexpr (Cell::kNeedsHPrev) u.h_prev = V::load(step.h_prev[m] + at, left);
+    if constexpr (Cell::kHasC) {
+      u.c_prev = V::load(step.c_prev[m] + at, left);
+      u.c = V::load(step.c[m] + at, left);
+      u.dc = V::load(step.dc[m] + at, left);
+    }
+    if constexpr (Cell::kPeephole) {
+      FASTRNN_UNROLL
+      for (int i = 0; i < 3; ++i) u.peephole[i] = V::load(call_.weights.peephole + i * H + at, left);
+    }
+    Cell::backward(u);
+    Real* delta = step.delta[m] + at;
+    FASTRNN_UNROLL
+    for (int d = 0; d < Cell::kDeltas; ++d) {
+      // a reset's own gradient is still to come
+      if (!(Cell::kResetBefore && d == 0)) u.delta[d].store(delta + d * H, left);
+    }
+    if constexpr (Cell::kHasC) {
+      u.dc.store(step.dc[m] + at, left);
+      if (z_.projected) u.h.store(delta + extra_ + z_.P, left);
+    }
+    if constexpr (Cell::kNeedsHPrev) u.carry.store(step.dh[m] + at, left);
+  }
+
+  // No gradient flows past the step at which a row started anew.
+  FASTRNN_FN void cut(const Thread& me, Index t, Index rows) const {
+    for (Index m = 0; m < rows; ++m) {
+      const Index b = call_.rows.row(me.m0 + m);
+      if (!call_.rows.cut[t * z_.B + b]) continue;
+      for (Index i = 0; i < z_.P; ++i) me.step.dh[m][i] = 0;
+      if constexpr (Cell::kHasC) {
+        for (Index i = 0; i < z_.H; ++i) me.step.dc[m][i] = 0;
+      }
+    }
+  }
+
+  struct Pointers {
+    const Real* const* rows;
+    Index offset;
+    FASTRNN_FN const Real* operator()(Index k) const { return rows[k] + offset; }
+  };
+
+  FASTRNN_FN void pack_share(const Thread& me, Index rows, Index N, Real* out, Pointers from) const {
+    const Share share(Panels<V>(N, 1).count(), me.index, plan_.threads);
+    pack_rows<V>(rows, N, out, share.begin, share.end, from);
+  }
+
+  FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
+    pack_share(me, rows, z_.I, packed_x_, {x_, 0});
+    pack_share(me, rows, z_.P, packed_h_, {h_prev_, 0});
+    if constexpr (Cell::kResetBefore) pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_});
+    if (z_.projected) pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_ + z_.P});
+  }
+
+  FASTRNN_NOINLINE void weight_gradients(const Thread& me, Index rows) const {
+    const Weights<Real>& d = call_.grads;
+    for (int g = 0; g < G; ++g) {
+      const Index from = Cell::input_block(g) * z_.H, into = g * z_.H;
+      const Index hidden = (Cell::kHiddenFirst + g) * z_.H;
+      const bool past_reset = Cell::kResetBefore && g == G - 1;
+      outer(me, rows, from, z_.H, packed_x_, z_.I, d.ih + into * z_.I);
+      outer(me, rows, hidden, z_.H, past_reset ? packed_extra_ : packed_h_, z_.P, d.hh + into * z_.P);
+      const Share units(z_.H, me.index, plan_.threads, V::kLanes);
+      if (d.b_ih) column_sums(rows, from, units, nullptr, d.b_ih + into);
+      if (d.b_hh) column_sums(rows, hidden, units, nullptr, d.b_hh + into);
+    }
+    if (z_.projected) outer(me, rows, extra_, z_.P, packed_extra_, z_.H, d.hr);
+    if constexpr (Cell::kPeephole) {
+      const Share units(z_.H, me.index, plan_.threads, V::kLanes);
+      column_sums(rows, 0, units, c_prev_, d.peephole);
+      column_sums(rows, z_.H, units, c_prev_, d.peephole + z_.H);
+      column_sums(rows, 3 * z_.H, units, c_, d.peephole + 2 * z_.H);
+    }
+  }
+
+  // out[m][n] += sum over rows of delta[row][from + m] * packed[row][n]
+  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Real* packed, Index N,
+                        Real* out) const {
+    const Panels<V> panels(N, 1);
+    using Stage = ColumnStage<V>;
+    const Share share(M, me.index, plan_.threads, V::tile_rows(Stage::kVectors));
+    run_panels<V, Stage::kVectors, Stage::kStep>(Stage{delta_ + from, ld_, out, N},
+                                                 {share.begin, share.end, 0, panels.count()},
+                                                 panels.count(), panels.last(), packed, rows, false);
+  }
+
+  // out[i] += sum over rows of delta[row][from + i] (* factor[row][i])
+  FASTRNN_FN void column_sums(Index rows, Index from, const Share& units, const Real* const* factor,
+                              Real* out) const {
+    for (Index i = units.begin; i < units.end; i += V::kLanes) {
+      const Index left = units.end - i;
+      V sum = V::load(out + i, left);
+      for (Index k = 0; k < rows; ++k) {
+        const V d = V::load(delta_rows_[k] + from + i, left);
+        sum = factor ? fma(d, V::load(factor[k] + i, left), sum) : sum + d;
+      }
+      sum.store(out + i, left);
+    }
+  }
+
+  FASTRNN_NOINLINE void input_gradients(const Thread& me, Index rows) const {
+    const Share share(rows, me.index, plan_.threads, V::tile_rows(RowStage<V, false>::kVectors));
+    const RowStage<V, false> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I};
+    const Panels<V>& panels = weights_.input;
+    run_panels<V, stage.kVectors, stage.kStep>(stage, {0, share.end - share.begin, 0, panels.count()},
+                                               panels.count(), panels.last(),
+                                               call_.packed + weights_.at_input, G * z_.H, false);
+  }
+
+  template <class Stage>
+  FASTRNN_FN void product(const Thread& me, const Stage& stage, const Panels<V>& panels, Index rows,
+                          const Real* packed, Index K) const {
+    const Share share = me.panels(panels.count());
+    run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
+                                                 panels.count(), panels.last(), packed, K, false);
+  }
+
+  BackwardCall<Real> call_;
+  Sizes z_;
+  Plan plan_;
+  BackwardWeights<V, Cell> weights_;
+  Barrier barrier_, step_barrier_;
+  Index extra_, ld_;  // a row of delta: where what follows the blocks begins; its length
+  Real *zero_, *delta_;
+  Real* d_out_;  // (B, H) gradient of the cell's output, before a projection
+  const Real **x_, **h_prev_, **c_prev_, **c_, **delta_rows_;  // by row of the chunk
+  Real** dx_;
+  Real *packed_x_, *packed_h_, *packed_extra_;
+  Thread* threads_;
+  Index work_size_;
+};

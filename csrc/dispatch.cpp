@@ -1,0 +1,81 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "portability.h"
+
+#if defined(FASTRNN_X86) && defined(_MSC_VER)
+#include <intrin.h>
+#endif
+
+namespace fastrnn {
+
+extern const KernelTable scalar_table;
+#if defined(FASTRNN_X86)
+extern const KernelTable avx2_table;
+extern const KernelTable avx512_table;
+#elif defined(FASTRNN_ARM64)
+extern const KernelTable neon_table;
+#endif
+
+namespace {
+
+#if defined(FASTRNN_X86) && defined(_MSC_VER) && !defined(__clang__)
+// The processor offers it and the operating system saves its registers (XCR0).
+bool supports(unsigned leaf7_ebx, unsigned long long xcr0) {
+  int r[4];
+  __cpuid(r, 1);
+  const bool osxsave = r[2] >> 27 & 1, fma = r[2] >> 12 & 1;
+  if (!osxsave || !fma || (_xgetbv(0) & xcr0) != xcr0) return false;
+  __cpuidex(r, 7, 0);
+  return (static_cast<unsigned>(r[1]) & leaf7_ebx) == leaf7_ebx;
+}
+bool has_avx2() { return supports(1u << 5, 0x6); }
+bool has_avx512() { return supports(1u << 5 | 1u << 16 | 1u << 17, 0xe6); }
+#elif defined(FASTRNN_X86)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+// best first
+std::vector<const KernelTable*> usable_tables() {
+  std::vector<const KernelTable*> tables;
+#if defined(FASTRNN_X86)
+  if (has_avx512()) tables.push_back(&avx512_table);
+  if (has_avx2()) tables.push_back(&avx2_table);
+#elif defined(FASTRNN_ARM64)
+  tables.push_back(&neon_table);
+#endif
+  tables.push_back(&scalar_table);
+  return tables;
+}
+
+const KernelTable& choose() {
+  const std::vector<const KernelTable*> tables = usable_tables();
+  const char* forced = std::getenv("FASTRNN_ISA");
+  if (!forced || !*forced) return *tables.front();
+  std::string names;
+  for (const KernelTable* table : tables) {
+    if (std::string(forced) == table->isa) return *table;
+    names += std::string(names.empty() ? "" : ", ") + table->isa;
+  }
+  throw std::runtime_error("FASTRNN_ISA must be one of " + names + " on this machine, got " + forced);
+}
+
+}  // namespace
+
+const KernelTable& kernels() {
+  static const KernelTable& chosen = choose();
+  return chosen;
+}
+
+std::vector<std::string> usable_isas() {
+  std::vector<std::string> names;
+  for (const KernelTable* table : usable_tables()) names.emplace_back(table->isa);
+  return names;
+}
+
+}  // namespace fastrnn

@@ -1,0 +1,225 @@
+// Forward over a pass: knows time, batch and threads, but no cell.
+
+// Packed weights of the forward direction, one buffer.
+template <class V, class Cell>
+struct ForwardWeights {
+  using Real = typename V::Real;
+  static constexpr int G = Cell::kGates;
+  // gates of the first recurrent product; the rest has one of its own
+  static constexpr int kFirst = Cell::kResetBefore ? G - 1 : G;
+
+  Panels<V> input, recurrent, reset, project;
+  Index at_recurrent, at_reset, at_project, size;
+
+  FASTRNN_FN explicit ForwardWeights(const Sizes& z)
+      : input(z.H, G), recurrent(z.H, kFirst), reset(z.H, 1), project(z.P, 1) {
+    at_recurrent = input.size(z.I);
+    at_reset = at_recurrent + recurrent.size(z.P);
+    at_project = at_reset + (Cell::kResetBefore ? reset.size(z.P) : 0);
+    size = at_project + (z.projected ? project.size(z.H) : 0);
+  }
+
+  FASTRNN_NOINLINE static void pack(const Sizes& z, const Weights<const Real>& w, Real* out) {
+    const ForwardWeights at(z);
+    at.input.pack(w.ih, 0, z.I, out);
+    at.recurrent.pack(w.hh, 0, z.P, out + at.at_recurrent);
+    if constexpr (Cell::kResetBefore) at.reset.pack(w.hh, G - 1, z.P, out + at.at_reset);
+    if (z.projected) at.project.pack(w.hr, 0, z.H, out + at.at_project);
+  }
+};
+
+template <class V, class Cell>
+class ForwardPass {
+  using Real = typename V::Real;
+  static constexpr int G = Cell::kGates;
+
+ public:
+  // Lays out the buffers in `work`; with no memory it only measures.
+  FASTRNN_NOINLINE ForwardPass(const ForwardCall<Real>& call, Plan plan, void* work)
+      : call_(call), z_(call.sizes), plan_(plan), weights_(call.sizes), barrier_(plan.threads) {
+    Arena arena(work);
+    bias_ = arena.take<Real>(G * z_.H);
+    zero_ = arena.take<Real>(larger(z_.H, z_.P));
+    out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
+    reset_ = arena.take<Real>(Cell::kResetBefore ? z_.B * z_.H : 0);
+    threads_ = arena.take<Thread>(plan_.threads);
+    Real* gates = plan_.by_rows ? nullptr : arena.take<Real>(chunk_rows(z_.B) * G * z_.H);
+    for (int i = 0; i < plan_.threads; ++i) {
+      Thread thread = part(i);
+      const Index rows = thread.m1 - thread.m0;
+      thread.x = arena.take<const Real*>(chunk_rows(rows));
+      thread.step.h_prev = arena.take<const Real*>(rows);
+      thread.step.c_prev = arena.take<const Real*>(rows);
+      thread.step.c = arena.take<Real*>(rows);
+      thread.step.h = arena.take<Real*>(rows);
+      thread.step.saved = arena.take<Real*>(rows);
+      thread.step.reset_h = arena.take<Real*>(rows);
+      thread.gates = plan_.by_rows ? arena.take<Real>(chunk_rows(rows) * G * z_.H) : gates;
+      if (threads_) threads_[i] = thread;
+    }
+    work_size_ = arena.size();
+  }
+
+  FASTRNN_FN Index work_size() const { return work_size_; }
+
+  FASTRNN_NOINLINE void run(const Lease& lease) {
+    const Weights<const Real>& w = call_.weights;
+    for (Index i = 0; i < G * z_.H; ++i) {
+      const bool apart = Cell::kSplitLast && i >= (G - 1) * z_.H;
+      bias_[i] = (w.b_ih ? w.b_ih[i] : 0) + (w.b_hh && !apart ? w.b_hh[i] : 0);
+    }
+    for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
+    lease.run(plan_.threads, enter, this);
+  }
+
+ private:
+  struct Thread {
+    Index m0, m1;     // its rows
+    int rank, ranks;  // its place among those that share them
+    const Real** x;   // rows of a chunk
+    Real* gates;      // projected input of a chunk
+    StepRows<Real> step;
+
+    FASTRNN_FN Index active(Index count) const { return larger(0, smaller(count, m1) - m0); }
+    FASTRNN_FN Share panels(Index count) const { return Share(count, rank, ranks); }
+  };
+
+  FASTRNN_FN static Index chunk_rows(Index rows) { return larger(kChunkRows, rows); }
+
+  FASTRNN_FN Thread part(int i) const {
+    const bool own = plan_.by_rows;
+    const Share rows = own ? split_rows(z_, call_.rows, i, plan_.threads) : Share(z_.B, 0, 1);
+    Thread thread = {};
+    thread.m0 = rows.begin, thread.m1 = rows.end;
+    thread.rank = own ? 0 : i;
+    thread.ranks = own ? 1 : plan_.threads;
+    return thread;
+  }
+
+  static void enter(void* self, int i) {
+    auto* pass = static_cast<ForwardPass*>(self);
+    pass->run(pass->threads_[i]);
+  }
+
+  FASTRNN_FN void meet(const Thread& me) {
+    if (me.ranks > 1) barrier_.wait();
+  }
+
+  FASTRNN_FN Index time(Index s) const { return call_.rows.reverse ? z_.T - 1 - s : s; }
+
+  FASTRNN_NOINLINE void run(Thread& me) {
+    if (!call_.gates && call_.c0 != call_.cn && me.rank == 0) copy_rows(me, call_.c0, call_.cn);
+    for (Index s = 0; s < z_.T;) {
+      const Index end = project(me, s);
+      Real* gates = me.gates;
+      for (; s < end; ++s) {
+        const Index rows = me.active(call_.rows.count(time(s), z_.B));
+        me.step.gates = gates;
+        step(me, time(s), rows, s & 1);
+        gates += rows * G * z_.H;
+      }
+    }
+    if (me.rank == 0) final_state(me);
+  }
+
+  // Projects the input of the steps from s on that make a chunk; returns the step after them.
+  FASTRNN_FN Index project(Thread& me, Index s) {
+    Index rows = 0;
+    for (; s < z_.T; ++s) {
+      const Index t = time(s), n = me.active(call_.rows.count(t, z_.B));
+      if (rows > 0 && rows + n > kChunkRows) break;
+      for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.m0 + m));
+      rows += n;
+    }
+    const ProjectStage<V, G> stage{me.x, bias_, me.gates, z_.H};
+    product(me, stage, weights_.input, rows, call_.packed, z_.I, false);
+    meet(me);
+    return s;
+  }
+
+  FASTRNN_FN void step(Thread& me, Index t, Index rows, bool down) {
+    const History<Real> h_steps{{call_.y.data, call_.y.stride_t, call_.y.stride_b}, call_.h0, zero_, z_.P};
+    const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
+    StepRows<Real>& at = me.step;
+    for (Index m = 0; m < rows; ++m) {
+      const Index sorted = me.m0 + m, b = call_.rows.row(sorted);
+      at.h_prev[m] = h_steps.before(z_, call_.rows, t, sorted);
+      at.h[m] = z_.projected ? out_ + sorted * z_.H : call_.y.at(t, b);
+      if constexpr (Cell::kHasC) {
+        if (call_.gates) {
+          at.c_prev[m] = c_steps.before(z_, call_.rows, t, sorted);
+          at.c[m] = call_.c + (t * z_.B + b) * z_.H;
+        } else {
+          at.c[m] = call_.cn + b * z_.H;
+          const bool cut = call_.rows.cut && call_.rows.cut[t * z_.B + b];
+          at.c_prev[m] = cut ? zero_ : at.c[m];
+        }
+      }
+      if (call_.gates) at.saved[m] = call_.gates + (t * z_.B + b) * Cell::kSaved * z_.H;
+      if constexpr (Cell::kResetBefore) at.reset_h[m] = reset_ + sorted * z_.H;
+    }
+    const Weights<const Real>& w = call_.weights;
+    const Real* split_bias = w.b_hh ? w.b_hh + (G - 1) * z_.H : zero_;
+    constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
+    const CellStage<V, Cell, 0, kFirst> first{at, split_bias, w.peephole, z_.H, call_.gates != nullptr};
+    product(me, first, weights_.recurrent, rows, call_.packed + weights_.at_recurrent, z_.P, down);
+    meet(me);
+    if constexpr (Cell::kResetBefore) {
+      const CellStage<V, Cell, kFirst, 1> last{at, split_bias, w.peephole, z_.H, call_.gates != nullptr};
+      product(me, last, weights_.reset, rows, call_.packed + weights_.at_reset, z_.P, down);
+      meet(me);
+    }
+    if (z_.projected) {
+      // `h` now holds the rows that go in, `saved` is free to hold those that come out
+      for (Index m = 0; m < rows; ++m) {
+        at.h_prev[m] = at.h[m];
+        at.saved[m] = call_.y.at(t, call_.rows.row(me.m0 + m));
+      }
+      const RowStage<V, false> stage{at.h_prev, at.saved, z_.P};
+      product(me, stage, weights_.project, rows, call_.packed + weights_.at_project, z_.H, down);
+      meet(me);
+    }
+  }
+
+  template <class Stage>
+  FASTRNN_FN void product(const Thread& me, const Stage& stage, const Panels<V>& panels, Index rows,
+                          const Real* packed, Index K, bool down) const {
+    const Share share = me.panels(panels.count());
+    run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
+                                                 panels.count(), panels.last(), packed, K, down);
+  }
+
+  FASTRNN_FN void copy_rows(const Thread& me, const Real* from, Real* to) const {
+    if constexpr (Cell::kHasC) {
+      for (Index m = me.m0; m < me.m1; ++m) {
+        const Index b = call_.rows.row(m);
+        for (Index i = 0; i < z_.H; ++i) to[b * z_.H + i] = from[b * z_.H + i];
+      }
+    }
+  }
+
+  // hn and, when c was kept step by step, cn from each row's last step
+  FASTRNN_FN void final_state(const Thread& me) const {
+    for (Index m = me.m0; m < me.m1; ++m) {
+      const Index b = call_.rows.row(m), length = row_length(call_.rows, z_.T, m);
+      const Index t = call_.rows.reverse ? 0 : length - 1;
+      const Real* h = length ? call_.y.at(t, b) : call_.h0 + b * z_.P;
+      for (Index i = 0; i < z_.P; ++i) call_.hn[b * z_.P + i] = h[i];
+      if (Cell::kHasC && call_.gates) {
+        const Real* c = length ? call_.c + (t * z_.B + b) * z_.H : call_.c0 + b * z_.H;
+        for (Index i = 0; i < z_.H; ++i) call_.cn[b * z_.H + i] = c[i];
+      }
+    }
+  }
+
+  ForwardCall<Real> call_;
+  Sizes z_;
+  Plan plan_;
+  ForwardWeights<V, Cell> weights_;
+  Barrier barrier_;
+  Real *bias_, *zero_;
+  Real* out_;    // (B, H) the cell's output, before a projection
+  Real* reset_;  // (B, H) r * h
+  Thread* threads_;
+  Index work_size_;
+};

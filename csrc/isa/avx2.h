@@ -1,0 +1,110 @@
+// AVX2 with FMA: 16 registers of 256 bits.
+
+// mask of the first n lanes of 32 bits: kMask + 8 - n
+alignas(32) constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+
+template <class Real>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using Real = float;
+  static constexpr Index kLanes = 8;
+  static constexpr const char* kIsa = "avx2";
+  // 3 x 4 tile: 12 accumulators, the weights come from memory operands, 3 broadcasts
+  static constexpr int tile_rows(int n) { return n >= 4 ? 3 : n == 3 ? 4 : n == 2 ? 6 : 8; }
+
+  __m256 v;
+
+  FASTRNN_FN static __m256i mask(Index n) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - n));
+  }
+  FASTRNN_FN static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  FASTRNN_FN static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  FASTRNN_FN static Vec load(const float* p, Index n) {
+    return n >= kLanes ? load(p) : Vec{_mm256_maskload_ps(p, mask(n))};
+  }
+  FASTRNN_FN void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FASTRNN_FN void store(float* p, Index n) const {
+    if (n >= kLanes) store(p);
+    else _mm256_maskstore_ps(p, mask(n), v);
+  }
+
+  FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+  FASTRNN_FN friend Vec copy_sign(Vec a, Vec sign) {
+    return {_mm256_or_ps(a.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.v))};
+  }
+  FASTRNN_FN friend Vec where_positive(Vec test, Vec a) {
+    return {_mm256_and_ps(_mm256_cmp_ps(test.v, _mm256_setzero_ps(), _CMP_GT_OQ), a.v)};
+  }
+  FASTRNN_FN friend Vec round_even(Vec a) {
+    return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
+  FASTRNN_FN static Vec power_of_two(__m256i n) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23))};
+  }
+  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return a * power_of_two(_mm256_cvtps_epi32(n.v)); }
+  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
+    // in two steps, each a normal power of two, since n may lie outside the exponent's range
+    const __m256i all = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(all, 1);
+    return a * power_of_two(half) * power_of_two(_mm256_sub_epi32(all, half));
+  }
+};
+
+template <>
+struct Vec<double> {
+  using Real = double;
+  static constexpr Index kLanes = 4;
+  static constexpr const char* kIsa = "avx2";
+  static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
+
+  __m256d v;
+
+  FASTRNN_FN static __m256i mask(Index n) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask + 8 - 2 * n));
+  }
+  FASTRNN_FN static Vec broadcast(double x) { return {_mm256_set1_pd(x)}; }
+  FASTRNN_FN static Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
+  FASTRNN_FN static Vec load(const double* p, Index n) {
+    return n >= kLanes ? load(p) : Vec{_mm256_maskload_pd(p, mask(n))};
+  }
+  FASTRNN_FN void store(double* p) const { _mm256_storeu_pd(p, v); }
+  FASTRNN_FN void store(double* p, Index n) const {
+    if (n >= kLanes) store(p);
+    else _mm256_maskstore_pd(p, mask(n), v);
+  }
+
+  FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm256_div_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Vec min(Vec a, Vec b) { return {_mm256_min_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec max(Vec a, Vec b) { return {_mm256_max_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec abs(Vec a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.v)}; }
+  FASTRNN_FN friend Vec copy_sign(Vec a, Vec sign) {
+    return {_mm256_or_pd(a.v, _mm256_and_pd(_mm256_set1_pd(-0.0), sign.v))};
+  }
+  FASTRNN_FN friend Vec where_positive(Vec test, Vec a) {
+    return {_mm256_and_pd(_mm256_cmp_pd(test.v, _mm256_setzero_pd(), _CMP_GT_OQ), a.v)};
+  }
+  FASTRNN_FN friend Vec round_even(Vec a) {
+    return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  }
+  FASTRNN_FN static Vec power_of_two(__m128i n) {
+    const __m256i biased = _mm256_cvtepi32_epi64(_mm_add_epi32(n, _mm_set1_epi32(1023)));
+    return {_mm256_castsi256_pd(_mm256_slli_epi64(biased, 52))};
+  }
+  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return a * power_of_two(_mm256_cvtpd_epi32(n.v)); }
+  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
+    const __m128i all = _mm256_cvtpd_epi32(n.v), half = _mm_srai_epi32(all, 1);
+    return a * power_of_two(half) * power_of_two(_mm_sub_epi32(all, half));
+  }
+};

@@ -1,0 +1,20 @@
+#include "kernel_table.h"
+#include "portability.h"
+#include "threads.h"
+
+#if defined(FASTRNN_X86)
+
+FASTRNN_REGION("avx2,fma")
+namespace fastrnn {
+namespace {
+#include "isa/avx2.h"
+
+#include "engine.h"
+}  // namespace
+
+extern const KernelTable avx2_table = make_table();
+
+}  // namespace fastrnn
+FASTRNN_REGION_END
+
+#endif  // defined(FASTRNN_X86)

@@ -1,0 +1,25 @@
+#include "kernel_table.h"
+#include "portability.h"
+#include "threads.h"
+
+#if defined(FASTRNN_X86)
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12's own AVX-512 headers raise it falsely (_mm512_undefined_ps)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+FASTRNN_REGION("avx2,fma,avx512f,avx512dq")
+namespace fastrnn {
+namespace {
+#include "isa/avx512.h"
+
+#include "engine.h"
+}  // namespace
+
+extern const KernelTable avx512_table = make_table();
+
+}  // namespace fastrnn
+FASTRNN_REGION_END
+
+#endif  // defined(FASTRNN_X86)

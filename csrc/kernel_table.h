@@ -1,0 +1,127 @@
+// The contract of an instruction set: what the bindings hand over and the functions they call.
+//
+// One call is one *pass*: one layer in one direction over a span of time.
+// Letters: T time steps, B batch, I input size, H hidden size, P projection size (H without one),
+// G gates, S values saved a unit. Everything is trusted here; Python has checked it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastrnn {
+
+using Index = std::ptrdiff_t;
+
+struct Sizes {
+  Index T, B, I, H, P;
+  bool projected;  // h = W_hr m, with m (H,) the cell's output
+};
+
+// Rows of a (T, B, n) array of any strides in time and batch; the last axis is contiguous.
+template <class Real>
+struct Sequence {
+  Real* data;
+  Index stride_t, stride_b;  // in elements
+
+  Real* at(Index t, Index b) const { return data + t * stride_t + b * stride_b; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// Which rows run at which step.
+struct Rows {
+  const std::int64_t* order;   // (B,) rows by falling length, or null: 0 .. B-1
+  const std::int64_t* counts;  // (T,) order[:counts[t]] run at time t, or null: all
+  const std::uint8_t* cut;     // (T, B) nonzero: this row's step starts from zero state, or null
+  bool reverse;                // t = T-1 .. 0
+
+  Index row(Index m) const { return order ? order[m] : m; }
+  Index count(Index t, Index B) const { return counts ? counts[t] : B; }
+};
+
+// The parameters as Python holds them; null where absent.
+template <class Real>
+struct Weights {
+  Real* ih;        // (G*H, I)
+  Real* hh;        // (G*H, P)
+  Real* b_ih;      // (G*H,)
+  Real* b_hh;      // (G*H,)
+  Real* hr;        // (P, H)
+  Real* peephole;  // (3*H,)
+};
+
+template <class Real>
+struct ForwardCall {
+  Sizes sizes;
+  Rows rows;
+  int threads;
+  const Real* packed;  // pack(sizes, weights, forward)
+  Weights<const Real> weights;
+  Sequence<const Real> x;  // (T, B, I)
+  const Real* h0;          // (B, P)
+  const Real* c0;          // (B, H) LSTM
+  Real* hn;                // (B, P) out; may be h0
+  Real* cn;                // (B, H) out; may be c0
+  Sequence<Real> y;        // (T, B, P) out; rows that do not run are left alone
+  Real* gates;             // (T, B, S*H) out, or null: nothing is kept for backward
+  Real* c;                 // (T, B, H) out, LSTM when gates are kept
+  void* work;              // forward_work(...) bytes
+};
+
+template <class Real>
+struct BackwardCall {
+  Sizes sizes;
+  Rows rows;
+  int threads;
+  const Real* packed;  // pack(sizes, weights, backward)
+  Weights<const Real> weights;
+  Sequence<const Real> x;   // as in forward
+  const Real* h0;           // as in forward
+  const Real* c0;           // as in forward
+  Sequence<const Real> y;   // forward's y
+  const Real* gates;        // forward's
+  const Real* c;            // forward's
+  Sequence<const Real> dy;  // (T, B, P) or null
+  Real* dh;                 // (B, P) in: gradient of hn; out: gradient of h0
+  Real* dc;                 // (B, H) the same for c, LSTM
+  Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
+  Weights<Real> grads;      // added to
+  void* work;               // backward_work(...) bytes
+};
+
+enum class Phase { forward, backward };
+
+template <class Real>
+struct CellKernels {
+  const char* name;
+  int gates, saved;
+  bool has_c;
+  Index (*packed_size)(const Sizes&, Phase);  // in elements
+  void (*pack)(const Sizes&, const Weights<const Real>&, Phase, Real* out);
+  Index (*forward_work)(const ForwardCall<Real>&);  // in bytes
+  void (*forward)(const ForwardCall<Real>&);
+  Index (*backward_work)(const BackwardCall<Real>&);
+  void (*backward)(const BackwardCall<Real>&);
+};
+
+constexpr int kCells = 6;
+
+template <class Real>
+struct Kernels {
+  CellKernels<Real> cells[kCells];
+  void (*sigmoid)(const Real* x, Real* y, Index n);  // for the accuracy tests
+  void (*tanh)(const Real* x, Real* y, Index n);
+};
+
+struct KernelTable {
+  const char* isa;
+  Kernels<float> f32;
+  Kernels<double> f64;
+
+  template <class Real>
+  const Kernels<Real>& of() const {
+    if constexpr (sizeof(Real) == sizeof(float)) return f32;
+    else return f64;
+  }
+};
+
+}  // namespace fastrnn

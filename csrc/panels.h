@@ -1,0 +1,70 @@
+// Weights and activations packed for the tile: [panel][k][vector][lane].
+//
+// A panel holds U vectors of hidden units ("units") with G gates each, vector u*G + g; so one tile ends
+// with all gates of its units. G = 1 for plain products. The last panel holds no more vectors than its
+// units need.
+
+// How N units with G gates lie in panels.
+template <class V>
+struct Panels {
+  Index N;  // units
+  int G;    // gates a unit
+  int U;    // vectors of units a full panel
+
+  // as many vectors of units as make a tile of about four vectors
+  static constexpr int units(int gates) { return gates >= 3 ? 1 : gates == 2 ? 2 : 4; }
+
+  FASTRNN_FN Panels(Index n, int gates) : N(n), G(gates), U(units(gates)) {}
+
+  FASTRNN_FN Index vectors() const { return (N + V::kLanes - 1) / V::kLanes; }  // of units
+  FASTRNN_FN Index count() const { return (vectors() + U - 1) / U; }
+  FASTRNN_FN int last() const {  // vectors (units x gates) in the last panel
+    const Index rest = vectors() % U;
+    return static_cast<int>(rest ? rest : U) * G;
+  }
+  FASTRNN_FN Index size(Index K) const { return vectors() * G * V::kLanes * K; }
+
+  // Packs forward weights, one row an output: B[k][gate, unit] = w[(first_gate + gate) * N + unit][k].
+  FASTRNN_NOINLINE void pack(const typename V::Real* w, int first_gate, Index K,
+                             typename V::Real* out) const {
+    for (Index p = 0; p < count(); ++p) {
+      const int in_panel = p + 1 < count() ? U * G : last();
+      const Index stride = in_panel * V::kLanes;
+      for (int v = 0; v < in_panel; ++v) {
+        const Index unit = (p * U + v / G) * V::kLanes;
+        const typename V::Real* rows = w + ((first_gate + v % G) * N + unit) * K;
+        // a block of k at a time: as many cache lines as lanes on the one side, kBlock on the other
+        for (Index k = 0; k < K; k += kBlock)
+          transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kBlock, K - k),
+                    out + k * stride + v * V::kLanes, stride);
+      }
+      out += K * stride;
+    }
+  }
+
+ private:
+  static constexpr Index kBlock = 16;
+
+  // out[k * stride + lane] = rows[lane * ld + k]; lanes past the last unit are zero
+  FASTRNN_FN static void transpose(const typename V::Real* rows, Index ld, Index lanes, Index K,
+                                   typename V::Real* out, Index stride) {
+    for (Index lane = 0; lane < V::kLanes; ++lane)
+      for (Index k = 0; k < K; ++k) out[k * stride + lane] = lane < lanes ? rows[lane * ld + k] : 0;
+  }
+};
+
+// Packs B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector (panels p0 .. p1).
+template <class V, class RowOf>
+FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, Index p0, Index p1, const RowOf& row) {
+  const Panels<V> panels(N, 1);
+  for (Index p = p0; p < p1; ++p) {
+    const int vectors = p + 1 < panels.count() ? panels.U : panels.last();
+    typename V::Real* to = out + p * K * panels.U * V::kLanes;
+    const Index first = p * panels.U * V::kLanes;
+    for (Index k = 0; k < K; ++k) {
+      const typename V::Real* from = row(k) + first;
+      for (int v = 0; v < vectors; ++v, to += V::kLanes)
+        V::load(from + v * V::kLanes, N - first - v * V::kLanes).store(to);
+    }
+  }
+}

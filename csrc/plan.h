@@ -1,0 +1,82 @@
+// How the work of a call is shared out among threads.
+
+FASTRNN_FN Index smaller(Index a, Index b) { return a < b ? a : b; }
+FASTRNN_FN Index larger(Index a, Index b) { return a > b ? a : b; }
+
+// rank's share of n items in whole groups
+struct Share {
+  Index begin, end;
+  FASTRNN_FN Share(Index n, int rank, int ranks, Index group = 1) {
+    const Index groups = (n + group - 1) / group;
+    begin = smaller(n, groups * rank / ranks * group);
+    end = smaller(n, groups * (rank + 1) / ranks * group);
+  }
+};
+
+// Steps are taken in chunks of about this many rows, so that their gates stay in the L2 cache.
+constexpr Index kChunkRows = 192;
+
+struct Plan {
+  int threads;
+  bool by_rows;  // each thread has rows of its own and meets no other in the time loop;
+                 // else the threads share the panels of every product and meet after each
+
+  // Sharing rows is best where there are enough for good tiles. Sharing panels costs a meeting of
+  // about a microsecond a product, so a step must be worth several. A call below some ten
+  // microseconds is not shared at all.
+  FASTRNN_FN Plan(const Sizes& z, int gates, int wanted) {
+    const double step = 2.0 * z.B * gates * z.H * (z.I + z.P);  // floating point operations
+    by_rows = z.B >= 4 * wanted;
+    threads = wanted;
+    if (step * z.T < 1e6 || (!by_rows && step < 3e5)) threads = 1;
+    if (threads == 1) by_rows = true;
+  }
+};
+
+// The share of the rows, sorted by falling length, that makes equal numbers of steps.
+FASTRNN_NOINLINE Share split_rows(const Sizes& z, const Rows& rows, int rank, int ranks) {
+  if (!rows.counts) return Share(z.B, rank, ranks);
+  Index total = 0;
+  for (Index t = 0; t < z.T; ++t) total += rows.counts[t];
+  Share share(z.B, 0, 1);
+  Index done = 0, t = z.T;
+  for (Index m = 0; m < z.B; ++m) {
+    if (done * ranks <= total * rank) share.begin = m;
+    if (done * ranks <= total * (rank + 1)) share.end = m;
+    while (t > 0 && rows.counts[t - 1] <= m) --t;
+    done += t;
+  }
+  if (rank == 0) share.begin = 0;
+  if (rank + 1 == ranks) share.end = z.B;
+  return share;
+}
+
+// Number of steps of sorted row m: how many times t have counts[t] > m. Falls with m.
+FASTRNN_FN Index row_length(const Rows& rows, Index T, Index m) {
+  if (!rows.counts) return T;
+  Index low = 0, high = T;
+  while (low < high) {
+    const Index middle = (low + high) / 2;
+    if (rows.counts[middle] > m) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+// Where the state before and after each step of a pass lies. `h` is (T, B, n) by step; the first
+// step of a row starts from `first`, a cut one from `zero`.
+template <class Real>
+struct History {
+  Sequence<const Real> steps;
+  const Real* first;  // (B, n)
+  const Real* zero;   // (n,)
+  Index n;
+
+  FASTRNN_FN const Real* before(const Sizes& z, const Rows& rows, Index t, Index m) const {
+    const Index b = rows.row(m);
+    if (rows.cut && rows.cut[t * z.B + b]) return zero;
+    const Index previous = rows.reverse ? t + 1 : t - 1;
+    if (previous < 0 || previous >= z.T || m >= rows.count(previous, z.B)) return first + b * n;
+    return steps.at(previous, b);
+  }
+};

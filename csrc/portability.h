@@ -1,0 +1,42 @@
+// What differs between compilers. Include before any target region.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define FASTRNN_X86 1
+#include <immintrin.h>
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define FASTRNN_ARM64 1
+#include <arm_neon.h>
+#endif
+
+// FASTRNN_FN: must be inlined, since vectors are passed by value and must stay in registers.
+// FASTRNN_REGION(isa): all functions up to FASTRNN_REGION_END are compiled for that instruction set.
+// A region and not a compiler flag for the file: inline functions of the standard library are
+// shared by the linker and must not be compiled for more than the baseline.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define FASTRNN_FN __forceinline
+#define FASTRNN_NOINLINE __declspec(noinline)
+#define FASTRNN_UNROLL
+#define FASTRNN_REGION(isa)
+#define FASTRNN_REGION_END
+#elif defined(__clang__)
+#define FASTRNN_FN inline __attribute__((always_inline))
+#define FASTRNN_NOINLINE __attribute__((noinline))
+#define FASTRNN_UNROLL _Pragma("unroll")
+#define FASTRNN_PRAGMA(text) _Pragma(#text)
+#define FASTRNN_REGION(isa) \
+  FASTRNN_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define FASTRNN_REGION_END _Pragma("clang attribute pop")
+#else
+#define FASTRNN_FN inline __attribute__((always_inline))
+#define FASTRNN_NOINLINE __attribute__((noinline))
+#define FASTRNN_UNROLL _Pragma("GCC unroll 16")
+#define FASTRNN_PRAGMA(text) _Pragma(#text)
+#define FASTRNN_REGION(isa) _Pragma("GCC push_options") FASTRNN_PRAGMA(GCC target(isa))
+#define FASTRNN_REGION_END _Pragma("GCC pop_options")
+#endif

@@ -1,0 +1,142 @@
+#include "threads.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace fastrnn {
+namespace {
+
+void relax() {
+#if defined(__x86_64__) || defined(_M_X64)
+  _mm_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+  asm volatile("yield");
+#endif
+}
+
+constexpr int kSpins = 2000;  // of about 50 ns
+
+// Spins for some microseconds, then gives the core away between looks: a barrier in the time loop
+// is met within one microsecond unless there are fewer cores than threads.
+template <class Done>
+void spin_until(Done done) {
+  for (int i = 0; !done(); ++i) {
+    if (i < kSpins) relax();
+    else std::this_thread::yield();
+  }
+}
+
+class Pool {
+ public:
+  bool acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void release() { busy_.store(false, std::memory_order_release); }
+
+  // Starts workers until there are n; returns how many there are, at most n.
+  int grow(int n) {
+    while (workers_ < n) {
+      try {
+        std::thread([this, rank = workers_ + 1, seen = round_.load()] { work(rank, seen); }).detach();
+      } catch (const std::system_error&) {
+        break;  // no more threads to be had from the system: fewer do the work
+      }
+      ++workers_;
+    }
+    return workers_ < n ? workers_ : n;
+  }
+
+  void run(int n, void (*task)(void*, int), void* argument) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      task_ = task, argument_ = argument, team_ = n;
+      running_.store(workers_, std::memory_order_relaxed);
+      round_.fetch_add(1, std::memory_order_release);
+    }
+    start_.notify_all();
+    task(argument, 0);
+    spin_until([this] { return running_.load(std::memory_order_acquire) == 0; });
+  }
+
+ private:
+  void work(int rank, unsigned seen) {
+    for (;;) {
+      // calls often follow each other closely: look for some microseconds before going to sleep
+      for (int i = 0; i < kSpins && round_.load(std::memory_order_acquire) == seen; ++i) relax();
+      if (round_.load(std::memory_order_acquire) == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        start_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+      }
+      ++seen;
+      if (rank < team_) task_(argument_, rank);
+      running_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::atomic<bool> busy_{false};
+  std::mutex mutex_;
+  std::condition_variable start_;
+  std::atomic<unsigned> round_{0};
+  int workers_ = 0;
+  void (*task_)(void*, int) = nullptr;
+  void* argument_ = nullptr;
+  int team_ = 0;
+  std::atomic<int> running_{0};
+};
+
+std::atomic<Pool*> pool_{nullptr};
+
+// Never freed: its threads may be waiting when the process ends.
+Pool& pool() {
+  Pool* found = pool_.load(std::memory_order_acquire);
+  if (found) return *found;
+  Pool* made = new Pool;
+  if (pool_.compare_exchange_strong(found, made, std::memory_order_acq_rel)) {
+#if !defined(_WIN32)
+    // a forked child has no threads but this one: it starts with a new pool at its first call
+    static std::once_flag once;
+    std::call_once(once, [] {
+      pthread_atfork(nullptr, nullptr, [] { pool_.store(nullptr, std::memory_order_release); });
+    });
+#endif
+    return *made;
+  }
+  delete made;
+  return *found;
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  const unsigned round = round_.load(std::memory_order_relaxed);
+  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    waiting_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+  } else {
+    spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
+  }
+}
+
+Lease::Lease(int wanted) {
+  if (wanted <= 1 || !pool().acquire()) return;
+  size_ = 1 + pool().grow(wanted - 1);
+  if (size_ == 1) pool().release();
+}
+
+Lease::~Lease() {
+  if (size_ > 1) pool().release();
+}
+
+void Lease::run(int n, void (*task)(void*, int), void* argument) const {
+  if (n == 1) task(argument, 0);
+  else pool().run(n, task, argument);
+}
+
+}  // namespace fastrnn

@@ -1,0 +1,125 @@
+// The register tile: R rows x N vectors of accumulators, one chain of fused multiply-adds an output.
+//
+// Every product of the engine goes through here. An output is seeded, then takes in a(k) * b(k) for k
+// rising from 0, then is finished, all in registers. What seeds and what finishes it is a *stage*
+// (stages.h). One chain an output, whatever the tile, is what makes results independent of the batch
+// size, the number of threads, the chunking and the vector width.
+//
+// B comes as panels (panels.h): [panel][k][vector][lane].
+
+// What a stage offers:
+//   kColumns                  false: row(m)[k] is a(k) of row m; true: base()[k * ld() + m] is
+//   seed(m, p, acc)           fills the accumulators of row m in panel p; acc is V[N]
+//   finish(m, p, acc)         takes them
+template <class V, int R, int N, class Stage>
+FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const typename V::Real* b, Index K) {
+  using Real = typename V::Real;
+  V acc[R][N];
+  FASTRNN_UNROLL
+  for (int r = 0; r < R; ++r) stage.seed(m + r, p, acc[r]);
+  if constexpr (Stage::kColumns) {
+    const Real* a = stage.base() + m;
+    const Index ld = stage.ld();
+    for (Index k = 0; k < K; ++k, a += ld, b += N * V::kLanes) {
+      V w[N];
+      FASTRNN_UNROLL
+      for (int n = 0; n < N; ++n) w[n] = V::load(b + n * V::kLanes);
+      FASTRNN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const V x = V::broadcast(a[r]);
+        FASTRNN_UNROLL
+        for (int n = 0; n < N; ++n) acc[r][n] = fma(x, w[n], acc[r][n]);
+      }
+    }
+  } else {
+    const Real* a[R];
+    FASTRNN_UNROLL
+    for (int r = 0; r < R; ++r) a[r] = stage.row(m + r);
+    for (Index k = 0; k < K; ++k, b += N * V::kLanes) {
+      V w[N];
+      FASTRNN_UNROLL
+      for (int n = 0; n < N; ++n) w[n] = V::load(b + n * V::kLanes);
+      FASTRNN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const V x = V::broadcast(a[r][k]);
+        FASTRNN_UNROLL
+        for (int n = 0; n < N; ++n) acc[r][n] = fma(x, w[n], acc[r][n]);
+      }
+    }
+  }
+  FASTRNN_UNROLL
+  for (int r = 0; r < R; ++r) stage.finish(m + r, p, acc[r]);
+}
+
+// One row against two neighbouring panels: 2 N chains, since a fused multiply-add takes four cycles
+// and two start in each.
+template <class V, int N, class Stage>
+FASTRNN_FN void tile_row_pair(const Stage& stage, Index m, Index p, const typename V::Real* b, Index K) {
+  const typename V::Real* b1 = b + K * N * V::kLanes;
+  V acc0[N], acc1[N];
+  stage.seed(m, p, acc0);
+  stage.seed(m, p + 1, acc1);
+  const typename V::Real* a = stage.row(m);
+  for (Index k = 0; k < K; ++k, b += N * V::kLanes, b1 += N * V::kLanes) {
+    const V x = V::broadcast(a[k]);
+    FASTRNN_UNROLL
+    for (int n = 0; n < N; ++n) acc0[n] = fma(x, V::load(b + n * V::kLanes), acc0[n]);
+    FASTRNN_UNROLL
+    for (int n = 0; n < N; ++n) acc1[n] = fma(x, V::load(b1 + n * V::kLanes), acc1[n]);
+  }
+  stage.finish(m, p, acc0);
+  stage.finish(m, p + 1, acc1);
+}
+
+// Rows [m, m_end) of panel p: tiles of R rows, the rest in halves.
+template <class V, int R, int N, class Stage>
+FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p, const typename V::Real* b,
+                          Index K) {
+  for (; m + R <= m_end; m += R) tile<V, R, N>(stage, m, p, b, K);
+  if constexpr (R > 1) {
+    if (m < m_end) tile_rows<V, R / 2, N>(stage, m, m_end, p, b, K);
+  }
+}
+
+// A part of the rows and of the panels.
+struct Block {
+  Index m0, m1, p0, p1;
+};
+
+// Runs a stage over a block. Full panels hold N vectors; the last one of the product may hold fewer
+// (multiples of kStep). `down`: panels from last to first, for the zigzag over weights that exceed
+// the L2 cache, where what was used last is still there.
+template <class V, int N, int kStep, class Stage>
+FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index panels, int last_vectors,
+                                 const typename V::Real* b, Index K, bool down) {
+  const Index stride = K * N * V::kLanes;
+  const bool single = block.m1 - block.m0 == 1;
+  for (Index i = block.p0; i < block.p1; ++i) {
+    const Index p = down ? block.p1 - 1 - (i - block.p0) : i;
+    const typename V::Real* panel = b + p * stride;
+    if (p + 1 < panels || last_vectors == N) {
+      if constexpr (!Stage::kColumns) {
+        // the neighbour in walking order is full as well, unless it is the short last one
+        const Index low = down ? p - 1 : p;
+        if (single && i + 1 < block.p1 && (low + 2 < panels || last_vectors == N)) {
+          tile_row_pair<V, N>(stage, block.m0, low, b + low * stride, K);
+          ++i;
+          continue;
+        }
+      }
+      tile_rows<V, V::tile_rows(N), N>(stage, block.m0, block.m1, p, panel, K);
+      continue;
+    }
+    if constexpr (N > kStep) {
+      if (last_vectors == kStep) {
+        tile_rows<V, V::tile_rows(kStep), kStep>(stage, block.m0, block.m1, p, panel, K);
+      }
+      if constexpr (N > 2 * kStep) {
+        if (last_vectors == 2 * kStep)
+          tile_rows<V, V::tile_rows(2 * kStep), 2 * kStep>(stage, block.m0, block.m1, p, panel, K);
+        if (last_vectors == 3 * kStep)
+          tile_rows<V, V::tile_rows(3 * kStep), 3 * kStep>(stage, block.m0, block.m1, p, panel, K);
+      }
+    }
+  }
+}

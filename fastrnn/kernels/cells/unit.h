@@ -1,0 +1,30 @@
+// What a cell sees: one vector V of hidden units at one time step. The driver fills the members that
+// the cell's traits ask for and reads back what it computes; the rest is never loaded.
+//
+// A cell is a struct of constants and static functions:
+//   kGates         gates, in PyTorch's order
+//   kSaved         values a unit keeps for backward
+//   kHasC          a second state c (LSTM)
+//   kPeephole      three peephole weights a unit, for i, f, o
+//   kSplitLast     the last gate's recurrent part stays apart from its input part (GRU, reset after)
+//   kResetBefore   the recurrent product of the last gate is over r * h (GRU, reset before)
+//   kSavesH        backward looks at h itself
+//   kNeedsHPrev    forward and backward look at the state before
+//   kDeltas        blocks of pre-activation gradients
+//   kInputBlock    kInputBlock[g]: the gate of block g among the first kGates blocks, which belong
+//                  to the input weights
+//   kHiddenFirst   the kGates blocks from here on belong to the recurrent weights, in gate order
+//   forward(unit), backward(unit)
+
+template <class V>
+struct Unit {
+  V a[4];            // forward: pre-activations of the gates, input and recurrent part summed
+  V recurrent;       // kSplitLast: the recurrent part of the last gate, whose a[] is the input part
+  V peephole[3];
+  V saved[4];        // forward out, backward in
+  V h_prev, c_prev;  // state before the step
+  V h, c;            // state after it: forward out, backward in
+  V dh, dc;          // backward: gradients of h and c; dc becomes the gradient of c_prev
+  V delta[4];        // backward out: gradients of the pre-activations
+  V carry;           // kNeedsHPrev: the part of dh_prev that does not pass the recurrent weights
+};
