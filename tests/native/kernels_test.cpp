@@ -15,22 +15,8 @@
 #include "kernel_table.h"
 
 namespace fastrnn {
-namespace scalar {
-extern const KernelTable table;
+extern const KernelTable scalar_table, avx2_table, avx512_table, neon_table;
 }
-#if defined(__x86_64__)
-namespace avx2 {
-extern const KernelTable table;
-}
-namespace avx512 {
-extern const KernelTable table;
-}
-#elif defined(__aarch64__)
-namespace neon {
-extern const KernelTable table;
-}
-#endif
-}  // namespace fastrnn
 
 using namespace fastrnn;
 
@@ -250,12 +236,12 @@ void check(bool right, const std::string& what) {
 template <class Real>
 void compare_passes(const KernelTable& table, int passes) {
   for (int cell = 0; cell < kCells; ++cell) {
-    const CellKernels<Real>& kernels = scalar::table.of<Real>().cells[cell];
+    const CellKernels<Real>& kernels = scalar_table.of<Real>().cells[cell];
     std::mt19937 draw(cell + 1);
     for (int i = 0; i < passes; ++i) {
       const Pass<Real> pass(kernels, cell, draw);
       const int threads = 1 + i % 3;
-      const Result<Real> want = run(scalar::table, pass, 1);
+      const Result<Real> want = run(scalar_table, pass, 1);
       const Result<Real> got = run(table, pass, threads);
       check(want.guarded() && got == want, pass.text(table.isa, kernels.name, threads));
     }
@@ -272,7 +258,7 @@ void compare_activations(const KernelTable& table) {
     const Bits bits = static_cast<Bits>(draw());
     std::memcpy(&value, &bits, sizeof value);
   }
-  const Kernels<Real>&expected = scalar::table.of<Real>(), &tested = table.of<Real>();
+  const Kernels<Real>&expected = scalar_table.of<Real>(), &tested = table.of<Real>();
   const std::string type = sizeof(Real) == 4 ? " float32 " : " float64 ";
   expected.sigmoid(x.data(), want.data(), x.size());
   tested.sigmoid(x.data(), got.data(), x.size());
@@ -290,11 +276,11 @@ void compare_calls_at_a_time(const KernelTable& table, int passes) {
   for (int caller = 0; caller < kCallers; ++caller) {
     callers.emplace_back([&, caller] {
       for (int cell = 0; cell < kCells; ++cell) {
-        const CellKernels<float>& kernels = scalar::table.f32.cells[cell];
+        const CellKernels<float>& kernels = scalar_table.f32.cells[cell];
         std::mt19937 draw(100 * caller + cell);
         for (int i = 0; i < passes; ++i) {
           const Pass<float> pass(kernels, cell, draw);
-          wrong[caller] += !(run(table, pass, 3) == run(scalar::table, pass, 1));
+          wrong[caller] += !(run(table, pass, 3) == run(scalar_table, pass, 1));
         }
       }
     });
@@ -317,13 +303,13 @@ void compare(const KernelTable& table, int passes) {
 
 int main(int argc, char** argv) {
   const int passes = argc > 1 ? std::atoi(argv[1]) : 60;
-  compare(scalar::table, passes);  // against itself: threads, and calls at a time
+  compare(scalar_table, passes);  // against itself: threads, and calls at a time
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) compare(avx2::table, passes);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) compare(avx2_table, passes);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-    compare(avx512::table, passes);
+    compare(avx512_table, passes);
 #elif defined(__aarch64__)
-  compare(neon::table, passes);
+  compare(neon_table, passes);
 #endif
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
