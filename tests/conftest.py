@@ -1,0 +1,41 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from grid import BACKENDS
+
+import fastrnn
+import fastrnn.backends
+
+# The same examples on every run and machine: a suite that fails must fail for everybody.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
+# pytest --hypothesis-profile=explore: new examples each time, many of them.
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("fixed")
+
+
+def pytest_report_header() -> str:
+    isa = importlib.import_module("fastrnn._core").isa() if "cpu" in BACKENDS else "not used"
+    return (
+        f"fastrnn {fastrnn.__version__} in {fastrnn.__path__[0]}, backends under test: "
+        f"{', '.join(BACKENDS)}, instruction set: {isa}, NumPy {np.__version__}"
+    )
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Name of each backend under test. One that is missing is an error, never a skip."""
+    fastrnn.backends.get(request.param)
+    return request.param
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Any:
+    """Both dtypes of a layer."""
+    return np.dtype(request.param)

@@ -1,0 +1,455 @@
+"""Answers of another make: torch.nn in float64, and the same cells step by step in plain torch.
+
+Every route, fastrnn's included, ends in one flat dictionary name -> array: `y`, the final states
+`hn` and `cn`, and gradients with a `d` before the name of what they belong to (`dx`, `dh0`, `dc0`,
+`dweight_ih_l0`, ...). So a comparison can miss neither a key nor a swap of two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+import fastrnn
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Results = dict[str, Array]
+
+#: What the project promises against float64 arithmetic.
+TOLERANCE = {
+    "float32": {"atol": 2e-5, "rtol": 2e-4},
+    "float64": {"atol": 1e-11, "rtol": 1e-9},
+}
+#: Cell kind -> fastrnn's class and the arguments that choose the kind.
+LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "rnn_tanh": (fastrnn.RNN, {}),
+    "rnn_relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
+    "gru": (fastrnn.GRU, {}),
+    "gru_reset_before": (fastrnn.GRU, {"reset_after": False}),
+    "lstm": (fastrnn.LSTM, {}),
+    "lstm_peephole": (fastrnn.LSTM, {"peephole": True}),
+}
+KINDS = tuple(LAYERS)
+TORCH_KINDS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration of a layer and of a call, with all its numbers drawn from `seed`."""
+
+    kind: str = "lstm"
+    sizes: tuple[int, int, int, int] = (6, 3, 5, 4)  # T, B, I, H
+    layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    batch_first: bool = False
+    proj: bool = False
+    dtype: str = "float64"
+    state: bool = True  # given (h0 != c0), or None
+    lengths: str = ""  # "", "positive" or "zeros" (unsorted, one of them T and one 0)
+    resets: str = ""  # "", "some" or "often" (also at step 0 and in the padding)
+    seed: int = 7
+
+    def __str__(self) -> str:
+        flags = [f for f in ("bidirectional", "batch_first", "proj") if getattr(self, f)]
+        flags += [f"no_{f}" for f in ("bias", "state") if not getattr(self, f)]
+        flags += [f"lengths_{self.lengths}"] * bool(self.lengths)
+        flags += [f"resets_{self.resets}"] * bool(self.resets)
+        sizes = "x".join(map(str, self.sizes))
+        return "-".join([self.kind, sizes, f"l{self.layers}", self.dtype, *flags])
+
+    @property
+    def is_lstm(self) -> bool:
+        return self.kind.startswith("lstm")
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def proj_size(self) -> int:
+        return max(1, self.sizes[3] // 3) if self.proj else 0
+
+    @property
+    def output(self) -> int:
+        """Width P of h."""
+        return self.proj_size or self.sizes[3]
+
+    def but(self, **changes: Any) -> Case:
+        return replace(self, **changes)
+
+    def layer(self, backend: str, **arguments: Any) -> Any:
+        """The fastrnn layer, with peepholes and biases that are not zero."""
+        cls, chosen = LAYERS[self.kind]
+        if self.is_lstm:
+            chosen = {**chosen, "proj_size": self.proj_size}
+        return cls(
+            *self.sizes[2:],
+            self.layers,
+            **chosen,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            bidirectional=self.bidirectional,
+            dtype=np.dtype(self.dtype),
+            rng=self.seed,
+            backend=backend,
+            **arguments,
+        )
+
+    def call(self) -> Call:
+        """x, the initial state, lengths, resets and the gradients that flow in."""
+        draw = np.random.default_rng(self.seed)
+        steps, batch, inputs, hidden = self.sizes
+        entries = self.layers * self.directions
+
+        def normal(*shape: int) -> Array:
+            return draw.standard_normal(shape).astype(self.dtype)
+
+        def state() -> Any:
+            h = normal(entries, batch, self.output)
+            return (h, normal(entries, batch, hidden)) if self.is_lstm else h
+
+        x, dy = normal(steps, batch, inputs), normal(steps, batch, self.directions * self.output)
+        if self.batch_first:
+            x, dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, dy))
+        how: dict[str, Any] = {}
+        if self.lengths:
+            how["lengths"] = draw.integers(1, steps + 1, batch)
+            how["lengths"][-1] = steps
+            if self.lengths == "zeros":
+                how["lengths"][0] = 0
+        if self.resets:
+            how["resets"] = draw.random((steps, batch)) < (0.2 if self.resets == "some" else 0.6)
+        return Call(x, state() if self.state else None, how, dy, state())
+
+
+@dataclass
+class Call:
+    """What goes into one forward and backward."""
+
+    x: Array
+    state: Any  # None, h or (h, c)
+    how: dict[str, Any]  # lengths, resets
+    dy: Array | None
+    dstate: Any
+
+
+def close(got: Results, want: Results, dtype: Any) -> None:
+    """The same names in the same order, the same shapes, and numbers within the promise."""
+    assert list(got) == list(want)
+    for name, value in want.items():
+        assert got[name].shape == value.shape, name
+        np.testing.assert_allclose(
+            got[name], value, **TOLERANCE[np.dtype(dtype).name], err_msg=name, strict=False
+        )
+
+
+def same_bits(got: Results, want: Results) -> None:
+    """The same names and the same bits, signs of zeros and payloads of NaNs included."""
+    assert list(got) == list(want)
+    for name, value in want.items():
+        assert (got[name].shape, got[name].dtype) == (value.shape, value.dtype), name
+        assert got[name].tobytes() == value.tobytes(), f"{name}: bits differ"
+
+
+def unpack(state: Any) -> tuple[Any, ...]:
+    """(h,) or (h, c)."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def pack(arrays: Iterable[Any]) -> Any:
+    """h or (h, c): the form in which layers take and give it."""
+    state = tuple(arrays)
+    return state if len(state) > 1 else state[0]
+
+
+def parts(state: Any, h: str, c: str) -> Results:
+    """h, or h and c, under these names."""
+    return dict(zip((h, c), unpack(state), strict=False))
+
+
+def run(layer: Any, call: Call, **how: Any) -> Results:
+    """fastrnn's answer; `how` adds to the call's own keywords of forward()."""
+    y, state, tape = layer.forward(call.x, call.state, **call.how, **how)
+    return {"y": y, **parts(state, "hn", "cn"), **back(layer, tape, call)}
+
+
+def back(layer: Any, tape: Any, call: Call) -> Results:
+    """The gradients alone."""
+    grads = layer.backward(tape, call.dy, call.dstate)
+    return {
+        "dx": grads.x,
+        **parts(grads.state, "dh0", "dc0"),
+        **{"d" + name: gradient for name, gradient in grads.params.items()},
+    }
+
+
+# ---- torch -----------------------------------------------------------------------------------
+
+
+def leaf(a: Array) -> torch.Tensor:
+    """A float64 tensor to differentiate by."""
+    return torch.tensor(np.asarray(a, np.float64), requires_grad=True)
+
+
+def leaves(case: Case, call: Call) -> tuple[torch.Tensor, ...]:
+    """The initial state as tensors: zeros where the call gives none."""
+    entries, batch = case.layers * case.directions, case.sizes[1]
+    if call.state is None:
+        widths = (case.output, case.sizes[3])[: 1 + case.is_lstm]
+        return tuple(leaf(np.zeros((entries, batch, width))) for width in widths)
+    return tuple(map(leaf, unpack(call.state)))
+
+
+def differentiate(
+    x: torch.Tensor,
+    initial: tuple[torch.Tensor, ...],
+    weights: Mapping[str, torch.Tensor],
+    y: torch.Tensor,
+    final: tuple[torch.Tensor, ...],
+    call: Call,
+) -> Results:
+    """autograd's gradients of <dy, y> + <dstate, final>, with the outputs, as Results."""
+    loss = torch.zeros((), dtype=torch.float64)
+    if call.dy is not None:
+        loss = loss + (y * torch.tensor(call.dy, dtype=torch.float64)).sum()
+    if call.dstate is not None:
+        for value, gradient in zip(final, unpack(call.dstate), strict=True):
+            loss = loss + (value * torch.tensor(gradient, dtype=torch.float64)).sum()
+    sources = {"x": x, **dict(zip(("h0", "c0"), initial, strict=False)), **weights}
+    gradients = torch.autograd.grad(
+        loss, list(sources.values()), allow_unused=True, materialize_grads=True
+    )
+    outputs = {"y": y, **dict(zip(("hn", "cn"), final, strict=False))}
+    return {
+        **{name: value.detach().numpy() for name, value in outputs.items()},
+        **{"d" + name: g.numpy() for name, g in zip(sources, gradients, strict=True)},
+    }
+
+
+def torch_nn(case: Case, params: Mapping[str, Array], call: Call) -> Results:
+    """torch.nn's module in float64, run row by row where rows have lengths.
+
+    torch refuses an empty row: its y is zeros and its final state the initial one.
+    """
+    module, x, initial = torch_module(case, params, call)
+    rows = x if case.batch_first else x.transpose(0, 1)
+    lengths = call.how.get("lengths")
+    if lengths is None:
+        y, final = module(x, pack(initial))
+    else:
+        ys, finals = [], []
+        for b, n in enumerate(map(int, lengths)):
+            row = tuple(s[:, b : b + 1].contiguous() for s in initial)
+            steps = torch.zeros(len(rows[b]), case.directions * case.output, dtype=torch.float64)
+            if n > 0:
+                piece = rows[b : b + 1, :n] if case.batch_first else rows[b, :n].unsqueeze(1)
+                out, new = module(piece, pack(row))
+                row = unpack(new)
+                steps = torch.cat([out.flatten(0, 1), steps[n:]])
+            ys.append(steps)
+            finals.append(row)
+        y = torch.stack(ys, 0 if case.batch_first else 1)
+        final = pack(torch.cat(states, 1) for states in zip(*finals, strict=True))
+    return differentiate(x, initial, named(module, params), y, unpack(final), call)
+
+
+def torch_packed(case: Case, params: Mapping[str, Array], call: Call) -> Results:
+    """torch's own way with lengths: one packed call."""
+    module, x, initial = torch_module(case, params, call)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        x, torch.tensor(call.how["lengths"]), case.batch_first, enforce_sorted=False
+    )
+    out, final = module(packed, pack(initial))
+    y, _ = torch.nn.utils.rnn.pad_packed_sequence(out, case.batch_first, total_length=case.sizes[0])
+    return differentiate(x, initial, named(module, params), y, unpack(final), call)
+
+
+def torch_module(
+    case: Case, params: Mapping[str, Array], call: Call
+) -> tuple[torch.nn.RNNBase, torch.Tensor, tuple[torch.Tensor, ...]]:
+    """The module with fastrnn's parameters, whose names and shapes load_state_dict checks."""
+    options: dict[str, Any] = {}
+    if case.is_lstm:
+        options["proj_size"] = case.proj_size
+    if case.kind.startswith("rnn"):
+        options["nonlinearity"] = case.kind.removeprefix("rnn_")
+    cls = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+    module = cls[case.kind.split("_")[0]](
+        *case.sizes[2:],
+        case.layers,
+        bias=case.bias,
+        batch_first=case.batch_first,
+        bidirectional=case.bidirectional,
+        dtype=torch.float64,
+        **options,
+    )
+    module.load_state_dict({name: torch.tensor(value) for name, value in params.items()})
+    return module, leaf(call.x), leaves(case, call)
+
+
+def named(module: torch.nn.Module, params: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    """The module's parameters, in fastrnn's order."""
+    own = dict(module.named_parameters())
+    return {name: own[name] for name in params}
+
+
+# ---- plain torch, step by step -----------------------------------------------------------------
+
+Weights = Callable[[str], torch.Tensor]  # "ih", "hh", "b_ih", "b_hh", "hr", "peephole"
+Step = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+STEMS = {
+    "ih": "weight_ih",
+    "hh": "weight_hh",
+    "hr": "weight_hr",
+    "b_ih": "bias_ih",
+    "b_hh": "bias_hh",
+    "peephole": "weight_peephole",
+}
+
+
+def weight_of(weights: Mapping[str, torch.Tensor], suffix: str, short: str) -> torch.Tensor:
+    """One parameter of one layer and direction; a bias that the layer has not is 0."""
+    if short in ("b_ih", "b_hh") and "bias_ih_l0" not in weights:
+        return torch.zeros((), dtype=torch.float64)
+    return weights[STEMS[short] + suffix]
+
+
+def rnn_step(
+    w: Weights, x: torch.Tensor, h: torch.Tensor, c: None, relu: bool
+) -> tuple[torch.Tensor, None]:
+    """Elman 1990."""
+    a = x @ w("ih").T + w("b_ih") + h @ w("hh").T + w("b_hh")
+    return (torch.relu(a) if relu else torch.tanh(a)), None
+
+
+def gru_step(
+    w: Weights, x: torch.Tensor, h: torch.Tensor, c: None, after: bool
+) -> tuple[torch.Tensor, None]:
+    """Cho et al. 2014, eq. 5-8: `after` multiplies by r behind R_n, the first form before it."""
+    x_r, x_z, x_n = (x @ w("ih").T + w("b_ih")).chunk(3, 1)
+    r_r, r_z, r_n = w("hh").chunk(3)
+    b_r, b_z, b_n = w("b_hh").expand(3 * h.shape[1]).chunk(3)
+    r = torch.sigmoid(x_r + h @ r_r.T + b_r)
+    z = torch.sigmoid(x_z + h @ r_z.T + b_z)
+    new = r * (h @ r_n.T + b_n) if after else (r * h) @ r_n.T + b_n
+    return (1 - z) * torch.tanh(x_n + new) + z * h, None
+
+
+def lstm_step(
+    w: Weights, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, peephole: bool, proj: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gers et al. 2000, with Gers' peepholes (2002) and Sak et al.'s (2014) projection."""
+    a_i, a_f, a_g, a_o = (x @ w("ih").T + w("b_ih") + h @ w("hh").T + w("b_hh")).chunk(4, 1)
+    p_i, p_f, p_o = w("peephole").chunk(3) if peephole else (torch.zeros(()),) * 3
+    i, f = torch.sigmoid(a_i + p_i * c), torch.sigmoid(a_f + p_f * c)
+    c = f * c + i * torch.tanh(a_g)
+    m = torch.sigmoid(a_o + p_o * c) * torch.tanh(c)
+    return (m @ w("hr").T if proj else m), c
+
+
+def step_of(case: Case) -> Step:
+    if case.is_lstm:
+        return lambda w, x, h, c: lstm_step(w, x, h, c, case.kind == "lstm_peephole", case.proj)
+    if case.kind.startswith("gru"):
+        return lambda w, x, h, c: gru_step(w, x, h, c, case.kind == "gru")
+    return lambda w, x, h, c: rnn_step(w, x, h, c, case.kind == "rnn_relu")
+
+
+def by_hand(
+    case: Case,
+    params: Mapping[str, Array],
+    call: Call,
+    masks: list[Array] | None = None,
+    states: dict[str, Array] | None = None,
+) -> Results:
+    """Every option by masks over whole batches, in plain torch.
+
+    `masks`: what each layer's output but the last's is multiplied by, (T, B, D*P) each.
+    `states`: a dictionary to put those after every step into, (T, L*D, B, P or H).
+    """
+    weights = {name: leaf(value) for name, value in params.items()}
+    x, initial = leaf(call.x), leaves(case, call)
+    steps, batch = case.sizes[:2]
+    every = torch.arange(steps)[:, None]
+    lengths = torch.tensor(call.how.get("lengths", np.full(batch, steps)))
+    active = every < lengths
+    starts = torch.tensor(call.how.get("resets", np.zeros((steps, batch), bool))) & active
+    step = step_of(case)
+    out = x.transpose(0, 1) if case.batch_first else x
+    final: list[list[torch.Tensor]] = []
+    chains: list[list[list[torch.Tensor]]] = []
+    for number in range(case.layers):
+        ys = []
+        for reverse in range(case.directions):
+            entry = number * case.directions + reverse
+
+            w = partial(weight_of, weights, f"_l{number}" + "_reverse" * reverse)
+            # A reset starts the forward direction from zeros there, the reverse one a step earlier.
+            cut = torch.cat([starts[1:], torch.zeros(1, batch, dtype=bool)]) if reverse else starts
+            now: list[Any] = [s[entry] for s in initial]
+            y: list[Any] = [None] * steps
+            chain: list[Any] = [None] * steps
+            for t in reversed(range(steps)) if reverse else range(steps):
+                now = [torch.where(cut[t, :, None], 0.0, s) for s in now]
+                h, c = step(w, out[t], *now, *[None] * (2 - len(now)))
+                new = (h,) if c is None else (h, c)
+                runs = active[t, :, None]
+                now = [torch.where(runs, a, b) for a, b in zip(new, now, strict=True)]
+                y[t] = torch.where(runs, h, 0.0)
+                chain[t] = now
+            ys.append(torch.stack(y) if steps else out.new_zeros((0, batch, case.output)))
+            final.append(now)
+            chains.append(chain)
+        out = torch.cat(ys, -1)
+        if masks is not None and number < case.layers - 1:
+            out = out * torch.tensor(masks[number], dtype=torch.float64)
+    if states is not None:
+        for k, name in enumerate(("h", "c")[: len(initial)]):
+            states[name] = np.array(
+                [[chain[t][k].detach().numpy() for chain in chains] for t in range(steps)]
+            )
+    y_out = out.transpose(0, 1) if case.batch_first else out
+    finals = tuple(torch.stack(s) for s in zip(*final, strict=True))
+    return differentiate(x, initial, weights, y_out, finals, call)
+
+
+# ---- finite differences --------------------------------------------------------------------------
+
+
+def slopes(layer: Any, call: Call, **how: Any) -> tuple[Results, Results]:
+    """Central differences of <dy, y> + <dstate, state>, and the same from backward's gradients.
+
+    One random direction for each of x, the initial state and every parameter.
+    """
+    eps = 1e-6
+    draw = np.random.default_rng(3)
+
+    def loss() -> float:
+        y, state, _ = layer.forward(call.x, call.state, **call.how, **how)
+        values = parts(state, "hn", "cn")
+        weights = parts(call.dstate, "hn", "cn") if call.dstate is not None else {}
+        total = sum(float((values[name] * weights[name]).sum()) for name in weights)
+        return total + (float((y * call.dy).sum()) if call.dy is not None else 0.0)
+
+    gradients = run(layer, call, **how)
+    sources = {"dx": call.x, **{"d" + name: value for name, value in layer.params.items()}}
+    if call.state is not None:
+        sources.update(parts(call.state, "dh0", "dc0"))
+    differences, products = {}, {}
+    for name, source in sources.items():
+        direction = draw.standard_normal(source.shape)
+        start = source.copy()
+        source[...] = start + eps * direction
+        above = loss()
+        source[...] = start - eps * direction
+        below = loss()
+        source[...] = start
+        differences[name] = np.array((above - below) / (2 * eps))
+        products[name] = np.array((gradients[name] * direction).sum())
+    return differences, products

@@ -1,0 +1,113 @@
+"""Every backend against torch in float64: outputs, final states and every gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from grid import BACKENDS, covering, per_backend
+from oracles import KINDS, TORCH_KINDS, Case, by_hand, close, run, torch_nn, torch_packed
+
+# T, B, I, H: odd, I != H, T = 1, B = 1, wider than two AVX-512 vectors, H of 2, 16 and 130.
+SIZES = (
+    (7, 3, 5, 4),
+    (1, 5, 3, 2),
+    (9, 1, 1, 17),
+    (12, 6, 33, 31),
+    (4, 19, 8, 16),
+    (3, 2, 7, 130),
+    (25, 4, 2, 9),
+)
+COMMON: dict[str, Any] = {
+    "layers": (1, 2, 3),
+    "bidirectional": (False, True),
+    "bias": (True, False),
+    "batch_first": (False, True),
+    "dtype": ("float32", "float64"),
+    "state": (True, False),
+    "lengths": ("", "positive", "zeros"),
+    "sizes": SIZES,
+}
+
+
+def cases(strength: int, cells: tuple[tuple[str, bool], ...], **options: Any) -> list[Case]:
+    """`cells` are pairs (kind, projection), so that no other kind meets a projection."""
+    drawn = covering(strength, cell=cells, **{**COMMON, **options})
+    return [
+        Case(kind=cell[0], proj=cell[1], **rest, seed=n)
+        for n, (cell, rest) in enumerate((case.pop("cell"), case) for case in drawn)
+    ]
+
+
+TORCH = (*((kind, False) for kind in TORCH_KINDS), ("lstm", True))
+EVERY = (*((kind, False) for kind in KINDS), ("lstm", True), ("lstm_peephole", True))
+SMALL = {"layers": (1, 2), "sizes": SIZES[:2], "batch_first": (False,), "state": (True,)}
+
+
+@pytest.mark.parametrize(
+    ("backend", "case"),
+    per_backend(cases(3, TORCH), cases(1, TORCH, dtype=("float64",), **SMALL)),
+    indirect=["backend"],
+)
+def test_torch_nn(backend: str, case: Case) -> None:
+    layer, call = case.layer(backend), case.call()
+    close(run(layer, call), torch_nn(case, layer.params, call), case.dtype)
+
+
+@pytest.mark.parametrize(
+    ("backend", "case"),
+    per_backend(
+        cases(2, EVERY, resets=("", "some", "often")),
+        cases(1, EVERY, resets=("some", ""), **SMALL),
+    ),
+    indirect=["backend"],
+)
+def test_step_by_step(backend: str, case: Case) -> None:
+    """Also what torch.nn cannot do: peepholes, Cho's first GRU, resets."""
+    layer, call = case.layer(backend), case.call()
+    close(run(layer, call), by_hand(case, layer.params, call), case.dtype)
+
+
+@pytest.mark.parametrize("kind", TORCH_KINDS)
+def test_packed_sequence(backend: str, kind: str) -> None:
+    """lengths mean what torch's PackedSequence means."""
+    case = Case(kind=kind, layers=2, bidirectional=True, lengths="positive")
+    layer, call = case.layer(backend), case.call()
+    close(run(layer, call), torch_packed(case, layer.params, call), case.dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_size_one(backend: str, kind: str) -> None:
+    """T = B = I = H = 1."""
+    case = Case(kind=kind, sizes=(1, 1, 1, 1))
+    layer, call = case.layer(backend), case.call()
+    close(run(layer, call), by_hand(case, layer.params, call), case.dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unbatched(backend: str, kind: str) -> None:
+    """(T, I) is a batch of one without its axis, in y, states and gradients alike."""
+    case = Case(kind=kind, sizes=(6, 1, 5, 4), layers=2, bidirectional=True)
+    layer, call = case.layer(backend), case.call()
+    want = run(layer, call)
+    call.x, call.dy = call.x[:, 0], call.dy[:, 0]
+    squeeze = (lambda s: tuple(a[:, 0] for a in s)) if case.is_lstm else (lambda s: s[:, 0])
+    call.state, call.dstate = squeeze(call.state), squeeze(call.dstate)
+    got = run(layer, call)
+    for name in ("y", "dx", "hn", "cn", "dh0", "dc0"):
+        if name in want:
+            want[name] = want[name][:, 0]
+    close(got, want, case.dtype)
+
+
+def test_the_oracles_agree() -> None:
+    """The plain cells against torch.nn, with parameters that no fastrnn code has touched."""
+    draw = np.random.default_rng(0)
+    for case in cases(2, TORCH):
+        call = case.call()
+        params = {
+            name: draw.uniform(-0.5, 0.5, value.shape)
+            for name, value in case.layer(BACKENDS[0]).params.items()
+        }
+        close(by_hand(case, params, call), torch_nn(case, params, call), "float64")
