@@ -241,11 +241,19 @@ def floats(name: str, value: Any) -> Array:
 
 
 def indices(name: str, value: Any) -> Array:
-    """Return ``value`` if it is an array of ints of any width."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-        return np.asarray(value)
-    got = _dtype_name(value.dtype) if isinstance(value, np.ndarray) else type_name(value)
-    raise TypeError(f"{name} must be a numpy.ndarray of ints, got {got}")
+    """Return ints of any width as an array."""
+    values = np.asarray(value)
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be ints, got {_dtype_name(values.dtype)}")
+    return values
+
+
+def places(name: str, value: Any) -> Array:
+    """Return bools as an array."""
+    values = np.asarray(value)
+    if values.dtype != np.bool_:
+        raise TypeError(f"{name} must be bool, got {_dtype_name(values.dtype)}")
+    return values
 
 
 def index_range(name: str, value: Array, below: int, error: type[Exception]) -> None:
