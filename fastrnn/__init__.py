@@ -7,6 +7,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import get_num_threads, num_threads, set_num_threads, show_config
 from .layers import GRU, LSTM, RNN
+from .train import SGD, Adam, Embedding, Linear, clip_grad_norm, mse, softmax_cross_entropy
 
 __version__ = "0.1.0"
 
@@ -14,11 +15,18 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "SGD",
+    "Adam",
+    "Embedding",
     "GRUCell",
     "LSTMCell",
+    "Linear",
     "RNNCell",
+    "clip_grad_norm",
     "get_num_threads",
+    "mse",
     "num_threads",
     "set_num_threads",
     "show_config",
+    "softmax_cross_entropy",
 ]

@@ -1,0 +1,121 @@
+"""The table of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .. import checks
+from ..params import Parameters
+from .feedforward import RNG, Array, FeedForward, Gradients, Tape
+
+
+class Embedding(FeedForward):
+    """A table of vectors looked up by index, as `torch.nn.Embedding`.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim : int
+        Rows and columns of the table.
+    dtype : float32 or float64
+    rng : None, int or numpy.random.Generator
+        Source of the initial values: a standard normal distribution.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has another type, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        config = {
+            "num_embeddings": checks.size("num_embeddings", num_embeddings),
+            "embedding_dim": checks.size("embedding_dim", embedding_dim),
+            "dtype": checks.float_dtype(dtype).name,
+        }
+        generator = checks.generator("rng", rng)
+        super().__init__(config)
+        self.flat_params[:] = generator.standard_normal(self.num_params)
+
+    @staticmethod
+    def param_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return ``weight (num_embeddings, embedding_dim)``."""
+        return {"weight": (config["num_embeddings"], config["embedding_dim"])}
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the table."""
+        return self.params.shapes["weight"][0]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Columns of the table."""
+        return self.params.shapes["weight"][1]
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Return y (..., embedding_dim) for ints x (...).
+
+        Raises
+        ------
+        TypeError
+            x does not hold ints.
+        IndexError
+            An index is outside 0..num_embeddings-1; negative ones do not count from the end.
+        """
+        return self.params["weight"][self._checked(x)]
+
+    def forward(self, x: ArrayLike) -> tuple[Array, Tape]:
+        """Return y as a call of the layer does, and a tape for `backward`.
+
+        The tape references x, so x must not be changed before `backward`.
+        """
+        index = self._checked(x)
+        return self.params["weight"][index], Tape(self, index)
+
+    def backward(self, tape: Tape, dy: Array) -> Gradients:
+        """Backpropagate.
+
+        Parameters
+        ----------
+        tape : Tape
+            From this layer's `forward`; it can be used any number of times.
+        dy : ndarray like y
+            Gradient of the loss by y.
+
+        Returns
+        -------
+        Gradients
+            `x` is None: an index has no gradient.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument has another type, dtype or shape, or the tape is another layer's.
+        """
+        dy = self._check_backward(tape, dy, self.embedding_dim).reshape(-1, self.embedding_dim)
+        params = Parameters(self.params.shapes, self.dtype)
+        if tape.x.size:
+            # Rows of one index stand together after the sort and are summed as one run, which
+            # np.add.at would do element by element, many times slower. A product with one-hot rows
+            # would be as fast, and let a NaN in one row into all.
+            flat = tape.x.reshape(-1)
+            order = np.argsort(flat, kind="stable")
+            ordered = flat[order]
+            starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
+            params["weight"][ordered[starts]] = np.add.reduceat(dy[order], starts, axis=0)
+        return Gradients(None, params)
+
+    def _checked(self, x: Any) -> Array:
+        checked = checks.indices("x", x)
+        checks.index_range("x", checked, self.num_embeddings, IndexError)
+        return checked

@@ -1,0 +1,130 @@
+"""The linear layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .. import checks
+from ..params import Parameters
+from .feedforward import RNG, Array, FeedForward, Gradients, Tape
+
+
+class Linear(FeedForward):
+    """An affine map of the last axis, ``y = x W^T + b``, as `torch.nn.Linear`.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of the last axis of x and of y.
+    bias : bool
+        Whether there is a b.
+    dtype : float32 or float64
+    rng : None, int or numpy.random.Generator
+        Source of the initial values: uniform(-1/sqrt(in_features), 1/sqrt(in_features)).
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has another type, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: RNG = None,
+    ) -> None:
+        config = {
+            "in_features": checks.size("in_features", in_features),
+            "out_features": checks.size("out_features", out_features),
+            "bias": checks.flag("bias", bias),
+            "dtype": checks.float_dtype(dtype).name,
+        }
+        generator = checks.generator("rng", rng)
+        super().__init__(config)
+        bound = 1 / math.sqrt(self.in_features)
+        self.flat_params[:] = generator.uniform(-bound, bound, self.num_params)
+
+    @staticmethod
+    def param_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return ``weight (out_features, in_features)``; with bias, ``bias (out_features,)``."""
+        rows, columns = config["out_features"], config["in_features"]
+        return {"weight": (rows, columns)} | ({"bias": (rows,)} if config["bias"] else {})
+
+    @property
+    def in_features(self) -> int:
+        """Size of the last axis of x."""
+        size: int = self._config["in_features"]
+        return size
+
+    @property
+    def out_features(self) -> int:
+        """Size of the last axis of y."""
+        size: int = self._config["out_features"]
+        return size
+
+    @property
+    def bias(self) -> bool:
+        """Whether there is a b."""
+        return "bias" in self.params
+
+    def __call__(self, x: Array) -> Array:
+        """Return y (..., out_features) for x (..., in_features) of the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x has another type or dtype, or another last axis.
+        """
+        return self._map(self._checked(x))
+
+    def forward(self, x: Array) -> tuple[Array, Tape]:
+        """Return y as a call of the layer does, and a tape for `backward`.
+
+        The tape references x, so x must not be changed before `backward`.
+        """
+        x = self._checked(x)
+        return self._map(x), Tape(self, x, self.params["weight"].copy())
+
+    def backward(self, tape: Tape, dy: Array) -> Gradients:
+        """Backpropagate.
+
+        Parameters
+        ----------
+        tape : Tape
+            From this layer's `forward`; it can be used any number of times.
+        dy : ndarray like y
+            Gradient of the loss by y.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument has another type, dtype or shape, or the tape is another layer's.
+        """
+        rows = self._check_backward(tape, dy, self.out_features).reshape(-1, self.out_features)
+        params = Parameters(self.params.shapes, self.dtype)
+        x = tape.x.reshape(-1, self.in_features)
+        np.matmul(rows.T, x, out=params["weight"])
+        if self.bias:
+            rows.sum(axis=0, out=params["bias"])
+        return Gradients((rows @ tape.weight).reshape(tape.x.shape), params)
+
+    def _checked(self, x: Any) -> Array:
+        checked = checks.array("x", x, self.dtype)
+        checks.last_axis("x", checked.shape, "in_features", self.in_features)
+        return checked
+
+    def _map(self, x: Array) -> Array:
+        # One product of two matrices: NumPy would run a stack of T small ones.
+        y: Array = x.reshape(-1, self.in_features) @ self.params["weight"].T
+        if self.bias:
+            y += self.params["bias"]
+        return y.reshape(*x.shape[:-1], self.out_features)

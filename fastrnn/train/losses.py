@@ -1,0 +1,192 @@
+"""Losses that return their gradient, and the clipping of gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import checks
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def _quiet() -> np.errstate:
+    """NaN and inf flow through as IEEE says, and without a warning."""
+    return np.errstate(invalid="ignore", over="ignore", divide="ignore")
+
+
+def softmax_cross_entropy(
+    logits: Array, targets: ArrayLike, mask: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Mean cross entropy of softmax(logits) against class indices, and its gradient.
+
+    ::
+
+        loss = mean(log(sum_k exp(logits[..., k])) - logits[..., target])
+        dlogits = (softmax(logits) - onehot(target)) / n
+
+    Computed with the largest logit of each place subtracted, so that no finite logit overflows.
+
+    Parameters
+    ----------
+    logits : ndarray of float32 or float64, (..., C)
+    targets : ints, (...)
+        Indices in 0..C-1. Where `mask` is False they are not looked at.
+    mask : bools, (...), optional
+        True where a place counts; all do by default.
+
+    Returns
+    -------
+    loss : float
+        In nats, the mean over the n places that count; 0.0 if none does.
+    dlogits : ndarray, (..., C)
+        Gradient of `loss`, of the logits' dtype; 0 at places that do not count.
+
+    Raises
+    ------
+    TypeError
+        A dtype is not one of those above.
+    ValueError
+        A shape differs, C is 0, or a target that counts is outside 0..C-1.
+    """
+    logits = checks.floats("logits", logits)
+    checks.last_axis("logits", logits.shape, "C")
+    classes = logits.shape[-1]
+    index = checks.indices("targets", targets)
+    checks.same_shape("targets", index.shape, logits.shape[:-1])
+    chosen = None
+    if mask is not None:
+        chosen = checks.places("mask", mask)
+        checks.same_shape("mask", chosen.shape, index.shape)
+        index = np.where(chosen, index, 0)
+    checks.index_range("targets", index, classes, ValueError)
+
+    flat = index.reshape(-1)
+    place = np.arange(flat.size)
+    with _quiet():
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        dlogits = np.exp(shifted).reshape(-1, classes)
+        total = dlogits.sum(axis=-1)
+        losses = np.log(total) - shifted.reshape(-1, classes)[place, flat]
+        count = flat.size
+        dlogits /= total[:, None]
+        dlogits[place, flat] -= 1
+        if chosen is not None:
+            chosen = chosen.reshape(-1)
+            losses = losses[chosen]
+            count = losses.size
+            dlogits[~chosen] = 0
+        dlogits *= 1 / max(count, 1)
+        loss = float(losses.sum(dtype=np.float64)) / max(count, 1)
+    return loss, dlogits.reshape(logits.shape)
+
+
+def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[float, Array]:
+    """Mean squared error, and its gradient with respect to `pred`.
+
+    ::
+
+        loss = mean((pred - target)**2)
+        dpred = 2 (pred - target) / n
+
+    Parameters
+    ----------
+    pred : ndarray of float32 or float64, (...)
+    target : ndarray, shape and dtype of `pred`
+    mask : bools, optional
+        The shape of `pred`, or of its first axes: (T, B) for a `pred` of (T, B, O). True where a
+        place counts; all do by default.
+
+    Returns
+    -------
+    loss : float
+        Mean over the n values that count; 0.0 if none does.
+    dpred : ndarray, shape and dtype of `pred`
+        0 where a value does not count.
+
+    Raises
+    ------
+    TypeError
+        A dtype is not one of those above.
+    ValueError
+        A shape differs.
+    """
+    pred = checks.floats("pred", pred)
+    target = checks.array("target", target, pred.dtype)
+    checks.same_shape("target", target.shape, pred.shape)
+    count = pred.size
+    with _quiet():
+        dpred = np.asarray(pred - target)
+        if mask is not None:
+            chosen = checks.places("mask", mask)
+            checks.same_shape("mask", chosen.shape, pred.shape[: chosen.ndim])
+            dpred[~chosen] = 0
+            count = int(chosen.sum()) * math.prod(pred.shape[chosen.ndim :])
+        loss = float(np.square(dpred).sum(dtype=np.float64)) / max(count, 1)
+        dpred *= 2 / max(count, 1)
+    return loss, dpred
+
+
+def clip_grad_norm(grads: Any, max_norm: float) -> float:
+    """Scale gradients in place so that their common 2-norm is at most `max_norm`.
+
+    The factor is min(1, max_norm / (norm + 1e-6)), as in `torch.nn.utils.clip_grad_norm_`; a norm
+    that is not finite makes the gradients NaN, so that it is seen.
+
+    Parameters
+    ----------
+    grads : what a layer's `backward` returned, or an iterable of such
+        `grads.flat`, and with it every view of `grads.params`, is scaled.
+    max_norm : float
+        At least 0.
+
+    Returns
+    -------
+    float
+        The norm before clipping, accumulated in float64.
+
+    Raises
+    ------
+    TypeError
+        `grads` has no parameter gradients, or `max_norm` is not a number.
+    ValueError
+        `max_norm` is negative or NaN.
+    """
+    vectors = gradient_vectors(grads)
+    limit = checks.number("max_norm", max_norm, at_least=0)
+    with _quiet():
+        norm = float(np.sqrt(np.float64(sum(map(_sum_of_squares, vectors)))))
+        factor = np.float64(limit) / (norm + 1e-6)
+        if not factor >= 1:
+            for vector in vectors:
+                vector *= float(factor)
+    return norm
+
+
+def gradient_vectors(grads: Any) -> list[Array]:
+    """The flat vectors of one or several layers' gradients."""
+    many = list(grads) if isinstance(grads, Iterable) else [grads]
+    vectors = []
+    for each in many:
+        flat = getattr(each, "flat", None)
+        if not isinstance(flat, np.ndarray):
+            raise TypeError(
+                "grads must be what backward() returned, or a list of such, "
+                f"got {checks.type_name(each)}"
+            )
+        vectors.append(flat)
+    return vectors
+
+
+def _sum_of_squares(vector: Array) -> float:
+    """In float64, by blocks that stay in the cache."""
+    block = 1 << 14
+    total = 0.0
+    for start in range(0, vector.size, block):
+        part = vector[start : start + block].astype(np.float64)
+        total += float(part @ part)
+    return total

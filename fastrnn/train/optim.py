@@ -1,0 +1,291 @@
+"""Optimisers: torch's update rules, in place on the parameters of one or several layers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import checks
+from .losses import gradient_vectors
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Parameters go through an update in blocks of so many: what is read and written again and again
+# stays in the L1 or L2 cache, and the scratch arrays are small.
+_BLOCK = 1 << 13
+
+
+class Trainable(Protocol):
+    """What an optimiser wants of a layer."""
+
+    @property
+    def flat_params(self) -> Array:
+        """All parameters as one vector."""
+
+
+class Optimizer(ABC):
+    """Base of SGD and Adam. Not for direct use.
+
+    `lr` can be changed between steps.
+    """
+
+    _moments: tuple[str, ...]
+    """Names of the vectors kept for each layer, in its dtype."""
+
+    def __init__(
+        self, layers: Trainable | Iterable[Trainable], lr: float, weight_decay: float
+    ) -> None:
+        many = list(layers) if isinstance(layers, Iterable) else [layers]
+        if not many:
+            raise ValueError("layers must hold a layer, got none")
+        for layer in many:
+            if not isinstance(getattr(layer, "flat_params", None), np.ndarray):
+                raise TypeError(f"layers must be layers, got {checks.type_name(layer)}")
+        if len({id(layer) for layer in many}) < len(many):
+            raise ValueError("layers must be different ones, got one twice: add its gradients up")
+        self.lr = checks.number("lr", lr)
+        self.weight_decay = checks.number("weight_decay", weight_decay)
+        self.steps = 0
+        """Number of steps done."""
+        self._layers = many
+        self._state = [
+            {name: np.zeros_like(layer.flat_params) for name in self._moments} for layer in many
+        ]
+
+    def step(self, grads: Any) -> None:
+        """Change the parameters by one step.
+
+        Parameters
+        ----------
+        grads : what `backward` returned, or a list of such in the order of the layers
+            Not changed.
+
+        Raises
+        ------
+        TypeError
+            A gradient has another dtype than its layer, or is none.
+        ValueError
+            The number of gradients or a size differs, or a layer is frozen. Nothing has been
+            changed then.
+        """
+        vectors = gradient_vectors(grads)
+        if len(vectors) != len(self._layers):
+            raise ValueError(
+                f"grads must be those of {len(self._layers)} layers, got {len(vectors)}"
+            )
+        for index, (layer, vector) in enumerate(zip(self._layers, vectors, strict=True)):
+            name = "grads.flat" if len(vectors) == 1 else f"grads[{index}].flat"
+            checks.array(name, vector, layer.flat_params.dtype)
+            checks.same_shape(name, vector.shape, layer.flat_params.shape)
+            checks.writeable(layer.flat_params)
+        self.steps += 1
+        scalars = self._scalars()
+        with np.errstate(all="ignore"):  # NaN and inf flow through
+            for layer, vector, state in zip(self._layers, vectors, self._state, strict=True):
+                scratch = np.empty((2, min(_BLOCK, vector.size)), vector.dtype)
+                for part in _blocks(vector.size):
+                    param, grad = layer.flat_params[part], vector[part]
+                    tmp, other = scratch[:, : grad.size]
+                    if self.weight_decay:
+                        grad = np.add(np.multiply(param, self.weight_decay, out=other), grad, other)
+                    moments = [moment[part] for moment in state.values()]
+                    self._update(param, grad, moments, tmp, scalars)
+
+    @abstractmethod
+    def _scalars(self) -> tuple[float, ...]:
+        """Return what one step's updates have in common."""
+
+    @abstractmethod
+    def _update(
+        self,
+        param: Array,
+        grad: Array,
+        moments: list[Array],
+        tmp: Array,
+        scalars: tuple[float, ...],
+    ) -> None:
+        """Update one block in place; `tmp` is free, `grad` must not be written to."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all that `load_state_dict` needs to go on, as arrays by name.
+
+        The number of steps and the vectors kept for each layer; not the constructor's arguments,
+        and not `lr`.
+        """
+        state = {"steps": np.array(self.steps, np.int64)}
+        for index, moments in enumerate(self._state):
+            for name, vector in moments.items():
+                state[f"{name}.{index}"] = vector.copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A name is missing or unknown, or an array has another shape or dtype: it comes from
+            another kind of optimiser or other layers. Nothing has been changed then.
+        """
+        own = self.state_dict()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping, got {checks.type_name(state)}")
+        if state.keys() != own.keys():
+            raise ValueError(f"state must hold {', '.join(own)}, got {', '.join(map(str, state))}")
+        for name, expected in own.items():
+            checks.array(name, state[name], expected.dtype)
+            checks.same_shape(name, state[name].shape, expected.shape)
+        steps = checks.size("steps", state["steps"], at_least=0)
+        for index, moments in enumerate(self._state):
+            for name, vector in moments.items():
+                vector[:] = state[f"{name}.{index}"]
+        self.steps = steps
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+
+    ::
+
+        g = grad + weight_decay * param
+        v = momentum * v + g          (v = g at the first step)
+        param -= lr * (g + momentum * v if nesterov else v)
+
+    Parameters
+    ----------
+    layers : a layer or several
+    lr : float
+        Step size; the attribute of that name can be changed between steps.
+    momentum : float
+    nesterov : bool
+        Needs momentum (Sutskever et al. 2013, "On the importance of initialization and momentum
+        in deep learning").
+    weight_decay : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has another type or is negative.
+    """
+
+    def __init__(
+        self,
+        layers: Trainable | Iterable[Trainable],
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.momentum = checks.number("momentum", momentum)
+        self.nesterov = checks.flag("nesterov", nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError("momentum must be above 0 with nesterov, got 0")
+        self._moments = ("velocity",) if self.momentum else ()
+        super().__init__(layers, lr, weight_decay)
+
+    def _scalars(self) -> tuple[float, ...]:
+        return (self.lr,)
+
+    def _update(
+        self,
+        param: Array,
+        grad: Array,
+        moments: list[Array],
+        tmp: Array,
+        scalars: tuple[float, ...],
+    ) -> None:
+        (lr,) = scalars
+        if moments:
+            (velocity,) = moments
+            velocity *= self.momentum
+            velocity += grad
+            if self.nesterov:
+                np.multiply(velocity, self.momentum, out=tmp)
+                tmp += grad
+                grad = tmp
+            else:
+                grad = velocity
+        param -= np.multiply(grad, lr, out=tmp)
+
+
+class Adam(Optimizer):
+    """Adam, as `torch.optim.Adam` (Kingma and Ba 2015, "Adam: a method for stochastic
+    optimization").
+
+    ::
+
+        g = grad + weight_decay * param
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        param -= lr / (1 - beta1**t) * m / (sqrt(v) / sqrt(1 - beta2**t) + eps)
+
+    Parameters
+    ----------
+    layers : a layer or several
+    lr : float
+        Step size; the attribute of that name can be changed between steps.
+    betas : pair of float
+        Both in [0, 1).
+    eps : float
+    weight_decay : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument has another type, is negative or out of its range.
+    """
+
+    _moments = ("mean", "square")
+
+    def __init__(
+        self,
+        layers: Trainable | Iterable[Trainable],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"betas must be a pair of numbers, got {betas!r}")
+        self.betas = (
+            checks.number("betas[0]", betas[0], below=1.0),
+            checks.number("betas[1]", betas[1], below=1.0),
+        )
+        self.eps = checks.number("eps", eps)
+        super().__init__(layers, lr, weight_decay)
+
+    def _scalars(self) -> tuple[float, ...]:
+        beta1, beta2 = self.betas
+        return self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
+
+    def _update(
+        self,
+        param: Array,
+        grad: Array,
+        moments: list[Array],
+        tmp: Array,
+        scalars: tuple[float, ...],
+    ) -> None:
+        mean, square = moments
+        beta1, beta2 = self.betas
+        rate, correction = scalars
+        mean *= beta1
+        mean += np.multiply(grad, 1 - beta1, out=tmp)
+        square *= beta2
+        np.multiply(grad, grad, out=tmp)
+        tmp *= 1 - beta2
+        square += tmp
+        np.sqrt(square, out=tmp)
+        tmp /= correction
+        tmp += self.eps
+        np.divide(mean, tmp, out=tmp)
+        tmp *= rate
+        param -= tmp
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
