@@ -6,6 +6,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import get_num_threads, num_threads, set_num_threads, show_config
+from .gradcheck import gradcheck
 from .layers import GRU, LSTM, RNN
 from .train import SGD, Adam, Embedding, Linear, clip_grad_norm, mse, softmax_cross_entropy
 
@@ -24,6 +25,7 @@ __all__ = [
     "RNNCell",
     "clip_grad_norm",
     "get_num_threads",
+    "gradcheck",
     "mse",
     "num_threads",
     "set_num_threads",

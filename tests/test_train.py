@@ -285,7 +285,7 @@ def test_losses_refuse_what_does_not_fit() -> None:
     logits = np.zeros((4, 3))
     targets = np.zeros(4, int)
     loss = fastrnn.softmax_cross_entropy
-    with pytest.raises(TypeError, match="logits must be .* of float32 or float64"):
+    with pytest.raises(TypeError, match=r"logits must be .* of float32 or float64"):
         loss(np.zeros((4, 3), np.float16), targets)
     with pytest.raises(ValueError, match=r"logits must be \(\.\.\., C\), got \(4, 0\)"):
         loss(np.zeros((4, 0)), targets)

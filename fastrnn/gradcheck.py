@@ -1,0 +1,138 @@
+"""Gradients against finite differences."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .tape import State
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_DIRECTIONS = 3  # random directions tried for each array
+
+
+def gradcheck(
+    layer: Any,
+    x: Array,
+    state: State | None = None,
+    *,
+    lengths: Any = None,
+    resets: Any = None,
+    eps: float = 1e-5,
+    atol: float = 1e-7,
+    rtol: float = 1e-5,
+    rng: int | np.random.Generator | None = None,
+) -> bool:
+    """Compare a layer's `backward` with central finite differences of its `forward`.
+
+    For the loss ``L = <w, outputs>`` with random w, and for x, the state and every parameter p in
+    turn::
+
+        |<dL/dp, v> - (L(p + eps v) - L(p - eps v)) / (2 eps)| <= atol + rtol * |the larger one|
+
+    has to hold for random directions v of length 1. A wrong gradient passes only if its error
+    happens to be orthogonal to every v. The kink of a relu within eps of a value makes a right one
+    fail.
+
+    Parameters
+    ----------
+    layer : a layer, a cell, Linear or Embedding, of float64
+        Not changed; it may be frozen. Dropout is active, with masks that stay the same.
+    x, state, lengths, resets
+        As for `layer.forward`; the state's gradient is compared also if none is given.
+    eps, atol, rtol : float
+    rng : None, int or numpy.random.Generator
+        Source of w and v.
+
+    Returns
+    -------
+    bool
+        True.
+
+    Raises
+    ------
+    AssertionError
+        Gradients differ; the text names each that does, and by how much.
+    TypeError
+        The layer is not of float64, in which alone differences say enough.
+    """
+    if getattr(layer, "dtype", None) != np.float64:
+        raise TypeError(
+            "gradcheck needs a layer of float64: make one with dtype=np.float64, "
+            f"got {getattr(layer, 'dtype', checks.type_name(layer))}"
+        )
+    checks.number("eps", eps, at_least=1e-12)
+    generator = checks.generator("rng", rng)
+    model = copy.deepcopy(layer)
+    model.unfreeze()
+    options: dict[str, Any] = {"lengths": lengths, "resets": resets}
+    options = {name: value for name, value in options.items() if value is not None}
+    if getattr(layer, "dropout", 0.0):
+        options["rng"] = int(generator.integers(1 << 62))
+    inputs: list[Any] = [np.array(x)] if state is None else [np.array(x), copy.deepcopy(state)]
+
+    # outputs are (y, state), (y) or (state), and so is what backward takes
+    *outputs, tape = model.forward(*inputs, **options)
+    weights = [
+        tuple(map(generator.standard_normal, map(np.shape, output)))
+        if isinstance(output, tuple)
+        else generator.standard_normal(output.shape)
+        for output in outputs
+    ]
+    grads = model.backward(tape, *weights)
+    if state is None and hasattr(grads, "state"):
+        inputs.append(copy.deepcopy(grads.state))
+        for part in _leaves("state", inputs[1]).values():
+            part[...] = 0
+
+    def loss() -> float:
+        *outputs, _ = model.forward(*inputs, **options)
+        return sum(
+            float(np.vdot(w, value))
+            for weight, output in zip(weights, outputs, strict=True)
+            for w, value in zip(
+                _leaves("", weight).values(), _leaves("", output).values(), strict=True
+            )
+        )
+
+    values = dict(model.params)
+    found = dict(grads.params)
+    if grads.x is not None:
+        values["x"], found["x"] = inputs[0], grads.x
+    if hasattr(grads, "state"):
+        values |= _leaves("state", inputs[1])
+        found |= _leaves("state", grads.state)
+
+    wrong = []
+    for name, value in values.items():
+        for _ in range(_DIRECTIONS if value.size else 0):
+            v = generator.standard_normal(value.shape)
+            v /= np.linalg.norm(v)
+            kept = value.copy()
+            value[...] = kept + eps * v
+            above = loss()
+            value[...] = kept - eps * v
+            expected = (above - loss()) / (2 * eps)
+            value[...] = kept
+            got = float(np.vdot(found[name], v))
+            allowed = atol + rtol * max(abs(got), abs(expected))
+            if not abs(got - expected) <= allowed:
+                wrong.append(
+                    f"{name}: {got:.9g} from backward, {expected:.9g} from differences, "
+                    f"{abs(got - expected):.1e} apart, {allowed:.1e} allowed"
+                )
+                break
+    if wrong:
+        raise AssertionError("gradients differ along a random direction\n" + "\n".join(wrong))
+    return True
+
+
+def _leaves(name: str, value: Any) -> dict[str, Array]:
+    """The arrays of an output or a state, by name."""
+    if isinstance(value, tuple):
+        return {f"{name}[{index}]": part for index, part in enumerate(value)}
+    return {name: value}
