@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -112,20 +113,25 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 
 
 def _facts() -> dict[str, Any]:
-    from . import __version__, backends
+    from . import __version__, backends  # which need this module themselves
 
-    usable = {}
-    for name in backends.NAMES:
-        reason = backends.why_not(name)
-        usable[name] = "usable" if reason is None else f"not usable: {reason}"
+    reasons = {name: backends.why_not(name) for name in backends.NAMES}
     return {
         "fastrnn": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
-        "backends": usable,
-        "auto backend": backends.resolve("auto"),
-        "threads": get_num_threads(),
+        "backends": {
+            name: "usable" if reason is None else f"not usable: {reason}"
+            for name, reason in reasons.items()
+        },
+        "auto": _or_why_not(lambda: backends.resolve("auto")),
+        "instruction set": (
+            import_module("fastrnn._core").isa()
+            if reasons["cpu"] is None
+            else "none: no cpu backend"
+        ),
+        "threads": _or_why_not(get_num_threads),
         "precision": {
             "highest": "float32 accuracy",
             "high": "runs as highest in this version",
@@ -137,6 +143,14 @@ def _facts() -> dict[str, Any]:
             if name in os.environ
         },
     }
+
+
+def _or_why_not(fact: Callable[[], object]) -> object:
+    """A wrong setting in the environment is a finding here, not an error."""
+    try:
+        return fact()
+    except (ValueError, RuntimeError) as error:
+        return f"none: {error}"
 
 
 def _lines(facts: dict[str, Any], depth: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ import copy
 import math
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
@@ -72,7 +73,7 @@ class Setting(Generic[V]):
         raise AttributeError(f"{self.name} is fixed when a {type(layer).__name__} is made")
 
 
-class Recurrent:
+class Recurrent(ABC):
     """Base of all layers and cells. Not for direct use."""
 
     input_size = Setting[int]()
@@ -89,25 +90,25 @@ class Recurrent:
     """How a state's axes (..., L*D, B, H) become the caller's, for unbatched and batched input."""
 
     @staticmethod
+    @abstractmethod
     def _kind(config: Mapping[str, Any]) -> str:
         """Return the cell's kind, a key of `fastrnn.cellmath.CELLS`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _suffixes(self) -> list[str]:
         """Return what stands behind the parameters' names, one a pass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         """Return the axes of x, or of what has its form, but the last."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _time_major(self, value: Array, batched: bool) -> Array:
         """Return x, or what has its form, as a view (T, B, ...)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _like_x(self, value: Array, batched: bool) -> Array:
         """Return (T, B, ...) as a view in the form of the caller's x."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------- construction
 
