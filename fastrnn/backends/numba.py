@@ -7,38 +7,80 @@ Numba, where it finds a place to write.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import threading
 from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from fastrnn.cellmath import MATHS, gru, lstm, ops, rnn
+import numpy as np
 
-from . import sequence
+from fastrnn.cellmath import MATHS, CellMath, CellSpec, gru, lstm, ops, rnn
+
 from . import numpy as reference
+from . import sequence
+from .base import Array
 
-_HELPERS = (
-    ops.sigmoid,
-    ops.product,
-    ops.add_product,
+_AS_THEY_ARE = (
+    ops.add,
+    ops.add_row,
     ops.add_sum,
+    ops.copy,
     ops.restart,
-    gru.after_reset,
+    gru.recurrent_side,
     sequence.before,
 )
 
+
+def _sigmoid(x: Any) -> Any:
+    half = type(x)(0.5)  # 0.5 alone would make float32 a float64
+    return half + half * np.tanh(half * x)
+
+
+def _product(a: Array, b: Array, chain: bool) -> Array:
+    if not chain:
+        result: Array = np.dot(a, b)
+        return result
+    out = np.zeros((a.shape[0], b.shape[1]), a.dtype)
+    for i in range(a.shape[0]):
+        for k in range(a.shape[1]):
+            for j in range(b.shape[1]):
+                out[i, j] += a[i, k] * b[k, j]
+    return out
+
+
+def _add_product(out: Array, a: Array, b: Array, chain: bool, last_first: bool) -> None:
+    if not chain:
+        ops.add(out, np.dot(a.T, b))
+        return
+    n = a.shape[0]
+    for m in range(a.shape[1]):
+        for k in range(n):
+            row = n - 1 - k if last_first else k
+            for j in range(b.shape[1]):
+                out[m, j] += a[row, m] * b[row, j]
+
+
+# Scalars in place of arrays, loops in place of temporaries.
+_MEANINGS: dict[Callable[..., Any], Callable[..., Any]] = {
+    ops.every: lambda n: range(n),
+    ops.tanh: lambda x: np.tanh(x),
+    ops.sigmoid: _sigmoid,
+    ops.product: _product,
+    ops.add_product: _add_product,
+}
+
 _lock = threading.Lock()
-_compiled: dict[str, reference.Loops] = {}
 
 
 def why_not() -> str | None:
     """Return why this backend cannot be used, or None if it can."""
-    for name in ("numba", "scipy"):  # Numba takes the BLAS from SciPy
-        try:
-            import_module(name)
-        except ImportError as error:
-            return f'{name} is not usable ({error}): pip install "fastrnn[numba]"'
+    try:
+        import_module("numba")
+        import_module("scipy")  # whose BLAS Numba calls
+    except ImportError as error:
+        return f'Numba or SciPy is not usable ({error}): pip install "fastrnn[numba]"'
     return None
 
 
@@ -47,20 +89,34 @@ class NumbaBackend(reference.NumpyBackend):
 
     name = "numba"
 
-    def loops(self, kind: str) -> reference.Loops:
-        """Return the loops of a cell kind, compiled when they are first called."""
+    def loops(self, cell: CellSpec) -> reference.Loops:
+        """Return the loops of a cell, compiled when they are first called."""
         with _lock:
-            if kind not in _compiled:
-                _compiled[kind] = _compile(kind)
-            return _compiled[kind]
+            return _compiled(MATHS[cell.kind])
 
 
-def _compile(kind: str) -> reference.Loops:
+@cache
+def _compiled(math: CellMath) -> reference.Loops:
+    _teach_words()
     register: Any = import_module("numba.extending").register_jitable
-    plain = reference.loops(kind)
-    for function in (*_HELPERS, *MATHS[kind], *plain):
+    plain = reference.loops(math)
+    for function in (*math, *plain):
         register(function)
     return reference.Loops(*map(_jit, plain))
+
+
+@cache
+def _teach_words() -> None:
+    extending: Any = import_module("numba.extending")
+    for word, meaning in _MEANINGS.items():
+        # strict=False: the annotations of the two need not be the same
+        extending.overload(word, strict=False)(partial(_constant, meaning))
+    for function in _AS_THEY_ARE:
+        extending.register_jitable(function)
+
+
+def _constant(value: Callable[..., Any], *_: Any) -> Callable[..., Any]:
+    return value
 
 
 def _jit(loop: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,5 +143,5 @@ def _entry(loop: Callable[..., Any], digest: str) -> Callable[..., Any]:
 
 
 def _digest() -> str:
-    text = b"".join(Path(module.__file__).read_bytes() for module in (ops, gru, lstm, rnn, sequence))
-    return hashlib.sha256(text).hexdigest()
+    modules = (ops, gru, lstm, rnn, sequence)
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()

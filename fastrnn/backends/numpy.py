@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.cellmath import MATHS, CellSpec
+from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Packed
 
 from . import sequence
 from .base import Array, Saved, Weights
@@ -30,9 +30,8 @@ def why_not() -> str | None:
 
 
 @cache
-def loops(kind: str) -> Loops:
-    """Return the loops of a cell kind."""
-    math = MATHS[kind]
+def loops(math: CellMath) -> Loops:
+    """Return the loops of a cell."""
     return Loops(
         sequence.make_forward(math.forward),
         sequence.make_backward(math.backward, math.gradients),
@@ -42,22 +41,17 @@ def loops(kind: str) -> Loops:
 class Packing:
     """The way between arrays (T, B, W) and their active rows (N, W), see `sequence`."""
 
-    def __init__(
-        self, T: int, B: int, order: Array | None, counts: Array | None, cut: Array | None
-    ) -> None:
+    def __init__(self, T: int, B: int, rows: Rows) -> None:
         self.shape = (T, B)
-        self.order = order
+        self.order = rows.order
         self.index: tuple[Array, Array] | None = None
-        if order is None or counts is None:
-            self.starts = np.arange(T + 1, dtype=np.int64) * B
-        else:
-            self.starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-            t = np.repeat(np.arange(T), counts)
-            self.index = (t, order[np.arange(t.size) - self.starts[t]])
+        self.starts = np.arange(T + 1, dtype=np.int64) * B
+        if rows.order is not None and rows.counts is not None:
+            np.cumsum(rows.counts, out=self.starts[1:])
+            t = np.repeat(np.arange(T), rows.counts)
+            self.index = (t, rows.order[np.arange(t.size) - self.starts[t]])
         self.rows = int(self.starts[-1])
-        # A mask without any True costs nothing from here on.
-        has_cut = cut is not None and bool(cut.any())
-        self.cut = self.pack(cut.astype(bool)) if cut is not None and has_cut else np.zeros(0, bool)
+        self.cut = np.zeros(0, bool) if rows.cut is None else self.pack(rows.cut.astype(bool))
 
     def pack(self, a: Array) -> Array:
         """(T, B, ...) -> (N, ...), C-contiguous."""
@@ -91,22 +85,28 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def loops(self, kind: str) -> Loops:
-        """Return the loops of a cell kind."""
-        return loops(kind)
+    def loops(self, cell: CellSpec) -> Loops:
+        """Return the loops of a cell."""
+        return loops(MATHS[cell.kind])
 
-    def pack(self, cell: CellSpec, w: Weights) -> Weights:
-        """Return a copy, with zeros for absent biases and empty arrays for what else is absent."""
-        zero_bias = np.zeros(w.ih.shape[0], w.ih.dtype)
-        b_ih = zero_bias if w.b_ih is None else w.b_ih.copy()
-        b_hh = zero_bias if w.b_hh is None else w.b_hh.copy()
-        copied = [None if a is None else a.copy() for a in w]
-        return _no_none(Weights(*copied)._replace(b_ih=b_ih, b_hh=b_hh))
+    def pack(self, cell: CellSpec, w: Weights) -> Packed:
+        """Return a copy; see `Backend.pack`."""
+        H = w.hh.shape[0] // len(cell.gates)
+        zeros = np.zeros(w.hh.shape[0], w.hh.dtype)
+        none = np.zeros((0, H), w.hh.dtype)
+        return Packed(
+            ih=w.ih.copy(),
+            hh=w.hh.copy(),
+            b_ih=zeros if w.b_ih is None else w.b_ih.copy(),
+            b_hh=(zeros if w.b_hh is None else w.b_hh.copy()).reshape(-1, H),
+            hr=none if w.hr is None else w.hr.copy(),
+            peephole=none if w.peephole is None else w.peephole.copy().reshape(3, H),
+        )
 
     def forward(
         self,
         cell: CellSpec,
-        packed: Weights,
+        packed: Packed,
         x: Array,
         h0: Array,
         c0: Array | None,
@@ -119,40 +119,37 @@ class NumpyBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
         T, B, _ = x.shape
-        packing = Packing(T, B, rows.order, rows.counts, rows.cut)
-        H = packed.hh.shape[0] // len(cell.gates)
-        width = len(cell.saved) * H
-        h = packing.sort(h0)
-        c = packing.sort(c0) if c0 is not None else np.empty((B, 0), x.dtype)
-        if packing.rows:
-            with np.errstate(all="ignore"):  # inf and NaN are results like any other
-                y, all_c, saved = self.loops(cell.kind).forward(
-                    packed,
-                    packing.pack(x),
-                    h,
-                    c,
-                    packing.starts,
-                    packing.cut,
-                    width,
-                    reverse,
-                    keep,
-                    reproducible,
-                )
-        else:
-            y, all_c, saved = (np.empty((0, w), x.dtype) for w in (h0.shape[1], c.shape[1], width))
-        y = packing.unpack(y)
-        hn, cn = packing.unsort(h), packing.unsort(c)
-        kept = None
-        if keep:
-            kept = Saved(
-                y.copy(), packing.unpack(saved), packing.unpack(all_c) if cell.has_c else None
+        packing = Packing(T, B, rows)
+        h, c = packing.sort(h0), packing.sort(_or_empty(c0, h0))
+        S = len(cell.saved)
+        with np.errstate(all="ignore"):  # inf and NaN are results like any other
+            packed_y, all_c, saved = self.loops(cell).forward(
+                packed,
+                packing.pack(x),
+                h,
+                c,
+                packing.starts,
+                packing.cut,
+                S,
+                reverse,
+                keep,
+                reproducible,
             )
-        return y, hn, cn if cell.has_c else None, kept
+        y = packing.unpack(packed_y)
+        hn, cn = packing.unsort(h), packing.unsort(c) if cell.has_c else None
+        if not keep:
+            return y, hn, cn, None
+        kept = Saved(
+            y=y.copy(),
+            gates=packing.unpack(saved.reshape(packing.rows, S * saved.shape[2])),
+            c=packing.unpack(all_c) if cell.has_c else None,
+        )
+        return y, hn, cn, kept
 
     def backward(
         self,
         cell: CellSpec,
-        packed: Weights,
+        packed: Packed,
         x: Array,
         h0: Array,
         c0: Array | None,
@@ -168,38 +165,34 @@ class NumpyBackend:
         reproducible: bool,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        T, B, I = x.shape
-        packing = Packing(T, B, rows.order, rows.counts, rows.cut)
-        no_c = np.empty((B, 0), x.dtype)
-        dh = packing.sort(dh)
-        dc = packing.sort(dc) if dc is not None else no_c
-        if packing.rows:
-            with np.errstate(all="ignore"):
-                dx = self.loops(cell.kind).backward(
-                    packed,
-                    _no_none(grads),
-                    packing.pack(x),
-                    packing.sort(h0),
-                    packing.sort(c0) if c0 is not None else no_c,
-                    packing.pack(saved.y),
-                    packing.pack(saved.c) if saved.c is not None else no_c[:0],
-                    packing.pack(saved.gates),
-                    packing.starts,
-                    packing.cut,
-                    packing.pack(dy) if dy is not None else np.empty((0, dh.shape[1]), x.dtype),
-                    dh,
-                    dc,
-                    reverse,
-                    reproducible,
-                )
-        else:
-            dx = np.empty((0, I), x.dtype)
+        T, B, _ = x.shape
+        packing = Packing(T, B, rows)
+        dh, dc = packing.sort(dh), packing.sort(_or_empty(dc, dh))
+        H = packed.b_hh.shape[1]
+        with np.errstate(all="ignore"):
+            dx = self.loops(cell).backward(
+                packed,
+                _without_none(grads),
+                packing.pack(x),
+                packing.sort(h0),
+                packing.sort(_or_empty(c0, h0)),
+                packing.pack(saved.y),
+                packing.pack(_or_empty(saved.c, saved.y)),
+                packing.pack(saved.gates).reshape(packing.rows, len(cell.saved), H),
+                packing.starts,
+                packing.cut,
+                packing.pack(_or_empty(dy, saved.y)),
+                dh,
+                dc,
+                reverse,
+                reproducible,
+            )
         return packing.unpack(dx), packing.unsort(dh), packing.unsort(dc) if cell.has_c else None
 
     def bind(
         self,
         cell: CellSpec,
-        packed: Weights,
+        packed: Packed,
         x: Array,
         h: Array,
         c: Array | None,
@@ -209,28 +202,32 @@ class NumpyBackend:
         reproducible: bool,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        forward = self.loops(cell.kind).forward
+        forward = self.loops(cell).forward
+        S = len(cell.saved)
+        state_c = _or_empty(c, h)
         starts = np.array([0, x.shape[0]], np.int64)
         cut = np.zeros(0, bool)
-        width = len(cell.saved) * packed.hh.shape[0] // len(cell.gates)
-        state_c = c if c is not None else np.empty((x.shape[0], 0), x.dtype)
 
         def advance() -> None:
             with np.errstate(all="ignore"):
-                forward(packed, x, h, state_c, starts, cut, width, False, False, reproducible)
+                forward(packed, x, h, state_c, starts, cut, S, False, False, reproducible)
             y[...] = h
 
         return advance
 
 
-def _no_none(w: Weights) -> Weights:
-    """Return w with empty arrays in place of None."""
-    H_or_more = w.hh.shape[0]
-    return w._replace(
-        b_ih=np.empty(0, w.ih.dtype) if w.b_ih is None else w.b_ih,
-        b_hh=np.empty(0, w.ih.dtype) if w.b_hh is None else w.b_hh,
-        hr=np.empty((0, H_or_more), w.ih.dtype) if w.hr is None else w.hr,
-        peephole=np.empty((0, H_or_more), w.ih.dtype)
-        if w.peephole is None
-        else w.peephole.reshape(3, -1),
+def _or_empty(a: Array | None, like: Array) -> Array:
+    """Return a, or for None an array like `like` but of width 0."""
+    return np.empty((*like.shape[:-1], 0), like.dtype) if a is None else a
+
+
+def _without_none(grads: Weights) -> Gradients:
+    vector = np.zeros(0, grads.ih.dtype)
+    return Gradients(
+        ih=grads.ih,
+        hh=grads.hh,
+        b_ih=vector if grads.b_ih is None else grads.b_ih,
+        b_hh=vector if grads.b_hh is None else grads.b_hh,
+        hr=vector.reshape(0, 0) if grads.hr is None else grads.hr,
+        peephole=vector if grads.peephole is None else grads.peephole,
     )

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.cellmath.ops import add_product, add_sum, product, restart
+from fastrnn.cellmath.ops import add, add_product, add_row, add_sum, copy, product, restart
 
 if TYPE_CHECKING:
-    from .base import Array, Weights
+    from fastrnn.cellmath import Gradients, Packed
+
+    from .base import Array
 
 CHUNK_ROWS = 512
 """Rows of the input projection computed at once: enough for a BLAS to run at full speed, and what
@@ -27,31 +29,38 @@ def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
     """Return the forward pass of the cell whose step is `cell_forward`."""
 
     def forward(
-        w: Weights,
+        w: Packed,
         x: Array,
         h: Array,
         c: Array,
         starts: Array,
         cut: Array,
-        saved_width: int,
+        blocks: int,
         reverse: bool,
         keep: bool,
         chain: bool,
     ) -> tuple[Array, Array, Array]:
         """Run x (N, I) from h (B, P), c (B, H or 0), in place; cut (N,) or (0,).
 
-        Returns y (N, P), c (N, H or 0), saved (N, S*H); the last two are scratch unless `keep`.
+        Returns y (N, P), c (N, H or 0), saved (N, S, H), where S = `blocks`; the last two are
+        scratch unless `keep`.
         """
         T, N, B = starts.size - 1, x.shape[0], h.shape[0]
         y = np.empty((N, h.shape[1]), x.dtype)
         all_c = np.empty((N if keep else 0, c.shape[1]), x.dtype)
-        saved = np.empty((N if keep else B, saved_width), x.dtype)
+        G, H = w.b_hh.shape
+        saved = np.empty((N if keep else B, blocks, H), x.dtype)
         span = max(1, CHUNK_ROWS // max(1, B))
         for first in range(0, T, span):
             steps = min(span, T - first)
             begin = T - first - steps if reverse else first
             base = starts[begin]
-            pre = product(x[base : starts[begin + steps]], w.ih.T, chain) + w.b_ih
+            rows = starts[begin + steps] - base
+            if rows == 0:
+                continue
+            flat = product(x[base : base + rows], w.ih.T, chain)
+            add_row(flat, w.b_ih)
+            pre = flat.reshape(rows, G, H)
             for s in range(steps):
                 t = begin + steps - 1 - s if reverse else begin + s
                 lo, hi = starts[t], starts[t + 1]
@@ -64,9 +73,9 @@ def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
                     restart(c_t, cut[lo:hi])
                 at = lo if keep else 0
                 cell_forward(w, pre[lo - base : hi - base], h_t, c_t, saved[at : at + n], chain)
-                y[lo:hi] = h_t
+                copy(y[lo:hi], h_t)
                 if keep:
-                    all_c[lo:hi] = c_t
+                    copy(all_c[lo:hi], c_t)
         return y, all_c, saved
 
     return forward
@@ -82,8 +91,8 @@ def before(after: Array, initial: Array, starts: Array, cut: Array, reverse: boo
         ran = 0  # rows that ran at the previous step; the others begin here
         if 0 <= previous < T:
             ran = min(starts[previous + 1] - starts[previous], hi - lo)
-            out[lo : lo + ran] = after[starts[previous] : starts[previous] + ran]
-        out[lo + ran : hi] = initial[ran : hi - lo]
+            copy(out[lo : lo + ran], after[starts[previous] : starts[previous] + ran])
+        copy(out[lo + ran : hi], initial[ran : hi - lo])
     if cut.size:
         restart(out, cut)
     return out
@@ -95,8 +104,8 @@ def make_backward(
     """Return the backward pass of the cell with these functions."""
 
     def backward(
-        w: Weights,
-        grads: Weights,
+        w: Packed,
+        grads: Gradients,
         x: Array,
         h0: Array,
         c0: Array,
@@ -113,13 +122,16 @@ def make_backward(
     ) -> Array:
         """Take dh (B, P), dc (B, H or 0) back to the start, in place, and add to `grads`.
 
-        x (N, I), y (N, P), c (N, H or 0), saved (N, S*H) as in forward; dy (N, P) or (0, P).
+        x (N, I), y (N, P), c (N, H or 0), saved (N, S, H) as in forward; dy (N, P) or (N, 0).
         Returns dx (N, I).
         """
         T, N = starts.size - 1, x.shape[0]
+        if N == 0:
+            return np.empty_like(x)
         h_before = before(y, h0, starts, cut, reverse)
         c_before = before(c, c0, starts, cut, reverse)
-        dpre = np.empty((N, w.ih.shape[0]), x.dtype)
+        G, H = w.b_hh.shape
+        dpre = np.empty((N, G, H), x.dtype)
         all_dh = np.empty_like(y)
         for s in range(T):
             t = s if reverse else T - 1 - s
@@ -129,8 +141,8 @@ def make_backward(
                 continue
             dh_t, dc_t = dh[:n], dc[:n]
             if dy.size:
-                dh_t += dy[lo:hi]
-            all_dh[lo:hi] = dh_t
+                add(dh_t, dy[lo:hi])
+            copy(all_dh[lo:hi], dh_t)
             cell_backward(
                 w,
                 saved[lo:hi],
@@ -149,12 +161,11 @@ def make_backward(
         # In a chain, rows are summed in the order of backpropagation: then a sequence cut into
         # spans, last span first, gives the same bits as the whole.
         last_first = not reverse
-        cell_gradients(
-            grads, saved, h_before, c_before, c, all_dh, dpre, chain, last_first
-        )
-        add_product(grads.ih, dpre, x, chain, last_first)
+        cell_gradients(grads, saved, h_before, c_before, c, all_dh, dpre, chain, last_first)
+        da = dpre.reshape(N, G * H)
+        add_product(grads.ih, da, x, chain, last_first)
         if grads.b_ih.size:
-            add_sum(grads.b_ih, dpre, chain, last_first)
-        return product(dpre, w.ih, chain)
+            add_sum(grads.b_ih, da, chain, last_first)
+        return product(da, w.ih, chain)
 
     return backward

@@ -1,26 +1,29 @@
 """The cells: what they are made of (`CellSpec`) and their maths, written once.
 
-`lstm`, `gru` and `rnn` hold array-level functions in the part of NumPy that Numba compiles too, so
-one text is both the readable reference and the compiled fallback. A cell is three functions:
+`lstm`, `gru` and `rnn` are written in the part of NumPy that Numba compiles too, so one text is
+both the readable reference and the compiled fallback. A cell is three functions (`CellMath`):
 
 `forward`
-    one step on n rows: updates h (n, P) and c (n, H) in place and writes saved (n, S*H)
+    one step of B rows: updates h (B, P) and c (B, H) in place and writes saved (B, S, H)
 `backward`
     the same step backwards: turns dh, dc after the step into those before it, in place, and writes
-    dpre (n, G*H), the gradient of the input projection W x + b_ih
+    dpre (B, G, H), the gradient of the input projection W x + b_ih
 `gradients`
-    adds the gradients of all parameters but W and b_ih, from all steps at once
+    adds the gradients of all parameters but W and b_ih, from all N rows of all steps at once
 
-Absent parameters are arrays of size 0 here, but for the biases in `forward`, which are zeros.
+For cells without c, every array of c has width 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import gru, lstm, rnn
+
+if TYPE_CHECKING:
+    from fastrnn.backends.base import Array
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,28 @@ CELLS = {
         CellSpec("gru_reset_before", gates=("r", "z", "n"), has_c=False, saved=("r", "z", "n")),
     )
 }
+
+
+class Packed(NamedTuple):
+    """`Weights` without None, for compiled code: what is absent has size 0."""
+
+    ih: Array  # (G*H, I)
+    hh: Array  # (G*H, P)
+    b_ih: Array  # (G*H,), zeros if absent
+    b_hh: Array  # (G, H), zeros if absent
+    hr: Array  # (P, H)
+    peephole: Array  # (3, H)
+
+
+class Gradients(NamedTuple):
+    """Gradients of `Weights` without None: what is absent has size 0."""
+
+    ih: Array  # (G*H, I)
+    hh: Array  # (G*H, P)
+    b_ih: Array  # (G*H,)
+    b_hh: Array  # (G*H,)
+    hr: Array  # (P, H)
+    peephole: Array  # (3*H,)
 
 
 class CellMath(NamedTuple):

@@ -22,51 +22,55 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ops import add_product, add_sum, product, sigmoid
+from .ops import add, add_product, add_sum, every, product, sigmoid, tanh
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array, Weights
+    from fastrnn.backends.base import Array
+    from fastrnn.cellmath import Gradients, Packed
 
 
 def forward_reset_after(
-    w: Weights, pre: Array, h: Array, c: Array, saved: Array, chain: bool
+    w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
 ) -> None:
-    """Advance h (n, H) one step; pre (n, 3H) is W x + b_ih."""
-    H = h.shape[1]
+    """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
+    B, H = h.shape
     one = h.dtype.type(1)
-    r, z, n, hn = saved[:, :H], saved[:, H : 2 * H], saved[:, 2 * H : 3 * H], saved[:, 3 * H :]
-    recurrent = product(h, w.hh.T, chain) + w.b_hh
-    r[:] = sigmoid(pre[:, :H] + recurrent[:, :H])
-    z[:] = sigmoid(pre[:, H : 2 * H] + recurrent[:, H : 2 * H])
-    hn[:] = recurrent[:, 2 * H :]
-    n[:] = np.tanh(pre[:, 2 * H :] + r * hn)
-    h[:] = (one - z) * n + z * h
+    recurrent = product(h, w.hh.T, chain).reshape(B, 3, H)
+    for b in every(B):
+        for j in every(H):
+            r = sigmoid(pre[b, 0, j] + (recurrent[b, 0, j] + w.b_hh[0, j]))
+            z = sigmoid(pre[b, 1, j] + (recurrent[b, 1, j] + w.b_hh[1, j]))
+            hn = recurrent[b, 2, j] + w.b_hh[2, j]
+            n = tanh(pre[b, 2, j] + r * hn)
+            h[b, j] = (one - z) * n + z * h[b, j]
+            saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j] = r, z, n, hn
 
 
 def forward_reset_before(
-    w: Weights, pre: Array, h: Array, c: Array, saved: Array, chain: bool
+    w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
 ) -> None:
-    """Advance h (n, H) one step; pre (n, 3H) is W x + b_ih."""
-    H = h.shape[1]
+    """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
+    B, H = h.shape
     one = h.dtype.type(1)
-    r, z, n = saved[:, :H], saved[:, H : 2 * H], saved[:, 2 * H :]
-    recurrent = product(h, w.hh[: 2 * H].T, chain) + w.b_hh[: 2 * H]
-    r[:] = sigmoid(pre[:, :H] + recurrent[:, :H])
-    z[:] = sigmoid(pre[:, H : 2 * H] + recurrent[:, H:])
-    n[:] = np.tanh(pre[:, 2 * H :] + product(r * h, w.hh[2 * H :].T, chain) + w.b_hh[2 * H :])
-    h[:] = (one - z) * n + z * h
-
-
-def after_reset(dpre: Array, r: Array) -> Array:
-    """Return the gradient of R h + b_hh: dpre (n, 3H) with its n block times r (n, H)."""
-    H = r.shape[1]
-    out = dpre.copy()
-    out[:, 2 * H :] *= r
-    return out
+    recurrent = product(h, w.hh[: 2 * H].T, chain).reshape(B, 2, H)
+    reset_h = np.empty_like(h)
+    for b in every(B):
+        for j in every(H):
+            r = sigmoid(pre[b, 0, j] + (recurrent[b, 0, j] + w.b_hh[0, j]))
+            z = sigmoid(pre[b, 1, j] + (recurrent[b, 1, j] + w.b_hh[1, j]))
+            reset_h[b, j] = r * h[b, j]
+            saved[b, 0, j], saved[b, 1, j] = r, z
+    recurrent_n = product(reset_h, w.hh[2 * H :].T, chain)
+    for b in every(B):
+        for j in every(H):
+            z = saved[b, 1, j]
+            n = tanh(pre[b, 2, j] + (recurrent_n[b, j] + w.b_hh[2, j]))
+            h[b, j] = (one - z) * n + z * h[b, j]
+            saved[b, 2, j] = n
 
 
 def backward_reset_after(
-    w: Weights,
+    w: Packed,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -77,19 +81,34 @@ def backward_reset_after(
     dpre: Array,
     chain: bool,
 ) -> None:
-    """Take dh (n, H) from h to h_before, in place, and write dpre (n, 3H)."""
-    H = h.shape[1]
+    """Take dh (B, H) from h to h_before, in place, and write dpre (B, 3, H)."""
+    B, H = h.shape
     one = h.dtype.type(1)
-    r, z, n, hn = saved[:, :H], saved[:, H : 2 * H], saved[:, 2 * H : 3 * H], saved[:, 3 * H :]
-    dn = dh * (one - z) * (one - n * n)
-    dpre[:, :H] = dn * hn * r * (one - r)
-    dpre[:, H : 2 * H] = dh * (h_before - n) * z * (one - z)
-    dpre[:, 2 * H :] = dn
-    dh[:] = dh * z + product(after_reset(dpre, r), w.hh, chain)
+    for b in every(B):
+        for j in every(H):
+            r, z, n, hn = saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j]
+            dn = dh[b, j] * (one - z) * (one - n * n)
+            dpre[b, 0, j] = dn * hn * r * (one - r)
+            dpre[b, 1, j] = dh[b, j] * (h_before[b, j] - n) * z * (one - z)
+            dpre[b, 2, j] = dn
+            dh[b, j] *= z
+    add(dh, product(recurrent_side(dpre, saved), w.hh, chain))
+
+
+def recurrent_side(dpre: Array, saved: Array) -> Array:
+    """Return the gradient (B, 3*H) of R h + b_hh, which in n passes through r."""
+    B, _, H = dpre.shape
+    out = np.empty_like(dpre)
+    for b in every(B):
+        for j in every(H):
+            out[b, 0, j] = dpre[b, 0, j]
+            out[b, 1, j] = dpre[b, 1, j]
+            out[b, 2, j] = dpre[b, 2, j] * saved[b, 0, j]
+    return out.reshape(B, 3 * H)
 
 
 def backward_reset_before(
-    w: Weights,
+    w: Packed,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -100,21 +119,28 @@ def backward_reset_before(
     dpre: Array,
     chain: bool,
 ) -> None:
-    """Take dh (n, H) from h to h_before, in place, and write dpre (n, 3H)."""
-    H = h.shape[1]
+    """Take dh (B, H) from h to h_before, in place, and write dpre (B, 3, H)."""
+    B, H = h.shape
     one = h.dtype.type(1)
-    r, z, n = saved[:, :H], saved[:, H : 2 * H], saved[:, 2 * H :]
-    dn = dh * (one - z) * (one - n * n)
-    dq = product(dn, w.hh[2 * H :], chain)  # of r * h
-    dpre[:, :H] = dq * h_before * r * (one - r)
-    dpre[:, H : 2 * H] = dh * (h_before - n) * z * (one - z)
-    dpre[:, 2 * H :] = dn
-    drz = np.ascontiguousarray(dpre[:, : 2 * H])
-    dh[:] = dh * z + dq * r + product(drz, w.hh[: 2 * H], chain)
+    dn = np.empty_like(dh)
+    for b in every(B):
+        for j in every(H):
+            z, n = saved[b, 1, j], saved[b, 2, j]
+            dn[b, j] = dh[b, j] * (one - z) * (one - n * n)
+    dq = product(dn, w.hh[2 * H :], chain)  # gradient of r * h
+    drz = np.empty((B, 2, H), dh.dtype)
+    for b in every(B):
+        for j in every(H):
+            r, z, n = saved[b, 0, j], saved[b, 1, j], saved[b, 2, j]
+            drz[b, 0, j] = dq[b, j] * h_before[b, j] * r * (one - r)
+            drz[b, 1, j] = dh[b, j] * (h_before[b, j] - n) * z * (one - z)
+            dh[b, j] = dh[b, j] * z + dq[b, j] * r
+            dpre[b, 0, j], dpre[b, 1, j], dpre[b, 2, j] = drz[b, 0, j], drz[b, 1, j], dn[b, j]
+    add(dh, product(drz.reshape(B, 2 * H), w.hh[: 2 * H], chain))
 
 
 def gradients_reset_after(
-    grads: Weights,
+    grads: Gradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -125,15 +151,14 @@ def gradients_reset_after(
     last_first: bool,
 ) -> None:
     """Add the gradients of the recurrent parameters, from all N rows of all steps at once."""
-    H = h_before.shape[1]
-    drecurrent = after_reset(dpre, saved[:, :H])
+    drecurrent = recurrent_side(dpre, saved)
     add_product(grads.hh, drecurrent, h_before, chain, last_first)
     if grads.b_hh.size:
         add_sum(grads.b_hh, drecurrent, chain, last_first)
 
 
 def gradients_reset_before(
-    grads: Weights,
+    grads: Gradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -144,10 +169,14 @@ def gradients_reset_before(
     last_first: bool,
 ) -> None:
     """Add the gradients of the recurrent parameters, from all N rows of all steps at once."""
-    H = h_before.shape[1]
-    drz = np.ascontiguousarray(dpre[:, : 2 * H])
-    dn = np.ascontiguousarray(dpre[:, 2 * H :])
-    add_product(grads.hh[: 2 * H], drz, h_before, chain, last_first)
-    add_product(grads.hh[2 * H :], dn, saved[:, :H] * h_before, chain, last_first)
+    N, H = h_before.shape
+    drz = np.empty((N, 2, H), dpre.dtype)
+    dn, reset_h = np.empty_like(h_before), np.empty_like(h_before)
+    for b in every(N):
+        for j in every(H):
+            drz[b, 0, j], drz[b, 1, j], dn[b, j] = dpre[b, 0, j], dpre[b, 1, j], dpre[b, 2, j]
+            reset_h[b, j] = saved[b, 0, j] * h_before[b, j]
+    add_product(grads.hh[: 2 * H], drz.reshape(N, 2 * H), h_before, chain, last_first)
+    add_product(grads.hh[2 * H :], dn, reset_h, chain, last_first)
     if grads.b_hh.size:
-        add_sum(grads.b_hh, dpre, chain, last_first)
+        add_sum(grads.b_hh, dpre.reshape(N, 3 * H), chain, last_first)

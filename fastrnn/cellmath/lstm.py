@@ -28,33 +28,40 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ops import add_product, add_sum, product, sigmoid
+from .ops import add_product, add_sum, copy, every, product, sigmoid, tanh
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array, Weights
+    from fastrnn.backends.base import Array
+    from fastrnn.cellmath import Gradients, Packed
 
 
-def forward(w: Weights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
-    """Advance h (n, P) and c (n, H) one step; pre (n, 4H), W x + b_ih, is used up."""
-    H = c.shape[1]
-    pre += product(h, w.hh.T, chain) + w.b_hh
-    i, f, g, o = saved[:, :H], saved[:, H : 2 * H], saved[:, 2 * H : 3 * H], saved[:, 3 * H :]
-    if w.peephole.size:
-        pre[:, :H] += w.peephole[0] * c
-        pre[:, H : 2 * H] += w.peephole[1] * c
-    i[:] = sigmoid(pre[:, :H])
-    f[:] = sigmoid(pre[:, H : 2 * H])
-    g[:] = np.tanh(pre[:, 2 * H : 3 * H])
-    c[:] = f * c + i * g
-    if w.peephole.size:
-        pre[:, 3 * H :] += w.peephole[2] * c
-    o[:] = sigmoid(pre[:, 3 * H :])
-    m = o * np.tanh(c)
-    h[:] = product(m, w.hr.T, chain) if w.hr.size else m
+def forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+    """Advance h (B, P) and c (B, H) one step; pre (B, 4, H) is W x + b_ih."""
+    B, H = c.shape
+    recurrent = product(h, w.hh.T, chain).reshape(B, 4, H)
+    m = np.empty_like(c) if w.hr.size else h
+    for b in every(B):
+        for j in every(H):
+            i = pre[b, 0, j] + (recurrent[b, 0, j] + w.b_hh[0, j])
+            f = pre[b, 1, j] + (recurrent[b, 1, j] + w.b_hh[1, j])
+            g = pre[b, 2, j] + (recurrent[b, 2, j] + w.b_hh[2, j])
+            o = pre[b, 3, j] + (recurrent[b, 3, j] + w.b_hh[3, j])
+            if w.peephole.size:
+                i += w.peephole[0, j] * c[b, j]
+                f += w.peephole[1, j] * c[b, j]
+            i, f, g = sigmoid(i), sigmoid(f), tanh(g)
+            c[b, j] = f * c[b, j] + i * g
+            if w.peephole.size:
+                o += w.peephole[2, j] * c[b, j]
+            o = sigmoid(o)
+            m[b, j] = o * tanh(c[b, j])
+            saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j] = i, f, g, o
+    if w.hr.size:
+        copy(h, product(m, w.hr.T, chain))
 
 
 def backward(
-    w: Weights,
+    w: Packed,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -65,30 +72,30 @@ def backward(
     dpre: Array,
     chain: bool,
 ) -> None:
-    """Take dh (n, P) and dc (n, H) one step back, in place, and write dpre (n, 4H)."""
-    H = c.shape[1]
+    """Take dh (B, P) and dc (B, H) one step back, in place, and write dpre (B, 4, H)."""
+    B, H = c.shape
     one = c.dtype.type(1)
-    i, f, g, o = saved[:, :H], saved[:, H : 2 * H], saved[:, 2 * H : 3 * H], saved[:, 3 * H :]
-    tanh_c = np.tanh(c)
     dm = product(dh, w.hr, chain) if w.hr.size else dh
-    do = dm * tanh_c * o * (one - o)
-    dc += dm * o * (one - tanh_c * tanh_c)
-    if w.peephole.size:
-        dc += do * w.peephole[2]
-    di = dc * g * i * (one - i)
-    df = dc * c_before * f * (one - f)
-    dpre[:, :H] = di
-    dpre[:, H : 2 * H] = df
-    dpre[:, 2 * H : 3 * H] = dc * i * (one - g * g)
-    dpre[:, 3 * H :] = do
-    dc *= f
-    if w.peephole.size:
-        dc += di * w.peephole[0] + df * w.peephole[1]
-    dh[:] = product(dpre, w.hh, chain)
+    for b in every(B):
+        for j in every(H):
+            i, f, g, o = saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j]
+            tanh_c = tanh(c[b, j])
+            do = dm[b, j] * tanh_c * o * (one - o)
+            dc_after = dc[b, j] + dm[b, j] * o * (one - tanh_c * tanh_c)
+            if w.peephole.size:
+                dc_after += do * w.peephole[2, j]
+            di = dc_after * g * i * (one - i)
+            df = dc_after * c_before[b, j] * f * (one - f)
+            dg = dc_after * i * (one - g * g)
+            dc[b, j] = dc_after * f
+            if w.peephole.size:
+                dc[b, j] += di * w.peephole[0, j] + df * w.peephole[1, j]
+            dpre[b, 0, j], dpre[b, 1, j], dpre[b, 2, j], dpre[b, 3, j] = di, df, dg, do
+    copy(dh, product(dpre.reshape(B, 4 * H), w.hh, chain))
 
 
 def gradients(
-    grads: Weights,
+    grads: Gradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -99,13 +106,22 @@ def gradients(
     last_first: bool,
 ) -> None:
     """Add the gradients of the recurrent parameters, from all N rows of all steps at once."""
-    H = c.shape[1]
-    add_product(grads.hh, dpre, h_before, chain, last_first)
+    N, H = c.shape
+    da = dpre.reshape(N, 4 * H)
+    add_product(grads.hh, da, h_before, chain, last_first)
     if grads.b_hh.size:
-        add_sum(grads.b_hh, dpre, chain, last_first)
+        add_sum(grads.b_hh, da, chain, last_first)
     if grads.hr.size:
-        add_product(grads.hr, dh, saved[:, 3 * H :] * np.tanh(c), chain, last_first)
+        m = np.empty_like(c)
+        for b in every(N):
+            for j in every(H):
+                m[b, j] = saved[b, 3, j] * tanh(c[b, j])
+        add_product(grads.hr, dh, m, chain, last_first)
     if grads.peephole.size:
-        add_sum(grads.peephole[0], dpre[:, :H] * c_before, chain, last_first)
-        add_sum(grads.peephole[1], dpre[:, H : 2 * H] * c_before, chain, last_first)
-        add_sum(grads.peephole[2], dpre[:, 3 * H :] * c, chain, last_first)
+        dp = np.empty((N, 3, H), c.dtype)
+        for b in every(N):
+            for j in every(H):
+                dp[b, 0, j] = dpre[b, 0, j] * c_before[b, j]
+                dp[b, 1, j] = dpre[b, 1, j] * c_before[b, j]
+                dp[b, 2, j] = dpre[b, 3, j] * c[b, j]
+        add_sum(grads.peephole, dp.reshape(N, 3 * H), chain, last_first)

@@ -1,4 +1,4 @@
-"""The few operations that the cells and the time loops are written in.
+"""The few words that the cells and the time loops are written in; Numba has its own for some.
 
 `chain=True` asks for one fixed chain of additions per output element, in rising k (or in the order
 of backpropagation for sums over rows). A BLAS picks its order by shape, so batch size or padding
@@ -7,7 +7,8 @@ may change the last bit of its result; a chain's cannot.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,16 +16,30 @@ if TYPE_CHECKING:
     from fastrnn.backends.base import Array
 
 
+def every(n: int) -> Iterable[Any]:
+    """Return the indices of n rows or units: one slice for NumPy; 0 .. n-1 for Numba.
+
+    `for b in every(B): for j in every(H): out[b, j] = x[b, j] + y[b, j]` is one array expression in
+    NumPy, and in Numba one loop without temporaries.
+    """
+    return (slice(0, n),)
+
+
+def tanh(x: Array) -> Array:
+    """Return the hyperbolic tangent."""
+    return np.tanh(x)
+
+
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), in the form that cannot overflow."""
-    half = x.dtype.type(0.5)  # a Python float would make this float64 under Numba
-    return half + half * np.tanh(half * x)
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
 def product(a: Array, b: Array, chain: bool) -> Array:
     """Return a (n, K) times b (K, M)."""
     if not chain:
-        return np.dot(a, b)
+        result: Array = np.dot(a, b)
+        return result
     out = np.zeros((a.shape[0], b.shape[1]), a.dtype)
     for k in range(a.shape[1]):
         out += a[:, k : k + 1] * b[k]
@@ -34,24 +49,42 @@ def product(a: Array, b: Array, chain: bool) -> Array:
 def add_product(out: Array, a: Array, b: Array, chain: bool, last_first: bool) -> None:
     """Add a (n, M) transposed times b (n, K) to out (M, K)."""
     if not chain:
-        out += np.dot(a.T, b)
+        add(out, np.dot(a.T, b))
         return
     n = a.shape[0]
     for k in range(n):
         row = n - 1 - k if last_first else k
-        out += a.T[:, row : row + 1] * b[row]
+        out += a[row].reshape(-1, 1) * b[row]
 
 
 def add_sum(out: Array, a: Array, chain: bool, last_first: bool) -> None:
     """Add the sum of the rows of a (n, M) to out (M,)."""
-    if not chain:
-        out += np.dot(np.ones(a.shape[0], a.dtype), a)
-        return
-    n = a.shape[0]
-    for k in range(n):
-        out += a[n - 1 - k if last_first else k]
+    ones = np.ones((a.shape[0], 1), a.dtype)
+    add_product(out.reshape(1, -1), ones, a, chain, last_first)
+
+
+def add(out: Array, a: Array) -> None:
+    """Add a (n, W) to out (n, W)."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[1]):
+            out[b, j] += a[b, j]
+
+
+def add_row(out: Array, row: Array) -> None:
+    """Add row (W,) to every row of out (n, W)."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[1]):
+            out[b, j] += row[j]
+
+
+def copy(out: Array, a: Array) -> None:
+    """Copy a (n, W) to out (n, W)."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[1]):
+            out[b, j] = a[b, j]
 
 
 def restart(state: Array, cut: Array) -> None:
     """Set to zero the rows of state (n, W) where cut (n,) holds."""
-    state[np.flatnonzero(cut)] = 0
+    for b in np.flatnonzero(cut):
+        state[b] = 0

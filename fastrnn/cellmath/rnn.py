@@ -13,24 +13,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ops import add_product, add_sum, product
+from .ops import add_product, add_sum, copy, every, product, tanh
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array, Weights
+    from fastrnn.backends.base import Array
+    from fastrnn.cellmath import Gradients, Packed
 
 
-def forward_tanh(w: Weights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
-    """Advance h (n, H) one step; pre (n, H) is W x + b_ih."""
-    h[:] = np.tanh(pre + product(h, w.hh.T, chain) + w.b_hh)
+def forward_tanh(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+    """Advance h (B, H) one step; pre (B, 1, H) is W x + b_ih."""
+    B, H = h.shape
+    recurrent = product(h, w.hh.T, chain)
+    for b in every(B):
+        for j in every(H):
+            h[b, j] = tanh(pre[b, 0, j] + (recurrent[b, j] + w.b_hh[0, j]))
 
 
-def forward_relu(w: Weights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
-    """Advance h (n, H) one step; pre (n, H) is W x + b_ih."""
-    h[:] = np.maximum(pre + product(h, w.hh.T, chain) + w.b_hh, h.dtype.type(0))
+def forward_relu(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+    """Advance h (B, H) one step; pre (B, 1, H) is W x + b_ih."""
+    B, H = h.shape
+    zero = h.dtype.type(0)
+    recurrent = product(h, w.hh.T, chain)
+    for b in every(B):
+        for j in every(H):
+            h[b, j] = np.maximum(pre[b, 0, j] + (recurrent[b, j] + w.b_hh[0, j]), zero)
 
 
 def backward_tanh(
-    w: Weights,
+    w: Packed,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -41,14 +51,17 @@ def backward_tanh(
     dpre: Array,
     chain: bool,
 ) -> None:
-    """Take dh (n, H) from h to h_before, in place, and write dpre (n, H)."""
+    """Take dh (B, H) from h to h_before, in place, and write dpre (B, 1, H)."""
+    B, H = h.shape
     one = h.dtype.type(1)
-    dpre[:] = dh * (one - h * h)
-    dh[:] = product(dpre, w.hh, chain)
+    for b in every(B):
+        for j in every(H):
+            dpre[b, 0, j] = dh[b, j] * (one - h[b, j] * h[b, j])
+    copy(dh, product(dpre.reshape(B, H), w.hh, chain))
 
 
 def backward_relu(
-    w: Weights,
+    w: Packed,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -59,14 +72,18 @@ def backward_relu(
     dpre: Array,
     chain: bool,
 ) -> None:
-    """Take dh (n, H) from h to h_before, in place, and write dpre (n, H)."""
-    # A choice, not a product with 0 or 1: an infinite dh must not become NaN where h is 0.
-    dpre[:] = np.where(h <= 0, np.zeros_like(dh), dh)
-    dh[:] = product(dpre, w.hh, chain)
+    """Take dh (B, H) from h to h_before, in place, and write dpre (B, 1, H)."""
+    B, H = h.shape
+    zero = h.dtype.type(0)
+    for b in every(B):
+        for j in every(H):
+            # A choice, not a product with 0 or 1: infinite dh must not become NaN where h is 0.
+            dpre[b, 0, j] = np.where(h[b, j] <= zero, zero, dh[b, j])
+    copy(dh, product(dpre.reshape(B, H), w.hh, chain))
 
 
 def gradients(
-    grads: Weights,
+    grads: Gradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -77,6 +94,8 @@ def gradients(
     last_first: bool,
 ) -> None:
     """Add the gradients of the recurrent parameters, from all N rows of all steps at once."""
-    add_product(grads.hh, dpre, h_before, chain, last_first)
+    N, H = h_before.shape
+    da = dpre.reshape(N, H)
+    add_product(grads.hh, da, h_before, chain, last_first)
     if grads.b_hh.size:
-        add_sum(grads.b_hh, dpre, chain, last_first)
+        add_sum(grads.b_hh, da, chain, last_first)
