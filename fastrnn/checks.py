@@ -123,9 +123,8 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
     if batch is None:
         values = np.array([integer("lengths", value)])
     else:
-        values = np.asarray(value)
-        if values.shape != (batch,):
-            raise wrong_shape("lengths", values.shape, [("B", batch)])
+        values = _like_array("lengths", value)
+        same_form("lengths", values.shape, [("B", batch)])
         # An empty list has no ints to show, and becomes an array of floats.
         if values.dtype.kind not in "iu" and (batch or isinstance(value, np.ndarray)):
             raise TypeError(f"lengths must be ints, got {values.dtype}")
@@ -139,9 +138,8 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
 def resets(value: Any, steps: int, batch: int | None) -> Array:
     """Return resets as (T, B) bool; ``batch`` None: (T,), of one sequence."""
     form: Form = [("T", steps)] if batch is None else [("T", steps), ("B", batch)]
-    values = np.asarray(value)
-    if values.shape != tuple(size for _, size in form):
-        raise wrong_shape("resets", values.shape, form)
+    values = _like_array("resets", value)
+    same_form("resets", values.shape, form)
     if values.dtype != np.bool_:
         raise TypeError(f"resets must be bool, got {values.dtype}")
     return values[:, None] if batch is None else values
@@ -149,12 +147,21 @@ def resets(value: Any, steps: int, batch: int | None) -> Array:
 
 def mask(name: str, value: Any, batch: int) -> Array:
     """Return a mask of rows as (B,) bool."""
-    values = np.asarray(value)
-    if values.shape != (batch,):
-        raise wrong_shape(name, values.shape, [("B", batch)])
+    values = _like_array(name, value)
+    same_form(name, values.shape, [("B", batch)])
     if values.dtype != np.bool_:
         raise TypeError(f"{name} must be bool, got {values.dtype}")
     return values
+
+
+def _like_array(name: str, value: Any) -> Array:
+    """Return what NumPy makes of an array or of nested lists."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be an array, got {type_name(value)} of unequal parts"
+        ) from None
 
 
 # --------------------------------------------------------------------------------- scalars
