@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,7 +23,8 @@ class Cell(Recurrent):
         False: (..., 0, 0, slice(None)),
     }
 
-    def _suffixes(self) -> list[str]:
+    @staticmethod
+    def _suffixes(config: Mapping[str, Any]) -> list[str]:
         return [""]
 
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:

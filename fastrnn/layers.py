@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -26,9 +27,12 @@ class Layer(Recurrent):
     _has_passes: ClassVar[bool] = True
     _state_index: ClassVar[dict[bool, StateIndex]] = {True: None, False: (..., 0, slice(None))}
 
-    def _suffixes(self) -> list[str]:
-        directions = ("", "_reverse")[: self._network.directions]
-        return [f"_l{n}{direction}" for n in range(self.num_layers) for direction in directions]
+    @staticmethod
+    def _suffixes(config: Mapping[str, Any]) -> list[str]:
+        directions = ("", "_reverse") if config["bidirectional"] else ("",)
+        return [
+            f"_l{n}{direction}" for n in range(config["num_layers"]) for direction in directions
+        ]
 
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         if not batched:

@@ -94,8 +94,9 @@ class Recurrent(ABC):
     def _kind(config: Mapping[str, Any]) -> str:
         """Return the cell's kind, a key of `fastrnn.cellmath.CELLS`."""
 
+    @staticmethod
     @abstractmethod
-    def _suffixes(self) -> list[str]:
+    def _suffixes(config: Mapping[str, Any]) -> list[str]:
         """Return what stands behind the parameters' names, one a pass."""
 
     @abstractmethod
@@ -153,31 +154,35 @@ class Recurrent(ABC):
         # No array of a call may need more bytes than a pointer can tell apart.
         widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
         self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
-        self._params = Parameters(self._shapes(), self._dtype)
+        shapes = self.param_shapes(config)
+        needed = sum(map(math.prod, shapes.values())) * self._dtype.itemsize
+        if needed > sys.maxsize:
+            raise MemoryError(f"the parameters need {needed} bytes")
+        self._params = Parameters(shapes, self._dtype)
         self._weights = self._views(self._params)
         self._packed: list[object] | None = None
         self._lock = threading.Lock()
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the parameters, in torch's order."""
-        hidden, width = self.hidden_size, self._widths[0][1]
-        gates = len(self._cell.gates) * hidden
-        directions = self._network.directions
+    @classmethod
+    def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes, in torch's order, of the parameters of a layer with these
+        constructor's arguments, as `config` returns them."""
+        hidden = config["hidden_size"]
+        width = config.get("proj_size", 0) or hidden
+        gates = len(CELLS[cls._kind(config)].gates) * hidden
+        directions = 2 if config.get("bidirectional") else 1
         shapes: dict[str, tuple[int, ...]] = {}
-        for index, suffix in enumerate(self._suffixes()):
-            below = self.input_size if index < directions else directions * width
+        for index, suffix in enumerate(cls._suffixes(config)):
+            below = config["input_size"] if index < directions else directions * width
             shapes["weight_ih" + suffix] = (gates, below)
             shapes["weight_hh" + suffix] = (gates, width)
-            if self.bias:
+            if config["bias"]:
                 shapes["bias_ih" + suffix] = (gates,)
                 shapes["bias_hh" + suffix] = (gates,)
-            if self.proj_size:
+            if config.get("proj_size"):
                 shapes["weight_hr" + suffix] = (width, hidden)
-            if self._config.get("peephole"):
+            if config.get("peephole"):
                 shapes["weight_peephole" + suffix] = (3 * hidden,)
-        total = sum(map(math.prod, shapes.values())) * self._dtype.itemsize
-        if total > sys.maxsize:
-            raise MemoryError(f"the parameters need {total} bytes")
         return shapes
 
     def _views(self, params: Mapping[str, Array]) -> list[Weights]:
@@ -191,7 +196,7 @@ class Recurrent(ABC):
                 hr=params.get("weight_hr" + suffix),
                 peephole=params.get("weight_peephole" + suffix),
             )
-            for suffix in self._suffixes()
+            for suffix in self._suffixes(self._config)
         ]
 
     def config(self) -> dict[str, Any]:
