@@ -7,6 +7,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import get_num_threads, num_threads, set_num_threads, show_config
 from .gradcheck import gradcheck
+from .io import load, save
 from .layers import GRU, LSTM, RNN
 from .train import SGD, Adam, Embedding, Linear, clip_grad_norm, mse, softmax_cross_entropy
 
@@ -26,8 +27,10 @@ __all__ = [
     "clip_grad_norm",
     "get_num_threads",
     "gradcheck",
+    "load",
     "mse",
     "num_threads",
+    "save",
     "set_num_threads",
     "show_config",
     "softmax_cross_entropy",

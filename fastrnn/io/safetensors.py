@@ -1,0 +1,172 @@
+"""Arrays by name in one file: the safetensors format, read strictly, written whole or not at all.
+
+A file is an 8-byte little-endian length, a JSON header of that many bytes, and the arrays' bytes
+one after the other (https://github.com/huggingface/safetensors#format). The format is small enough
+that reading it here spares every user a dependency; the tests read our files with the `safetensors`
+package and its files with this module.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "|b1",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
+}  # fmt: skip
+_NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
+_MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+_MAX_DIMENSIONS = 32  # of a NumPy 1.x array
+
+
+def write(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays and text by name.
+
+    The file appears under `path` only when it is complete (it is written beside it and renamed), so
+    an interrupted call leaves what was there before.
+
+    Raises
+    ------
+    TypeError
+        An array's dtype has no name in the format (complex, object, ...).
+    """
+    header: dict[str, Any] = {}
+    if metadata:
+        header["__metadata__"] = dict(metadata)
+    parts = []
+    start = 0
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in _NAMES:
+            raise TypeError(f"{name} has dtype {array.dtype}, which safetensors cannot hold")
+        stop = start + array.nbytes
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [start, stop],
+        }
+        parts.append(np.ascontiguousarray(array, dtype))
+        start = stop
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # arrays start at a multiple of 8 bytes
+
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with open(draft, "xb") as file:
+            file.write(len(text).to_bytes(8, "little"))
+            file.write(text)
+            for array in parts:
+                file.write(array.data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read what `write`, or any other writer of the format, has written: arrays, metadata.
+
+    Nothing is allocated for an array before the whole header has been checked against the size of
+    the file.
+
+    Raises
+    ------
+    ValueError
+        The file is not in the format, or holds a dtype that NumPy lacks (bfloat16, float8).
+    """
+    with open(path, "rb") as file:
+        entries, metadata = _read_header(file, f"{os.fspath(path)} is not a safetensors file: ")
+        arrays = {}
+        for name, (dtype, shape) in entries.items():
+            count = math.prod(shape)
+            array = np.fromfile(file, dtype, count)
+            if array.size < count:
+                raise ValueError(f"{os.fspath(path)} ended inside {name}")
+            arrays[name] = array.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return arrays, metadata
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read only the text that stands beside the arrays."""
+    with open(path, "rb") as file:
+        return _read_header(file, f"{os.fspath(path)} is not a safetensors file: ")[1]
+
+
+_Entries = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
+
+
+def _read_header(file: Any, error: str) -> tuple[_Entries, dict[str, str]]:
+    """Names, dtypes and shapes in the order of their bytes; leaves `file` at the first array."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _MAX_HEADER):
+        raise ValueError(f"{error}its header of {length} bytes does not fit")
+    try:
+        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as reason:
+        raise ValueError(f"{error}its header is not JSON ({reason})") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{error}its header is not a JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError(f"{error}__metadata__ must map names to text")
+
+    spans = {name: _span(name, entry, error) for name, entry in header.items()}
+    entries: _Entries = {}
+    position = 0
+    for name, (start, stop, dtype, shape) in sorted(spans.items(), key=lambda item: item[1][:2]):
+        if start != position:
+            raise ValueError(f"{error}{name} starts at byte {start} instead of {position}")
+        position = stop
+        entries[name] = (dtype, shape)
+    if position != size - 8 - length:
+        raise ValueError(f"{error}arrays of {position} bytes in {size - 8 - length} bytes")
+    return entries, metadata
+
+
+def _span(name: str, entry: Any, error: str) -> tuple[int, int, np.dtype[Any], tuple[int, ...]]:
+    """First and last byte, dtype and shape of one array, each checked."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{error}{name} must have dtype, shape and data_offsets")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise ValueError(f"{error}{name} has the dtype {code!r}, which is none of {list(_DTYPES)}")
+    if not _naturals(shape) or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"{error}{name} has the shape {shape!r}")
+    if not _naturals(offsets) or len(offsets) != 2:
+        raise ValueError(f"{error}{name} has the data_offsets {offsets!r}")
+    dtype = np.dtype(_DTYPES[code])
+    start, stop = offsets
+    if stop - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{error}{name} {code} {shape} does not fill bytes {start} to {stop}")
+    return start, stop, dtype, tuple(shape)
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
