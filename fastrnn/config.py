@@ -75,11 +75,11 @@ def num_threads(n: int) -> Iterator[None]:
 def _default_threads() -> int:
     text = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
     if text:
-        if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
-            raise ValueError(
-                f"FASTRNN_NUM_THREADS must be an int in 1..{MAX_THREADS}, got {text!r}"
-            )
-        return int(text)
+        try:
+            return checks.size("FASTRNN_NUM_THREADS", int(text), below=MAX_THREADS + 1)
+        except ValueError:
+            expected = f"an int in 1..{MAX_THREADS}"
+            raise ValueError(f"FASTRNN_NUM_THREADS must be {expected}, got {text!r}") from None
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     return min(os.cpu_count() or 1, MAX_THREADS)

@@ -1,0 +1,182 @@
+"""Threads and show_config."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import config
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTRNN_NUM_THREADS", raising=False)
+    monkeypatch.setattr(config, "_everywhere", None)
+
+
+def elsewhere(question: Callable[[], Any]) -> Any:
+    """The answer of another thread."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(question()))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def test_default_is_the_cpus_of_this_process() -> None:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert fastrnn.get_num_threads() == cpus
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", " 3 ")
+    assert fastrnn.get_num_threads() == 3
+    # Asked once: what comes later does not count.
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", "4")
+    assert fastrnn.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1025", "9" * 9999])
+def test_environment_with_nonsense(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Raised by the first call that needs it, not at import; a number set in Python overrides."""
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", text)
+    with pytest.raises(ValueError, match=r"^FASTRNN_NUM_THREADS must be an int in 1..1024, got "):
+        fastrnn.get_num_threads()
+    fastrnn.set_num_threads(2)
+    assert fastrnn.get_num_threads() == 2
+
+
+def test_set_is_for_all_threads() -> None:
+    fastrnn.set_num_threads(5)
+    assert fastrnn.get_num_threads() == elsewhere(fastrnn.get_num_threads) == 5
+
+
+def test_block_is_for_this_thread_only() -> None:
+    fastrnn.set_num_threads(5)
+    with fastrnn.num_threads(2):
+        assert fastrnn.get_num_threads() == 2
+        with fastrnn.num_threads(3):
+            assert fastrnn.get_num_threads() == 3
+            assert elsewhere(fastrnn.get_num_threads) == 5
+            # A context that is carried over brings its number with it.
+            here = contextvars.copy_context()
+            assert elsewhere(lambda: here.run(fastrnn.get_num_threads)) == 3
+        assert fastrnn.get_num_threads() == 2
+        fastrnn.set_num_threads(7)
+        assert fastrnn.get_num_threads() == 2
+    assert fastrnn.get_num_threads() == 7
+
+
+def test_block_ends_with_an_error() -> None:
+    before = fastrnn.get_num_threads()
+    with pytest.raises(KeyError), fastrnn.num_threads(before + 1):
+        raise KeyError
+    assert fastrnn.get_num_threads() == before
+
+
+def test_blocks_of_two_tasks_do_not_meet() -> None:
+    async def task(n: int) -> int:
+        with fastrnn.num_threads(n):
+            await asyncio.sleep(0)
+            return fastrnn.get_num_threads()
+
+    async def both() -> list[int]:
+        return list(await asyncio.gather(task(2), task(3)))
+
+    assert asyncio.run(both()) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "text"),
+    [
+        (0, ValueError, "n must be in 1..1024, got 0"),
+        (-2, ValueError, "n must be in 1..1024, got -2"),
+        (10**9, ValueError, "n must be in 1..1024, got 1000000000"),
+        (2.0, TypeError, "n must be an int, got float"),
+        (True, TypeError, "n must be an int, got bool"),
+        ("2", TypeError, "n must be an int, got str"),
+        (None, TypeError, "n must be an int, got NoneType"),
+    ],
+)
+def test_wrong_numbers(n: Any, error: type[Exception], text: str) -> None:
+    before = fastrnn.get_num_threads()
+    for call in (fastrnn.set_num_threads, lambda n: fastrnn.num_threads(n).__enter__()):
+        with pytest.raises(error) as info:
+            call(n)
+        assert str(info.value) == text
+    assert fastrnn.get_num_threads() == before
+
+
+def test_calls_use_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = fastrnn.GRU(3, 4, 2, rng=0, backend="numpy")
+    seen: list[int] = []
+    backend = layer._network.backend
+
+    class Spy:
+        def forward(self, *args: Any, threads: int, **kwargs: Any) -> Any:
+            seen.append(threads)
+            return backend.forward(*args, threads=threads, **kwargs)
+
+    monkeypatch.setattr(layer._network, "backend", Spy())
+    monkeypatch.setattr(Spy, "pack", backend.pack, raising=False)
+    with fastrnn.num_threads(9):
+        layer(np.zeros((2, 1, 3), np.float32))
+    assert seen == [9, 9]
+
+
+# ---- show_config ---------------------------------------------------------------------------------
+
+
+def test_show_config_as_dicts() -> None:
+    facts = fastrnn.show_config("dicts")
+    assert facts["fastrnn"] == fastrnn.__version__
+    assert facts["numpy"] == np.__version__
+    assert set(facts["backends"]) == {"cpu", "numba", "numpy", "cuda"}
+    assert facts["backends"]["numpy"] == "usable"
+    assert facts["backends"][facts["auto"]] == "usable"
+    assert facts["threads"] == fastrnn.get_num_threads()
+    # Asking for less than float32 accuracy changes nothing yet, and that is said.
+    for name in ("high", "medium"):
+        assert facts["precision"][name] == "runs as highest in this version"
+        fastrnn.GRU(3, 4, precision=name)
+
+
+def test_show_config_writes_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fastrnn.show_config() is None
+    text = capsys.readouterr().out
+    facts = fastrnn.show_config(mode="dicts")
+    assert f"fastrnn: {facts['fastrnn']}\n" in text
+    for name, state in facts["backends"].items():
+        assert f"\n  {name}: {state}\n" in text
+    assert f"\nthreads: {facts['threads']}\n" in text
+
+
+def test_show_config_with_another_mode() -> None:
+    with pytest.raises(ValueError, match=r"^mode must be one of 'stdout', 'dicts', got 'yaml'$"):
+        fastrnn.show_config("yaml")  # type: ignore[call-overload]
+
+
+def test_show_config_shows_wrong_settings() -> None:
+    """It is what one runs to find them, so it must not fail on them."""
+    wrong = {"FASTRNN_BACKEND": "gpu", "FASTRNN_NUM_THREADS": "many", "FASTRNN_ISA": "sse9"}
+    shown = subprocess.run(
+        [sys.executable, "-c", "import fastrnn; fastrnn.show_config()"],
+        env=os.environ | wrong,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "auto: none: FASTRNN_BACKEND must be one of" in shown
+    assert "threads: none: FASTRNN_NUM_THREADS must be an int in 1..1024, got 'many'" in shown
+    for name, value in wrong.items():
+        assert f"\n  {name}: {value}\n" in shown
