@@ -28,7 +28,7 @@ def pytest_report_header() -> str:
     )
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Name of each backend under test. One that is missing is an error, never a skip."""
     fastrnn.backends.get(request.param)

@@ -45,12 +45,14 @@ def covering(strength: int, **options: Sequence[Any]) -> list[dict[str, Any]]:
     return cases
 
 
-def per_backend(many: Sequence[Any], few: Sequence[Any]) -> list[Any]:
-    """(backend, case) pairs; numba, which compiles for seconds per new signature, runs `few`."""
+def per_backend(
+    many: Sequence[Any], few: Sequence[Any], slow: tuple[str, ...] = ("numba",)
+) -> list[Any]:
+    """(backend, case) pairs; the slow ones run `few`. Numba compiles for seconds per signature."""
     return [
         pytest.param(backend, case, id="-".join((backend, *words(case))))
         for backend in BACKENDS
-        for case in (few if backend == "numba" else many)
+        for case in (few if backend in slow else many)
     ]
 
 

@@ -1,0 +1,271 @@
+"""The bits: what `reproducible=True` keeps the same, what holds without it, every vector width."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from grid import BACKENDS, per_backend
+from oracles import (
+    KINDS,
+    Call,
+    Case,
+    Results,
+    by_hand,
+    close,
+    pack,
+    parts,
+    run,
+    same_bits,
+    unpack,
+)
+
+import fastrnn
+
+PER_ROW = ("y", "hn", "cn", "dx", "dh0", "dc0")
+
+# Batch 13 is two tiles of six rows and one over; H and I are no multiple of any vector.
+CASES = [
+    Case(kind, (7, 13, 10, 19), dtype=dtype, **options)
+    for kind in KINDS
+    for dtype in ("float32", "float64")
+    for options in (
+        {},
+        {"layers": 2, "bidirectional": True, "lengths": "zeros", "resets": "some"},
+        {"layers": 2, "proj": True, "bias": False},
+    )
+    if kind.startswith("lstm") or "proj" not in options
+]
+FEW = CASES[::5]
+each_case = pytest.mark.parametrize(
+    ("backend", "case"), per_backend(CASES, FEW), indirect=["backend"]
+)
+
+
+def select(results: Results, *index: Any) -> Results:
+    """What is per row, at [time or entry, rows]."""
+    return {name: results[name][index] for name in PER_ROW if name in results}
+
+
+def rows_of(call: Call, rows: Any) -> Call:
+    how = dict(call.how)
+    if "lengths" in how:
+        how["lengths"] = how["lengths"][rows]
+    if "resets" in how:
+        how["resets"] = how["resets"][:, rows]
+    return Call(
+        call.x[:, rows],
+        pack(s[:, rows] for s in unpack(call.state)),
+        how,
+        call.dy[:, rows],
+        pack(s[:, rows] for s in unpack(call.dstate)),
+    )
+
+
+@each_case
+def test_batch_and_position(backend: str, case: Case) -> None:
+    """A row's outputs and gradients are its own: alone, among others, wherever it stands."""
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    whole = run(layer, call)
+    every = np.arange(case.sizes[1])
+    for rows in (every[:1], every[-1:], every[::-1], every[3:9], np.roll(np.tile(every, 5), 2)):
+        same_bits(
+            select(run(layer, rows_of(call, rows)), slice(None)), select(whole, slice(None), rows)
+        )
+
+
+@each_case
+def test_padding(backend: str, case: Case) -> None:
+    """Steps past every row's length change nothing, parameters' gradients included."""
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    steps, batch = case.sizes[:2]
+    call.how.setdefault("lengths", np.full(batch, steps))
+    want = run(layer, call)
+    more = 5
+    how = {"lengths": call.how["lengths"]}
+    if "resets" in call.how:
+        how["resets"] = np.concatenate([call.how["resets"], np.ones((more, batch), bool)])
+    padded = Call(
+        np.concatenate([call.x, np.ones_like(call.x[:more])]),
+        call.state,
+        how,
+        np.concatenate([call.dy, np.ones_like(call.dy[:more])]),
+        call.dstate,
+    )
+    got = run(layer, padded)
+    for name in ("y", "dx"):
+        assert not got[name][steps:].any()
+        got[name] = got[name][:steps].copy()
+    same_bits(got, want)
+
+
+@each_case
+def test_chunks(backend: str, case: Case) -> None:
+    """A sequence run in pieces, states and their gradients handed on, is the sequence run whole."""
+    if case.bidirectional:
+        case = case.but(bidirectional=False, lengths="")
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    want = run(layer, call)
+    cuts = [0, 1, 4, case.sizes[0]]
+    state, ys, tapes = call.state, [], []
+    spans = [slice(*ends) for ends in itertools.pairwise(cuts)]
+    for span in spans:
+        how = {name: value[span] for name, value in call.how.items()}
+        y, state, tape = layer.forward(call.x[span], state, **how)
+        ys.append(y)
+        tapes.append(tape)
+    dstate, dxs = call.dstate, []
+    for span, tape in zip(spans[::-1], tapes[::-1], strict=True):
+        grads = layer.backward(tape, call.dy[span], dstate)
+        dstate = grads.state
+        dxs.insert(0, grads.x)
+    got = {"y": np.concatenate(ys), **parts(state, "hn", "cn"), "dx": np.concatenate(dxs)}
+    got |= parts(dstate, "dh0", "dc0")
+    same_bits(got, {name: want[name] for name in got})
+
+
+@each_case
+def test_checkpoints(backend: str, case: Case) -> None:
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    want = run(layer, call)
+    for every in (1, 3, 10):
+        same_bits(run(layer, call, checkpoint_every=every), want)
+
+
+# Many rows, few rows, one row; two layers and two directions are further parallel work.
+PARALLEL = [
+    Case(kind, sizes, dtype=dtype, layers=2, bidirectional=True, lengths=lengths)
+    for kind in KINDS
+    for sizes, dtype, lengths in (
+        ((12, 70, 40, 96), "float32", "zeros"),
+        ((12, 2, 40, 200), "float32", ""),
+        ((12, 1, 64, 90), "float64", ""),
+    )
+]
+
+
+@pytest.mark.parametrize("reproducible", [False, True], ids=["plain", "reproducible"])
+@pytest.mark.parametrize(
+    ("backend", "case"),
+    per_backend(PARALLEL, PARALLEL[1::7], slow=("numpy", "numba")),
+    indirect=["backend"],
+)
+def test_threads(backend: str, case: Case, reproducible: bool) -> None:
+    """Any number of threads, and any run, gives the same bits, without reproducible=True too."""
+    layer, call = case.layer(backend, reproducible=reproducible), case.call()
+    with fastrnn.num_threads(1):
+        want = run(layer, call)
+    for threads in (1, 2, 3, 2):
+        with fastrnn.num_threads(threads):
+            same_bits(run(layer, call), want)
+
+
+# ---- instruction sets ----------------------------------------------------------------------------
+
+WORKER = """
+import pickle, sys, fastrnn, fastrnn._core
+def run(layer, x, state, how, dy, dstate):
+    y, final, tape = layer.forward(x, state, **how)
+    grads = layer.backward(tape, dy, dstate)
+    return y, final, grads.x, grads.state, dict(grads.params)
+jobs = pickle.load(sys.stdin.buffer)
+answer = fastrnn._core.isa(), fastrnn.show_config(mode="dicts"), [run(*job) for job in jobs]
+pickle.dump(answer, sys.stdout.buffer)
+"""
+ISAS = ("scalar", "avx2", "avx512", "neon")
+WIDTHS = [
+    Case(kind, sizes, dtype=dtype, layers=2, bidirectional=True, lengths="zeros", resets="some")
+    for kind in KINDS
+    for dtype in ("float32", "float64")
+    for sizes in ((5, 13, 10, 19), (5, 1, 3, 70))
+]
+
+
+@functools.cache
+def answers(isa: str) -> tuple[str, dict[str, Any], list[list[Results]]]:
+    """The extension's own word on its kernels, show_config, and [reproducible][case] results."""
+    jobs = []
+    for reproducible in (False, True):
+        for case in WIDTHS:
+            layer, call = case.layer("cpu", reproducible=reproducible), case.call()
+            jobs.append((layer, call.x, call.state, call.how, call.dy, call.dstate))
+    tree = str(Path(fastrnn.__path__[0]).parent)
+    environment = {**os.environ, "FASTRNN_ISA": isa, "PYTHONPATH": tree}
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER],
+        input=pickle.dumps(jobs),
+        stdout=subprocess.PIPE,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    active, config, raw = pickle.loads(done.stdout)
+    results = [
+        {
+            "y": y,
+            **parts(final, "hn", "cn"),
+            "dx": dx,
+            **parts(dstate, "dh0", "dc0"),
+            **{"d" + name: value for name, value in params.items()},
+        }
+        for y, final, dx, dstate, params in raw
+    ]
+    return active, config, [results[: len(WIDTHS)], results[len(WIDTHS) :]]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Any:
+    """Each instruction set of this machine."""
+    if "cpu" not in BACKENDS:
+        pytest.skip("cpu is not under test")
+    if request.param not in importlib.import_module("fastrnn._core").usable_isas():
+        pytest.skip(f"this machine does not run {request.param}")
+    return request.param
+
+
+def test_the_forced_isa_ran(isa: str) -> None:
+    active, config, _ = answers(isa)
+    assert active == isa
+    assert config["instruction set"] == isa
+
+
+def test_every_isa_is_right(isa: str) -> None:
+    for results in answers(isa)[2]:
+        for case, got in zip(WIDTHS, results, strict=True):
+            close(got, oracle(case), case.dtype)
+
+
+def test_bits_do_not_depend_on_the_isa(isa: str) -> None:
+    for case, got in zip(WIDTHS, answers(isa)[2][True], strict=True):
+        same_bits(got, run(case.layer("cpu", reproducible=True), case.call()))
+
+
+@functools.cache
+def oracle(case: Case) -> Results:
+    return by_hand(case, case.layer("cpu").params, case.call())
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
+@pytest.mark.parametrize("name", ["sse9", "AVX2 ", ""])
+def test_unknown_instruction_set(name: str) -> None:
+    """A name that is none is an error that lists the usable ones; an empty one is not set."""
+    tree = str(Path(fastrnn.__path__[0]).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastrnn as f, numpy as n; f.GRU(2, 3, dtype=n.float64, "
+         "backend='cpu')(n.ones((2, 2)))"],
+        capture_output=True, text=True, timeout=60,
+        env={**os.environ, "FASTRNN_ISA": name, "PYTHONPATH": tree},
+    )  # fmt: skip
+    assert (done.returncode != 0) == bool(name.strip()), done.stderr
+    if name.strip():
+        assert "FASTRNN_ISA" in done.stderr
+        assert importlib.import_module("fastrnn._core").isa() in done.stderr
