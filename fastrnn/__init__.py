@@ -24,6 +24,7 @@ __all__ = [
     "LSTMCell",
     "Linear",
     "RNNCell",
+    "__version__",
     "clip_grad_norm",
     "get_num_threads",
     "gradcheck",
