@@ -1,0 +1,508 @@
+"""One pass of a backend: the reference against finite differences, the others against it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from grid import BACKENDS, per_backend
+from oracles import TOLERANCE
+
+import fastrnn.backends
+from fastrnn.backends import Saved, Weights
+from fastrnn.backends.sequence import CHUNK_ROWS
+from fastrnn.cellmath import CELLS, MATHS, CellSpec, lstm
+from fastrnn.rows import ALL, Rows, plan
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ROWS = ("all", "lengths", "cut", "lengths_cut")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pass with all its numbers drawn from a seed; no size is equal to another."""
+
+    kind: str
+    rows: str = "all"
+    reverse: bool = False
+    proj: bool = False
+    bias: bool = True
+    dtype: str = "float64"
+    sizes: tuple[int, int, int, int] = (5, 4, 2, 3)  # T, B, I, H
+
+    def __str__(self) -> str:
+        flags = [f for f in ("reverse", "proj") if getattr(self, f)] + ["no_bias"] * (not self.bias)
+        return "-".join([self.kind, self.rows, self.dtype, *flags])
+
+    @property
+    def cell(self) -> CellSpec:
+        return CELLS[self.kind]
+
+
+class Problem(NamedTuple):
+    """What one pass takes, forward and backward."""
+
+    cell: CellSpec
+    weights: Weights
+    x: Array
+    h0: Array
+    c0: Array | None
+    rows: Rows
+    dy: Array | None
+    dh: Array
+    dc: Array | None
+    reverse: bool
+
+
+def make(case: Case) -> Problem:
+    T, B, I, H = case.sizes
+    P = H - 1 if case.proj else H
+    cell, G = case.cell, len(case.cell.gates)
+    rng = np.random.default_rng(1997)
+
+    def draw(*shape: int) -> Array:
+        return rng.normal(size=shape).astype(case.dtype)
+
+    lengths = np.array([2, 0, T, 3, 1, T - 1] * B)[:B] if "lengths" in case.rows else None
+    resets = rng.random((T, B)) < 0.3 if "cut" in case.rows else None
+    weights = Weights(
+        draw(G * H, I),
+        draw(G * H, P),
+        draw(G * H) if case.bias else None,
+        draw(G * H) if case.bias else None,
+        draw(P, H) if case.proj else None,
+        draw(3 * H) if case.kind == "lstm_peephole" else None,
+    )
+    return Problem(
+        cell,
+        weights,
+        x=draw(T, B, I),
+        h0=draw(B, P),
+        c0=draw(B, H) if cell.has_c else None,
+        rows=plan(lengths, resets, T, B)[case.reverse],
+        dy=draw(T, B, P),
+        dh=draw(B, P),
+        dc=draw(B, H) if cell.has_c else None,
+        reverse=case.reverse,
+    )
+
+
+def forward(
+    backend: str, p: Problem, *, keep: bool = False, reproducible: bool = False
+) -> tuple[Array, Array, Array | None, Saved | None]:
+    engine = fastrnn.backends.get(backend)
+    return engine.forward(
+        p.cell,
+        engine.pack(p.cell, p.weights),
+        p.x,
+        p.h0,
+        p.c0,
+        p.rows,
+        reverse=p.reverse,
+        keep=keep,
+        threads=1,
+        reproducible=reproducible,
+    )
+
+
+def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[str, Array]:
+    """Results and gradients of a pass by name."""
+    engine = fastrnn.backends.get(backend)
+    y, hn, cn, saved = forward(backend, p, keep=True, reproducible=reproducible)
+    assert saved is not None
+    assert not np.shares_memory(y, saved.y)
+    grads = Weights(*(a if a is None else np.ones_like(a) for a in p.weights))
+    dx, dh0, dc0 = engine.backward(
+        p.cell,
+        engine.pack(p.cell, p.weights),
+        p.x,
+        p.h0,
+        p.c0,
+        p.rows,
+        saved,
+        p.dy,
+        p.dh,
+        p.dc,
+        grads,
+        reverse=p.reverse,
+        threads=1,
+        reproducible=reproducible,
+    )
+    results = {"y": y, "hn": hn, "cn": cn, "saved_y": saved.y, "saved_c": saved.c}
+    results |= {"gates": saved.gates, "dx": dx, "dh0": dh0, "dc0": dc0}
+    # They are added to what is there, which is ones.
+    results |= {f"d_{k}": a if a is None else a - 1 for k, a in grads._asdict().items()}
+    return {name: a for name, a in results.items() if a is not None}
+
+
+def assert_same(got: dict[str, Array], expected: dict[str, Array], dtype: str) -> None:
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].dtype == np.dtype(dtype), name
+        np.testing.assert_allclose(got[name], value, **TOLERANCE[dtype], err_msg=name)
+
+
+def every_case(**fixed: Any) -> list[Case]:
+    cases = [
+        Case(kind, rows, reverse, proj, **fixed)
+        for kind, rows, reverse, proj in itertools.product(CELLS, ROWS, (False, True), (0, 1))
+        if kind.startswith("lstm") or not proj
+    ]
+    return cases + [Case(kind, bias=False, **fixed) for kind in CELLS]
+
+
+# ------------------------------------------------------------------------------- the reference
+
+
+@pytest.mark.parametrize("case", every_case(), ids=str)
+def test_finite_differences(case: Case) -> None:
+    """Along a random direction of each input, for a random linear function of all results."""
+    p = make(case)
+    inputs = {"x": p.x, "h0": p.h0, "c0": p.c0} | p.weights._asdict()
+    got = everything("numpy", p)
+    rng = np.random.default_rng(1990)
+    for name, value in inputs.items():
+        if value is None:
+            continue
+        direction = rng.normal(size=value.shape)
+        # In a ragged batch the padding has no influence, and its gradient is 0.
+        analytic = np.vdot(got.get(f"d{name}", got.get(f"d_{name}")), direction)
+        step = 1e-6
+        numeric = (
+            loss(replaced(p, name, value + step * direction))
+            - loss(replaced(p, name, value - step * direction))
+        ) / (2 * step)
+        np.testing.assert_allclose(analytic, numeric, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def replaced(p: Problem, name: str, value: Array) -> Problem:
+    if name in p._fields:
+        return p._replace(**{name: value})
+    return p._replace(weights=p.weights._replace(**{name: value}))
+
+
+def loss(p: Problem) -> float:
+    y, hn, cn, _ = forward("numpy", p)
+    total = np.vdot(y, p.dy) + np.vdot(hn, p.dh)
+    return float(total if cn is None else total + np.vdot(cn, p.dc))
+
+
+@pytest.mark.parametrize("case", every_case(), ids=str)
+def test_one_row_by_hand(case: Case) -> None:
+    """The last row of the batch, one unit and one step at a time, from the equations."""
+    p = make(case)
+    y, hn, cn, _ = forward("numpy", p)
+    T, B, _, H = case.sizes
+    row = B - 1
+    active = p.rows.active(T, B)[:, row]
+    h, c = p.h0[row], None if p.c0 is None else p.c0[row]
+    zero = np.zeros(H)
+    for t in range(T)[:: -1 if case.reverse else 1]:
+        if not active[t]:
+            np.testing.assert_array_equal(y[t, row], 0)
+            continue
+        if p.rows.cut is not None and p.rows.cut[t, row]:
+            h, c = np.zeros_like(h), zero
+        h, c = by_hand(p, p.x[t, row], h, c)
+        np.testing.assert_allclose(y[t, row], h, atol=1e-14)
+    np.testing.assert_allclose(hn[row], h, atol=1e-14)
+    if cn is not None:
+        np.testing.assert_allclose(cn[row], c, atol=1e-14)
+
+
+def by_hand(p: Problem, x: Array, h: Array, c: Array | None) -> tuple[Array, Array | None]:
+    w, kind, G = p.weights, p.cell.kind, len(p.cell.gates)
+    b_ih, b_hh = (np.zeros(w.ih.shape[0]) if b is None else b for b in (w.b_ih, w.b_hh))
+
+    def sigmoid(a: Array) -> Array:
+        return 1 / (1 + np.exp(-a))
+
+    W = np.split(w.ih @ x + b_ih, G)
+    R, b = np.split(w.hh, G), np.split(b_hh, G)
+    if kind == "rnn_tanh":
+        return np.tanh(W[0] + R[0] @ h + b[0]), c
+    if kind == "rnn_relu":
+        return np.maximum(W[0] + R[0] @ h + b[0], 0), c
+    if kind.startswith("gru"):
+        r, z = (sigmoid(W[k] + R[k] @ h + b[k]) for k in (0, 1))
+        before = kind == "gru_reset_before"
+        n = np.tanh(W[2] + (R[2] @ (r * h) + b[2] if before else r * (R[2] @ h + b[2])))
+        return (1 - z) * n + z * h, c
+    assert c is not None
+    p_i, p_f, p_o = np.zeros((3, c.size)) if w.peephole is None else np.split(w.peephole, 3)
+    i = sigmoid(W[0] + R[0] @ h + b[0] + p_i * c)
+    f = sigmoid(W[1] + R[1] @ h + b[1] + p_f * c)
+    g = np.tanh(W[2] + R[2] @ h + b[2])
+    c = f * c + i * g
+    m = sigmoid(W[3] + R[3] @ h + b[3] + p_o * c) * np.tanh(c)
+    return m if w.hr is None else w.hr @ m, c
+
+
+# --------------------------------------------------------------------------------- every backend
+
+
+@pytest.mark.parametrize("case", every_case(), ids=str)
+def test_equals_the_reference(backend: str, case: Case) -> None:
+    p = make(case)
+    assert_same(everything(backend, p), everything("numpy", p), case.dtype)
+
+
+@pytest.mark.parametrize(("backend", "kind"), per_backend(list(CELLS), ["lstm"]))
+def test_float32(backend: str, kind: str) -> None:
+    case = Case(kind, "lengths_cut", dtype="float32")
+    expected = everything("numpy", make(replace(case, dtype="float64")))
+    expected = {name: a.astype("float32") for name, a in expected.items()}
+    assert_same(everything(backend, make(case)), expected, "float32")
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("kind", CELLS)
+def test_chains_equal_products(backend: str, kind: str, reproducible: bool) -> None:
+    case = Case(kind, "lengths_cut", reverse=reproducible)
+    p = make(case)
+    got = everything(backend, p, reproducible=reproducible)
+    assert_same(got, everything("numpy", p), "float64")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("rows", ["all", "lengths"])
+def test_more_steps_than_a_chunk(backend: str, rows: str, reverse: bool) -> None:
+    B = 6
+    case = Case("lstm", rows, reverse, sizes=(2 * CHUNK_ROWS // B + 3, B, 2, 3))
+    p = make(case)
+    y, hn, *_ = forward(backend, p)
+    h, c = p.h0, p.c0
+    engine = fastrnn.backends.get(backend)
+    packed = engine.pack(p.cell, p.weights)
+    for t in range(len(p.x))[:: -1 if reverse else 1]:
+        y_t, h, c, _ = engine.forward(
+            p.cell,
+            packed,
+            p.x[t : t + 1],
+            h,
+            c,
+            p.rows.span(t, t + 1),
+            reverse=reverse,
+            keep=False,
+            threads=1,
+            reproducible=False,
+        )
+        np.testing.assert_allclose(y[t], y_t[0], atol=1e-12)
+    np.testing.assert_allclose(hn, h, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 2, 3), (5, 0, 2, 3), (0, 0, 2, 3)])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_nothing_to_do(backend: str, kind: str, sizes: tuple[int, int, int, int]) -> None:
+    p = make(Case(kind, sizes=sizes))
+    got = everything(backend, p)
+    assert got["y"].shape == (*sizes[:2], 3)
+    assert got["dx"].shape == sizes[:3]
+    assert_same({"hn": got["hn"], "dh0": got["dh0"]}, {"hn": p.h0, "dh0": p.dh}, "float64")
+    for name in ("hn", "dh0"):
+        assert not np.shares_memory(got[name], p.h0)
+        assert not np.shares_memory(got[name], p.dh)
+    for name in Weights._fields:
+        assert not got.get(f"d_{name}", np.zeros(1)).any()
+
+
+def test_no_row_has_a_step(backend: str) -> None:
+    p = make(Case("lstm"))._replace(rows=plan(np.zeros(4, np.int64), None, 5, 4)[0])
+    got = everything(backend, p)
+    np.testing.assert_array_equal(got["hn"], p.h0)
+    np.testing.assert_array_equal(got["dh0"], p.dh)
+    assert not got["y"].any()
+    assert not got["dx"].any()
+
+
+def test_any_strides(backend: str) -> None:
+    p = make(Case("lstm"))
+    expected = everything(backend, p)
+    assert p.dy is not None
+    for order in ((2, 1, 0), (1, 0, 2)):
+        back = np.argsort(order)
+        x, dy = (a.transpose(order).copy().transpose(back) for a in (p.x, p.dy))
+        assert_same(everything(backend, p._replace(x=x, dy=dy)), expected, "float64")
+    x, dy = (np.repeat(a, 2, axis=2)[::-1, :, ::2][::-1] for a in (p.x, p.dy))
+    x.flags.writeable = dy.flags.writeable = False
+    assert_same(everything(backend, p._replace(x=x, dy=dy)), expected, "float64")
+
+
+def test_inputs_are_left_alone(backend: str) -> None:
+    p = make(Case("lstm_peephole", "lengths_cut"))
+    arrays = [a for part in (p, p.weights, p.rows) for a in part if isinstance(a, np.ndarray)]
+    before = [a.copy() for a in arrays]
+    for a in arrays:
+        a.flags.writeable = False
+    everything(backend, p)
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_dy(backend: str) -> None:
+    p = make(Case("gru", "lengths"))
+    assert p.dy is not None
+    expected = everything(backend, p._replace(dy=np.zeros_like(p.dy)))
+    assert_same(everything(backend, p._replace(dy=None)), expected, "float64")
+
+
+def test_a_pack_is_a_snapshot(backend: str) -> None:
+    p = make(Case("lstm"))
+    engine = fastrnn.backends.get(backend)
+    how = {"reverse": False, "keep": False, "threads": 1, "reproducible": False}
+    expected = forward(backend, p)[0]
+    packed = engine.pack(p.cell, p.weights)
+    for a in p.weights:
+        if a is not None:
+            a.fill(np.nan)
+    got = engine.forward(p.cell, packed, p.x, p.h0, p.c0, ALL, **how)[0]
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_bad_numbers_stay_in_their_row(backend: str, kind: str, bad: float) -> None:
+    p = make(Case(kind))
+    clean = everything(backend, p)
+    p.x[1, 2, 0] = bad
+    got = everything(backend, p)
+    others = [0, 1, 3]
+    for name in ("y", "dx"):
+        np.testing.assert_allclose(got[name][:, others], clean[name][:, others], atol=1e-12)
+    if np.isnan(bad):
+        assert np.isnan(got["y"][1:, 2]).all()
+    elif kind not in ("rnn_relu", "lstm_peephole"):
+        assert np.isfinite(got["y"][:, 2]).all()
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_bind(backend: str, kind: str) -> None:
+    p = make(Case(kind, proj=kind == "lstm"))
+    engine = fastrnn.backends.get(backend)
+    y, hn, cn, _ = forward(backend, p)
+    x, h, out = p.x[0].copy(), p.h0.copy(), np.empty_like(p.h0)
+    c = None if p.c0 is None else p.c0.copy()
+    packed = engine.pack(p.cell, p.weights)
+    advance = engine.bind(p.cell, packed, x, h, c, out, threads=1, reproducible=False)
+    for t in range(len(p.x)):
+        x[...] = p.x[t]
+        advance()
+        np.testing.assert_allclose(out, y[t], atol=1e-12)
+    np.testing.assert_allclose(h, hn, atol=1e-12)
+    if c is not None:
+        np.testing.assert_allclose(c, cn, atol=1e-12)
+
+
+# ---------------------------------------------------------------------------------- the registry
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(ValueError, match=r"backend must be one of 'cpu', .*, got 'tpu'"):
+        fastrnn.backends.get("tpu")
+    with pytest.raises(ValueError, match=r"'auto', 'cpu', .*, got 'tpu'"):
+        fastrnn.backends.resolve("tpu")
+
+
+def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTRNN_BACKEND", raising=False)
+    usable = [n for n in ("cpu", "numba", "numpy") if fastrnn.backends.why_not(n) is None]
+    assert fastrnn.backends.resolve("auto") == usable[0]
+    monkeypatch.setenv("FASTRNN_BACKEND", "numpy")
+    assert fastrnn.backends.resolve("auto") == "numpy"
+    assert fastrnn.backends.resolve(BACKENDS[-1]) == BACKENDS[-1]
+    monkeypatch.setenv("FASTRNN_BACKEND", "abacus")
+    with pytest.raises(ValueError, match=r"FASTRNN_BACKEND must be one of .*, got 'abacus'"):
+        fastrnn.backends.resolve("auto")
+
+
+def test_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTRNN_BACKEND", raising=False)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    reason = fastrnn.backends.why_not("numba")
+    assert reason is not None
+    assert 'pip install "fastrnn[numba]"' in reason
+    fastrnn.backends._get.cache_clear()
+    with pytest.raises(RuntimeError, match=r'backend "numba" cannot be used here: .*scipy'):
+        fastrnn.backends.get("numba")
+
+
+def test_cuda_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match='backend "cuda" cannot be used here: '):
+        fastrnn.backends.get("cuda")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert 'pip install "fastrnn[cuda]"' in str(fastrnn.backends.why_not("cuda"))
+
+
+class FakeCupy:
+    """Stands for CuPy on a machine with, or without, a GPU."""
+
+    class cuda:
+        class runtime:
+            class CUDARuntimeError(Exception):
+                pass
+
+            devices = 0
+
+            @classmethod
+            def getDeviceCount(cls) -> int:
+                if cls.devices == 0:
+                    raise cls.CUDARuntimeError("cudaErrorNoDevice")
+                return cls.devices
+
+
+def test_cuda_with_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy)
+    assert "no NVIDIA GPU (cudaErrorNoDevice)" in str(fastrnn.backends.why_not("cuda"))
+    monkeypatch.setattr(FakeCupy.cuda.runtime, "devices", 1)
+    reason = fastrnn.backends.why_not("cuda")
+    assert reason == f"fastrnn {fastrnn.__version__} has no CUDA kernels"
+
+
+def test_backends_are_imported_when_asked_for() -> None:
+    text = "import sys, fastrnn.backends; sys.exit('numba' in sys.modules or 'cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
+
+
+def test_specs_and_maths_are_of_the_same_cells() -> None:
+    assert CELLS.keys() == MATHS.keys()
+    assert all(name == cell.kind for name, cell in CELLS.items())
+    assert MATHS["lstm"].forward is lstm.forward
+
+
+# -------------------------------------------------------------------------------- Numba's cache
+
+
+def test_compiled_code_is_kept_and_keyed_by_all_its_text(tmp_path: Any) -> None:
+    """Numba alone would not notice a change in a function that the compiled one calls."""
+    if "numba" not in BACKENDS:
+        pytest.skip("numba is not under test")
+    text = """
+import sys, numpy as np
+from fastrnn.backends import get, numba, Weights
+from fastrnn.cellmath import CELLS
+from fastrnn.rows import ALL
+if sys.argv[1]:
+    numba._digest = lambda: sys.argv[1]
+one = np.ones((1, 1))
+engine, cell = get("numba"), CELLS["rnn_relu"]
+packed = engine.pack(cell, Weights(one, one))
+how = dict(reverse=False, keep=False, threads=1, reproducible=False)
+engine.forward(cell, packed, one[None], one, None, ALL, **how)
+print(sum(engine.loops(cell).forward.stats.cache_hits.values()))
+"""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def hits(digest: str) -> int:
+        run = subprocess.run(
+            [sys.executable, "-c", text, digest], env=env, check=True, capture_output=True
+        )
+        return int(run.stdout)
+
+    assert [hits(""), hits(""), hits("other text")] == [0, 1, 0]
