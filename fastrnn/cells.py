@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import checks
-from .recurrent import RNG, Array, GRUKind, LSTMKind, Recurrent, RNNKind
+from .checks import RNG
+from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
 from .tape import Gradients, State, StateIndex, Tape, pair
 
 

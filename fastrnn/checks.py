@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# Text, because naming the class would import numpy.random, which `import numpy` does not.
+RNG: TypeAlias = "int | np.random.Generator | None"
 
 # An expected shape: the letter of each axis, and its size where that is known.
 Form = Sequence[tuple[str, int | None]]

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from . import checks
 from . import dropout as masks
-from .recurrent import RNG, Array, GRUKind, LSTMKind, Recurrent, RNNKind, Setting
+from .checks import RNG
+from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind, Setting
 from .stepper import Stepper
 from .tape import Gradients, State, StateIndex, Tape, pair
 

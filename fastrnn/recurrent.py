@@ -15,13 +15,13 @@ import numpy as np
 from . import backends, checks
 from .backends.base import Weights
 from .cellmath import CELLS
+from .checks import RNG
 from .network import Call, Network
 from .params import Parameters
 from .rows import ALL, Rows, plan
 from .tape import Gradients, State, StateIndex, Tape, pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
-RNG = int | np.random.Generator | None
 V = TypeVar("V")
 Self = TypeVar("Self", bound="Recurrent")
 
