@@ -331,28 +331,6 @@ def test_a_tape_that_is_not_the_layers(backend: str, what: str) -> None:
     refused("tape", error, lambda: layer.backward(tapes[what], call.dy), layer.flat_params)
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "dtype", "list", "last"])
-def test_load_params(backend: str, change: str) -> None:
-    """A mapping with one thing wrong loads nothing, also when the wrong entry is the last."""
-    layer = CASE.layer(backend)
-    names = list(layer.params)
-    name = names[-1] if change == "last" else names[3]
-    new = {key: value + 1 for key, value in layer.params.items()}
-    value = new.pop(name)
-    if change == "extra":
-        new |= {name: value, "weight_ih_l9": value}
-        name = "weight_ih_l9"
-    elif change != "missing":
-        new[name] = {
-            "shape": value[:-1],
-            "last": value[:-1],
-            "dtype": value.astype(np.float64),
-            "list": value.tolist(),
-        }[change]
-    error = TypeError if change in ("dtype", "list") else ValueError
-    refused(name, error, lambda: layer.load_params(new), layer.flat_params)
-
-
 @given(data=st.data())
 def test_stepper(backend: str, data: Any) -> None:
     """What a stepper refuses leaves its state as it was."""
