@@ -48,6 +48,10 @@ class Parameters(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
 
+    def __setitem__(self, name: str, value: Array) -> None:
+        """Copy values in, which makes ``params[name] -= step`` work too."""
+        self._put(name, self._views[name], value)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
 
@@ -57,6 +61,18 @@ class Parameters(Mapping[str, Array]):
     def __repr__(self) -> str:
         rows = (f"{name}: {shape}" for name, shape in self.shapes.items())
         return f"Parameters({', '.join(rows)}, dtype={self.flat.dtype})"
+
+    def put_flat(self, value: Array) -> None:
+        """Copy all values in from one vector; what ``layer.flat_params -= step`` comes down to."""
+        self._put("flat_params", self.flat, value)
+
+    def _put(self, name: str, view: Array, value: Array) -> None:
+        if value is view:  # an operation in place has been done already
+            return
+        checked = checks.array(name, value, view.dtype)
+        checks.same_shape(name, checked.shape, view.shape)
+        checks.writeable(view)
+        view[...] = checked
 
     def load(self, mapping: Mapping[str, Any]) -> None:
         """Copy values in by name.

@@ -217,8 +217,12 @@ class Recurrent(ABC):
 
     @property
     def flat_params(self) -> Array:
-        """All parameters as one contiguous vector."""
+        """All parameters as one contiguous vector. Setting it copies values in."""
         return self._params.flat
+
+    @flat_params.setter
+    def flat_params(self, value: Array) -> None:
+        self._params.put_flat(value)
 
     @property
     def num_params(self) -> int:
