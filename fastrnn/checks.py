@@ -94,6 +94,21 @@ def form_text(form: Form) -> str:
     return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
 
 
+def no_tape(value: Any) -> TypeError:
+    """Return the error for what is no tape."""
+    return TypeError(f"tape must be what forward() returned, got {type_name(value)}")
+
+
+def another_tape(layer: object) -> ValueError:
+    """Return the error for a tape from elsewhere."""
+    return ValueError(f"tape must come from this {type(layer).__name__}'s forward(), got another's")
+
+
+def too_large(what: str) -> MemoryError:
+    """Return the error for what no memory can hold."""
+    return MemoryError(f"{what} needs more bytes than can be addressed")
+
+
 def writeable(value: Array) -> None:
     """Raise if an array of parameters has been made read-only."""
     if not value.flags.writeable:
@@ -209,6 +224,18 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
 def fraction(name: str, value: Any) -> float:
     """Return a float in [0, 1)."""
     return number(name, value, below=1.0)
+
+
+def together(config: Mapping[str, Any]) -> None:
+    """Raise for constructor's arguments that are right each but not together."""
+    hidden, proj = config["hidden_size"], config.get("proj_size", 0)
+    if proj >= hidden:
+        raise ValueError(f"proj_size must be in 0..H-1={hidden - 1}, got {proj}")
+    if config["dtype"] == "float64" and config["precision"] != "highest":
+        raise ValueError(
+            f"precision must be 'highest' for float64, got {config['precision']!r}: "
+            "lower ones are for float32"
+        )
 
 
 def float_dtype(value: Any) -> np.dtype[Any]:

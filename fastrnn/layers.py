@@ -188,7 +188,7 @@ class RNN(RNNKind, Layer):
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
-        I, H and L, each at least 1. The state is h (L*D, B, H).
+        I, H and L, each at least 1; L at most 10000. The state is h (L*D, B, H).
     nonlinearity : {"tanh", "relu"}
     bias : bool
         Whether there are bias_ih and bias_hh.
@@ -272,7 +272,7 @@ class GRU(GRUKind, Layer):
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
-        I, H and L, each at least 1. The state is h (L*D, B, H).
+        I, H and L, each at least 1; L at most 10000. The state is h (L*D, B, H).
     reset_after : bool
         Apply the reset gate after the recurrent product, as torch and cuDNN do, or before it, as
         in the paper's first form.
@@ -360,7 +360,7 @@ class LSTM(LSTMKind, Layer):
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
-        I, H and L, each at least 1. The state is (h (L*D, B, P), c (L*D, B, H)).
+        I, H and L, each at least 1; L at most 10000. The state is (h (L*D, B, P), c (L*D, B, H)).
     proj_size : int in 0..H-1
         P, the size that h is projected to (Sak et al. 2014, "Long short-term memory recurrent
         neural network architectures for large scale acoustic modeling"); 0 for none.

@@ -26,12 +26,14 @@ V = TypeVar("V")
 Self = TypeVar("Self", bound="Recurrent")
 
 PRECISIONS = ("highest", "high", "medium")
+# Each layer has names and arrays of its own: a runaway number must not fill the memory with these.
+MAX_LAYERS = 10_000
 
 # The constructors' arguments, and what each must be. `rng` is none of them: it is used once.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "input_size": checks.size,
     "hidden_size": checks.size,
-    "num_layers": checks.size,
+    "num_layers": lambda name, value: checks.size(name, value, below=MAX_LAYERS + 1),
     "nonlinearity": lambda name, value: checks.choice(name, value, ("tanh", "relu")),
     "reset_after": checks.flag,
     "proj_size": lambda name, value: checks.size(name, value, at_least=0),
@@ -115,20 +117,12 @@ class Recurrent(ABC):
 
     def _construct(self, arguments: dict[str, Any], rng: RNG) -> None:
         config = {name: _CHECKS[name](name, value) for name, value in arguments.items()}
-        if config.get("proj_size", 0) >= config["hidden_size"]:
-            raise ValueError(
-                f"proj_size must be in 0..H-1={config['hidden_size'] - 1}, "
-                f"got {config['proj_size']}"
-            )
-        if config["dtype"] == "float64" and config["precision"] != "highest":
-            raise ValueError(
-                f"precision must be 'highest' for float64, got {config['precision']!r}: "
-                "lower ones are for float32"
-            )
+        checks.together(config)
         generator = checks.generator("rng", rng)
         self._build(config)
         bound = 1 / math.sqrt(config["hidden_size"])
-        self._params.flat[:] = generator.uniform(-bound, bound, self._params.flat.size)
+        for value in self._params.values():
+            value[...] = generator.uniform(-bound, bound, value.shape)
 
     def _build(self, config: dict[str, Any]) -> None:
         """Make what follows from the constructor's arguments; the parameters are zeros."""
@@ -155,9 +149,9 @@ class Recurrent(ABC):
         widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
         self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
         shapes = self.param_shapes(config)
-        needed = sum(map(math.prod, shapes.values())) * self._dtype.itemsize
-        if needed > sys.maxsize:
-            raise MemoryError(f"the parameters need {needed} bytes")
+        size = sum(map(math.prod, shapes.values()))
+        if size * self._dtype.itemsize > sys.maxsize:
+            raise checks.too_large(f"a vector of {size} parameters")
         self._params = Parameters(shapes, self._dtype)
         self._weights = self._views(self._params)
         self._packed: list[object] | None = None
@@ -347,15 +341,17 @@ class Recurrent(ABC):
         x = self._time_major(x, batched)
         steps, batch, _ = x.shape
         if steps * batch > self._most_steps:
-            raise MemoryError(f"x of T={steps} and B={batch} needs more memory than there can be")
+            raise checks.too_large(f"what belongs to x of T={steps} and B={batch}")
         h0, c0 = self._state("state", state, batch if batched else None)
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:
             rows = _plan(lengths, resets, steps, batch if batched else None)
+        return Call(self._pack(), x, h0, c0, rows), batched
+
+    def _pack(self) -> list[object]:
+        """Return the packed weights: those kept by `freeze`, or new ones."""
         packed = self._packed
-        if packed is None:
-            packed = self._network.pack(self._weights)
-        return Call(packed, x, h0, c0, rows), batched
+        return self._network.pack(self._weights) if packed is None else packed
 
     def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]:
         """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state."""
@@ -392,11 +388,9 @@ class Recurrent(ABC):
     def _backward(self, tape: Tape, dy: Array | None, dstate: State | None) -> Gradients:
         """Check what came with a backward and run it."""
         if not isinstance(tape, Tape):
-            raise TypeError(f"tape must be what forward() returned, got {checks.type_name(tape)}")
+            raise checks.no_tape(tape)
         if tape.network is not self._network:
-            raise ValueError(
-                f"tape must come from this {type(self).__name__}'s forward(), got another's"
-            )
+            raise checks.another_tape(self)
         call, batched = tape.call, tape.batched
         steps, batch, _ = call.x.shape
         if dy is not None:

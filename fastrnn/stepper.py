@@ -52,7 +52,7 @@ class Stepper:
                 threads=config.get_num_threads(),
                 reproducible=network.reproducible,
             )
-            for n, packed in enumerate(network.pack(layer._weights))
+            for n, packed in enumerate(layer._pack())
         ]
 
     def __call__(self, x_t: Array) -> Array:

@@ -57,7 +57,7 @@ class Tape:
         return f"Tape(T={steps}, B={batch}, nbytes={self.nbytes})"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Gradients:
     """Gradients of a loss, each of the form and dtype of what it is the gradient of."""
 
@@ -72,6 +72,10 @@ class Gradients:
     def flat(self) -> Array:
         """All of ``params`` as one vector, like the layer's ``flat_params``."""
         return self.params.flat
+
+    @flat.setter
+    def flat(self, value: Array) -> None:
+        self.params.put_flat(value)
 
 
 def pair(h: Array, c: Array | None, index: StateIndex) -> State:

@@ -144,6 +144,21 @@ def test_load_params_takes_a_state_dict() -> None:
     np.testing.assert_allclose(layer(ones(T, B, I))[0], want, atol=2e-6)
 
 
+def test_gradients_can_be_set_in_place() -> None:
+    """Clipping and summing are assignments in place, of any part."""
+    for layer in (fastrnn.LSTM(I, H, rng=0), fastrnn.Linear(I, H, rng=0)):
+        out = layer.forward(ones(T, B, I))
+        grads = layer.backward(out[-1], out[0])
+        flat, x = grads.flat.copy(), grads.x.copy()
+        grads.flat *= 2
+        grads.x *= 2
+        grads.params["weight" if isinstance(layer, fastrnn.Linear) else "weight_ih_l0"] += 0
+        assert np.array_equal(grads.flat, 2 * flat)
+        assert np.array_equal(grads.x, 2 * x)
+        grads.flat = flat
+        assert all(v.base is grads.flat for v in grads.params.values())
+
+
 # ---- settings ------------------------------------------------------------------------------------
 
 

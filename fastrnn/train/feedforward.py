@@ -16,7 +16,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RNG = None | int | np.random.Generator
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Gradients:
     """Gradients of a loss, each of the form and dtype of what it is the gradient of."""
 
@@ -29,6 +29,10 @@ class Gradients:
     def flat(self) -> Array:
         """All of ``params`` as one vector, like the layer's ``flat_params``."""
         return self.params.flat
+
+    @flat.setter
+    def flat(self, value: Array) -> None:
+        self.params.put_flat(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
