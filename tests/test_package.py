@@ -11,7 +11,9 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grid import BACKENDS
@@ -24,8 +26,10 @@ needs_extension = pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not u
 
 
 def python(*args: str) -> str:
-    """Run a new interpreter, free of what this one has imported, and return what it printed."""
-    done = subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True)
+    """Run a new interpreter, which imports what is installed, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, check=True, cwd=sys.prefix
+    )
     return done.stdout + done.stderr
 
 
@@ -44,7 +48,9 @@ def test_import_brings_nothing_but_numpy() -> None:
         "import sys, numpy; old = set(sys.modules); import fastrnn; print(*set(sys.modules) - old)"
     )
     loaded = {name.partition(".")[0] for name in python("-c", code).split()}
-    assert loaded - sys.stdlib_module_names == {"fastrnn"}
+    # numpy.random, which NumPy itself imports at first use, is made with Cython
+    ours = {name for name in loaded - sys.stdlib_module_names if "cython" not in name}
+    assert ours <= {"fastrnn", "numpy"}
 
 
 def test_import_adds_less_than_a_tenth_of_a_second_to_numpy() -> None:
@@ -84,17 +90,25 @@ def tool(name: str) -> str:
     return found
 
 
+@pytest.fixture(scope="module")
+def build() -> Iterator[dict[str, Any]]:
+    """What setup.py says of the build; in its directory, for it names files relative to itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield runpy.run_path("setup.py", run_name="flags")
+
+
 @pytest.fixture(scope="module", params=["scalar", "avx2", "avx512"])
-def isa_object(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """csrc/isa_*.cpp, compiled with the flags of setup.py."""
+def isa_object(request: pytest.FixtureRequest, build: dict[str, Any]) -> Path:
+    """csrc/isa_*.cpp, compiled with the flags of setup.py; kept in build/, for it takes a while."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("reads x86-64 objects in ELF")
-    made = tmp_path_factory.mktemp("objects") / f"{request.param}.o"
-    build = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")
-    includes = [f"-I{ROOT / path}" for path in build["INCLUDES"]]
-    source = ROOT / "csrc" / f"isa_{request.param}.cpp"
-    command = [tool("g++"), *build["FLAGS"], *includes, "-fPIC", "-c", str(source), "-o", str(made)]
-    subprocess.run(command, check=True)
+    source, made = f"csrc/isa_{request.param}.cpp", Path(f"build/objects/{request.param}.o")
+    if not made.exists() or build["stale"](made, source):
+        made.parent.mkdir(parents=True, exist_ok=True)
+        includes = [f"-I{path}" for path in build["INCLUDES"]]
+        command = [tool("g++"), *build["FLAGS"], *includes, "-fPIC", "-c", source, "-o", str(made)]
+        subprocess.run(command, check=True)
     return made
 
 
@@ -105,7 +119,9 @@ def test_a_kernel_object_shares_no_code_with_others(isa_object: Path) -> None:
         [tool("nm"), "-C", str(isa_object)], capture_output=True, text=True, check=True
     ).stdout
     assert "table" in symbols
-    assert re.findall(r"^[0-9a-f]* [VvWwu] .*$", symbols, re.MULTILINE) == []
+    weak = re.findall(r"^[0-9a-f ]* [VvWwu] (.*)$", symbols, re.MULTILINE)
+    # a pointer to the C++ run time, no code
+    assert set(weak) <= {"DW.ref.__gxx_personality_v0"}
 
 
 @needs_extension
@@ -121,6 +137,6 @@ def test_wide_registers_appear_only_where_they_belong(isa_object: Path) -> None:
     assert max(registers) == widest
 
 
-def test_the_flags_bind_the_binary_to_no_machine() -> None:
-    flags = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")["FLAGS"]
-    assert not [flag for flag in flags if flag.startswith(("-m", "-Ofast", "-ffast-math"))]
+def test_the_flags_bind_the_binary_to_no_machine(build: dict[str, Any]) -> None:
+    unwanted = ("-m", "-Ofast", "-ffast-math")
+    assert not [flag for flag in build["FLAGS"] if flag.startswith(unwanted)]
