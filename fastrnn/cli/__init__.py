@@ -1,0 +1,85 @@
+"""The command ``fastrnn``: ``info``, ``demo``, ``bench``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from .. import __version__, show_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    if options.command == "info":
+        show_config()
+        return 0
+    # Each command imports what it needs when it runs: `info` is to be quick.
+    if options.command == "demo":
+        from . import demo
+
+        return demo.run(options)
+    from . import bench
+
+    return bench.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "fastrnn", description="Recurrent layers for NumPy code.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"fastrnn {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands")
+    commands.add_parser(
+        "info", help="show the version, the backends that can run here, and why others cannot"
+    )
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a character-level network on text",
+        description="Train a character-level network on text, show how good it is beside an n-gram "
+        "model, and let it write.",
+        # What is not given is not there: --resume goes on with the settings of the training.
+        argument_default=argparse.SUPPRESS,
+    )
+    add = demo.add_argument
+    add("--text", metavar="FILE", help="UTF-8 text (default: Python's own reference)")
+    add("--cell", choices=["rnn", "gru", "lstm"], help="default: lstm")
+    add("--hidden", type=_positive(int), metavar="H", help="hidden units (default: 256)")
+    add("--layers", type=_positive(int), metavar="L", help="layers (default: 1)")
+    add("--batch", type=_positive(int), metavar="B", help="streams of text (default: 32)")
+    add("--steps", type=_positive(int), metavar="T", help="steps of BPTT (default: 64)")
+    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 7)")
+    add("--lr", type=_positive(float), help="highest learning rate (default: by cell and size)")
+    add("--seed", type=int, help="of the initial weights and the sample (default: 0)")
+    add(
+        "--minutes", type=_positive(float), default=5.0,
+        help="stop training after so many (default: 5); the learning rate falls in time",
+    )  # fmt: skip
+    add("--out", metavar="DIR", default="fastrnn-demo", help="folder (default: %(default)s)")
+    add("--resume", action="store_true", default=False, help="go on with the training in --out")
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure forward and backward on this machine",
+        description="Time the usable backends, and torch if it is installed, on a few shapes. "
+        "Every answer is compared with the numpy backend's.",
+    )
+    bench.add_argument("--quick", action="store_true", help="fewer shapes, fewer repetitions")
+    bench.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    return parser
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    number.__name__ = f"positive {kind.__name__}"  # argparse says: invalid positive int value: '0'
+    return number
