@@ -19,6 +19,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Text, because naming the class would import numpy.random, which `import numpy` does not.
 RNG: TypeAlias = "int | np.random.Generator | None"
 
+# Each layer has names and arrays of its own: a runaway number must not fill the memory with these.
+MAX_LAYERS = 10_000
+
 # An expected shape: the letter of each axis, and its size where that is known.
 Form = Sequence[tuple[str, int | None]]
 
@@ -201,6 +204,14 @@ def size(name: str, value: Any, at_least: int = 1, below: int | None = None) -> 
     if number < at_least or (below is not None and number >= below):
         limit = f"at least {at_least}" if below is None else f"in {at_least}..{below - 1}"
         raise ValueError(f"{name} must be {limit}, got {number}")
+    return number
+
+
+def layers(name: str, value: Any) -> int:
+    """Return a number of layers."""
+    number = size(name, value)
+    if number > MAX_LAYERS:
+        raise MemoryError(f"{name} must be at most {MAX_LAYERS}, got {number}")
     return number
 
 

@@ -26,14 +26,12 @@ V = TypeVar("V")
 Self = TypeVar("Self", bound="Recurrent")
 
 PRECISIONS = ("highest", "high", "medium")
-# Each layer has names and arrays of its own: a runaway number must not fill the memory with these.
-MAX_LAYERS = 10_000
 
 # The constructors' arguments, and what each must be. `rng` is none of them: it is used once.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "input_size": checks.size,
     "hidden_size": checks.size,
-    "num_layers": lambda name, value: checks.size(name, value, below=MAX_LAYERS + 1),
+    "num_layers": checks.layers,
     "nonlinearity": lambda name, value: checks.choice(name, value, ("tanh", "relu")),
     "reset_after": checks.flag,
     "proj_size": lambda name, value: checks.size(name, value, at_least=0),

@@ -259,8 +259,8 @@ def test_forward_arguments(lstm: fastrnn.LSTM) -> None:
 NOT_ARGUMENTS = [
     ({"input_size": 0}, ValueError, "input_size must be at least 1, got 0"),
     ({"hidden_size": -1}, ValueError, "hidden_size must be at least 1, got -1"),
-    ({"num_layers": 0}, ValueError, "num_layers must be in 1..10000, got 0"),
-    ({"num_layers": 10**9}, ValueError, "num_layers must be in 1..10000, got 1000000000"),
+    ({"num_layers": 0}, ValueError, "num_layers must be at least 1, got 0"),
+    ({"num_layers": 10**9}, MemoryError, "num_layers must be at most 10000, got 1000000000"),
     ({"hidden_size": 4.0}, TypeError, "hidden_size must be an int, got float"),
     ({"hidden_size": True}, TypeError, "hidden_size must be an int, got bool"),
     ({"hidden_size": "4"}, TypeError, "hidden_size must be an int, got str"),
