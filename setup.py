@@ -59,7 +59,8 @@ def extension() -> Pybind11Extension:
     if sys.platform != "win32":
         link_args += ["-pthread"]
     if SANITIZE:
-        sanitize = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
+        # -O1: checked code takes minutes to optimise
+        sanitize = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"]
         compile_args += [*sanitize, "-fno-sanitize-recover=all"]
         link_args += sanitize
     return Pybind11Extension(
