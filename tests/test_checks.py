@@ -72,7 +72,7 @@ NOT_X = [
     (
         np.ma.masked_array(zeros(T, B, I)),
         TypeError,
-        "x must be a numpy.ndarray of float32, got numpy.ma.MaskedArray: "
+        f"x must be a numpy.ndarray of float32, got {np.ma.MaskedArray.__module__}.MaskedArray: "
         "make one with np.asarray(x, dtype='float32')",
     ),
 ]
