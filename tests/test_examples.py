@@ -1,0 +1,39 @@
+"""The examples run, and show what they say."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_forecast_beats_the_naive_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["forecast.py", "--epochs", "30"])
+    errors = runpy.run_path(str(EXAMPLES / "forecast.py"))["main"]()
+    assert errors["GRU"] < 0.75 * errors["as this year"]
+    assert "GRU" in capsys.readouterr().out
+
+
+def test_the_sunspots_are_those_of_the_source() -> None:
+    """Facts that are known from elsewhere: the length, the extremes, a famous maximum."""
+    text = runpy.run_path(str(EXAMPLES / "forecast.py"))["SUNSPOTS"]
+    years = dict(enumerate(map(float, text.split()), 1700))
+    assert max(years) == 2008
+    assert max(years, key=years.__getitem__) == 1957
+    assert years[1957] == 190.2
+    assert [year for year, number in years.items() if number == 0] == [1711, 1712, 1810]
+
+
+def test_bptt_by_hand_agrees(capsys: pytest.CaptureFixture[str]) -> None:
+    worst = runpy.run_path(str(EXAMPLES / "bptt_by_hand.py"))["main"]()
+    assert worst < 1e-13
+    out = capsys.readouterr().out
+    assert "gradcheck of the whole layer: True" in out
+    norms = [float(line.split()[1]) for line in out.splitlines()[-13:]]
+    assert norms[0] < 1e-2 * norms[-1]
