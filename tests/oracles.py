@@ -7,9 +7,14 @@ Every route, fastrnn's included, ends in one flat dictionary name -> array: `y`,
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,6 +194,57 @@ def back(layer: Any, tape: Any, call: Call) -> Results:
     }
 
 
+# ---- fastrnn in another process ------------------------------------------------------------------
+
+WORKER = """
+import pickle, sys
+import fastrnn, fastrnn._core
+def run(layer, x, state, how, dy, dstate):
+    y, final, tape = layer.forward(x, state, **how)
+    grads = layer.backward(tape, dy, dstate)
+    return y, final, grads.x, grads.state, dict(grads.params)
+results = [run(*job) for job in pickle.load(sys.stdin.buffer)]
+build = {
+    "path": fastrnn.__path__[0],
+    "isa": fastrnn._core.isa(),
+    "linear": fastrnn._core.linear_activations,
+    "config": fastrnn.show_config(mode="dicts"),
+}
+pickle.dump((build, results), sys.stdout.buffer)
+"""
+
+
+def run_elsewhere(
+    jobs: list[tuple[Any, Call]], environment: dict[str, str], tree: str | None = None
+) -> tuple[dict[str, Any], list[Results]]:
+    """What `run` gives for each (layer, call) in a new process, and what build that process has.
+
+    `tree` is the folder that fastrnn is imported from, this one's by default.
+    """
+    sent = [(layer, c.x, c.state, c.how, c.dy, c.dstate) for layer, c in jobs]
+    tree = tree or str(Path(fastrnn.__path__[0]).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER],
+        input=pickle.dumps(sent),
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment, "PYTHONPATH": tree},
+        cwd=tree,
+        check=True,
+        timeout=300,
+    )
+    build, raw = pickle.loads(done.stdout)
+    return build, [
+        {
+            "y": y,
+            **parts(final, "hn", "cn"),
+            "dx": dx,
+            **parts(dstate, "dh0", "dc0"),
+            **{"d" + name: value for name, value in params.items()},
+        }
+        for y, final, dx, dstate, params in raw
+    ]
+
+
 # ---- torch -----------------------------------------------------------------------------------
 
 
@@ -320,45 +376,66 @@ def weight_of(weights: Mapping[str, torch.Tensor], suffix: str, short: str) -> t
     return weights[STEMS[short] + suffix]
 
 
+class Squash:
+    """The functions of the cells."""
+
+    sigmoid = staticmethod(torch.sigmoid)
+    tanh = staticmethod(torch.tanh)
+
+
+class Linear(Squash):
+    """Those of a build with FASTRNN_LINEAR_ACTIVATIONS."""
+
+    sigmoid = staticmethod(lambda a: a / 4 + 0.5)
+    tanh = staticmethod(lambda a: a)
+
+
 def rnn_step(
-    w: Weights, x: torch.Tensor, h: torch.Tensor, c: None, relu: bool
+    f: type[Squash], w: Weights, x: torch.Tensor, h: torch.Tensor, c: None, relu: bool
 ) -> tuple[torch.Tensor, None]:
     """Elman 1990."""
     a = x @ w("ih").T + w("b_ih") + h @ w("hh").T + w("b_hh")
-    return (torch.relu(a) if relu else torch.tanh(a)), None
+    return (torch.relu(a) if relu else f.tanh(a)), None
 
 
 def gru_step(
-    w: Weights, x: torch.Tensor, h: torch.Tensor, c: None, after: bool
+    f: type[Squash], w: Weights, x: torch.Tensor, h: torch.Tensor, c: None, after: bool
 ) -> tuple[torch.Tensor, None]:
     """Cho et al. 2014, eq. 5-8: `after` multiplies by r behind R_n, the first form before it."""
     x_r, x_z, x_n = (x @ w("ih").T + w("b_ih")).chunk(3, 1)
     r_r, r_z, r_n = w("hh").chunk(3)
     b_r, b_z, b_n = w("b_hh").expand(3 * h.shape[1]).chunk(3)
-    r = torch.sigmoid(x_r + h @ r_r.T + b_r)
-    z = torch.sigmoid(x_z + h @ r_z.T + b_z)
+    r = f.sigmoid(x_r + h @ r_r.T + b_r)
+    z = f.sigmoid(x_z + h @ r_z.T + b_z)
     new = r * (h @ r_n.T + b_n) if after else (r * h) @ r_n.T + b_n
-    return (1 - z) * torch.tanh(x_n + new) + z * h, None
+    return (1 - z) * f.tanh(x_n + new) + z * h, None
 
 
 def lstm_step(
-    w: Weights, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, peephole: bool, proj: bool
+    f: type[Squash],
+    w: Weights,
+    x: torch.Tensor,
+    h: torch.Tensor,
+    c: torch.Tensor,
+    peephole: bool,
+    proj: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gers et al. 2000, with Gers' peepholes (2002) and Sak et al.'s (2014) projection."""
     a_i, a_f, a_g, a_o = (x @ w("ih").T + w("b_ih") + h @ w("hh").T + w("b_hh")).chunk(4, 1)
     p_i, p_f, p_o = w("peephole").chunk(3) if peephole else (torch.zeros(()),) * 3
-    i, f = torch.sigmoid(a_i + p_i * c), torch.sigmoid(a_f + p_f * c)
-    c = f * c + i * torch.tanh(a_g)
-    m = torch.sigmoid(a_o + p_o * c) * torch.tanh(c)
+    c = f.sigmoid(a_f + p_f * c) * c + f.sigmoid(a_i + p_i * c) * f.tanh(a_g)
+    m = f.sigmoid(a_o + p_o * c) * f.tanh(c)
     return (m @ w("hr").T if proj else m), c
 
 
-def step_of(case: Case) -> Step:
+def step_of(case: Case, f: type[Squash]) -> Step:
+    """The case's cell as step(w, x, h, c) -> (h, c)."""
     if case.is_lstm:
-        return lambda w, x, h, c: lstm_step(w, x, h, c, case.kind == "lstm_peephole", case.proj)
+        peephole = case.kind == "lstm_peephole"
+        return partial(lstm_step, f, peephole=peephole, proj=case.proj)
     if case.kind.startswith("gru"):
-        return lambda w, x, h, c: gru_step(w, x, h, c, case.kind == "gru")
-    return lambda w, x, h, c: rnn_step(w, x, h, c, case.kind == "rnn_relu")
+        return partial(gru_step, f, after=case.kind == "gru")
+    return partial(rnn_step, f, relu=case.kind == "rnn_relu")
 
 
 def by_hand(
@@ -367,6 +444,7 @@ def by_hand(
     call: Call,
     masks: list[Array] | None = None,
     states: dict[str, Array] | None = None,
+    functions: type[Squash] = Squash,
 ) -> Results:
     """Every option by masks over whole batches, in plain torch.
 
@@ -380,7 +458,7 @@ def by_hand(
     lengths = torch.tensor(call.how.get("lengths", np.full(batch, steps)))
     active = every < lengths
     starts = torch.tensor(call.how.get("resets", np.zeros((steps, batch), bool))) & active
-    step = step_of(case)
+    step = step_of(case, functions)
     out = x.transpose(0, 1) if case.batch_first else x
     final: list[list[torch.Tensor]] = []
     chains: list[list[list[torch.Tensor]]] = []

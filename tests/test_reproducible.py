@@ -6,7 +6,6 @@ import functools
 import importlib
 import itertools
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from oracles import (
     pack,
     parts,
     run,
+    run_elsewhere,
     same_bits,
     unpack,
 )
@@ -171,16 +171,6 @@ def test_threads(backend: str, case: Case, reproducible: bool) -> None:
 
 # ---- instruction sets ----------------------------------------------------------------------------
 
-WORKER = """
-import pickle, sys, fastrnn, fastrnn._core
-def run(layer, x, state, how, dy, dstate):
-    y, final, tape = layer.forward(x, state, **how)
-    grads = layer.backward(tape, dy, dstate)
-    return y, final, grads.x, grads.state, dict(grads.params)
-jobs = pickle.load(sys.stdin.buffer)
-answer = fastrnn._core.isa(), fastrnn.show_config(mode="dicts"), [run(*job) for job in jobs]
-pickle.dump(answer, sys.stdout.buffer)
-"""
 ISAS = ("scalar", "avx2", "avx512", "neon")
 WIDTHS = [
     Case(kind, sizes, dtype=dtype, layers=2, bidirectional=True, lengths="zeros", resets="some")
@@ -191,35 +181,15 @@ WIDTHS = [
 
 
 @functools.cache
-def answers(isa: str) -> tuple[str, dict[str, Any], list[list[Results]]]:
-    """The extension's own word on its kernels, show_config, and [reproducible][case] results."""
-    jobs = []
-    for reproducible in (False, True):
-        for case in WIDTHS:
-            layer, call = case.layer("cpu", reproducible=reproducible), case.call()
-            jobs.append((layer, call.x, call.state, call.how, call.dy, call.dstate))
-    tree = str(Path(fastrnn.__path__[0]).parent)
-    environment = {**os.environ, "FASTRNN_ISA": isa, "PYTHONPATH": tree}
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER],
-        input=pickle.dumps(jobs),
-        stdout=subprocess.PIPE,
-        env=environment,
-        check=True,
-        timeout=120,
-    )
-    active, config, raw = pickle.loads(done.stdout)
-    results = [
-        {
-            "y": y,
-            **parts(final, "hn", "cn"),
-            "dx": dx,
-            **parts(dstate, "dh0", "dc0"),
-            **{"d" + name: value for name, value in params.items()},
-        }
-        for y, final, dx, dstate, params in raw
+def answers(isa: str) -> tuple[dict[str, Any], list[list[Results]]]:
+    """The build as it is in a process with this FASTRNN_ISA, and [reproducible][case] results."""
+    jobs = [
+        (case.layer("cpu", reproducible=reproducible), case.call())
+        for reproducible in (False, True)
+        for case in WIDTHS
     ]
-    return active, config, [results[: len(WIDTHS)], results[len(WIDTHS) :]]
+    build, results = run_elsewhere(jobs, {"FASTRNN_ISA": isa})
+    return build, [results[: len(WIDTHS)], results[len(WIDTHS) :]]
 
 
 @pytest.fixture(params=ISAS)
@@ -233,19 +203,18 @@ def isa(request: pytest.FixtureRequest) -> Any:
 
 
 def test_the_forced_isa_ran(isa: str) -> None:
-    active, config, _ = answers(isa)
-    assert active == isa
-    assert config["instruction set"] == isa
+    build, _ = answers(isa)
+    assert build["isa"] == build["config"]["instruction set"] == isa
 
 
 def test_every_isa_is_right(isa: str) -> None:
-    for results in answers(isa)[2]:
+    for results in answers(isa)[1]:
         for case, got in zip(WIDTHS, results, strict=True):
             close(got, oracle(case), case.dtype)
 
 
 def test_bits_do_not_depend_on_the_isa(isa: str) -> None:
-    for case, got in zip(WIDTHS, answers(isa)[2][True], strict=True):
+    for case, got in zip(WIDTHS, answers(isa)[1][True], strict=True):
         same_bits(got, run(case.layer("cpu", reproducible=True), case.call()))
 
 
