@@ -125,9 +125,9 @@ def _facts() -> dict[str, Any]:
             name: "usable" if reason is None else f"not usable: {reason}"
             for name, reason in reasons.items()
         },
-        "auto": _or_why_not(lambda: backends.resolve("auto")),
+        "auto": _or_why_not(lambda: backends.get(backends.resolve("auto")).name),
         "instruction set": (
-            import_module("fastrnn._core").isa()
+            _or_why_not(lambda: import_module("fastrnn._core").isa())
             if reasons["cpu"] is None
             else "none: no cpu backend"
         ),

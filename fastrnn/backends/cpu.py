@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
 def why_not() -> str | None:
     """Return why this backend cannot be used: the extension is missing or does not load."""
     try:
-        from fastrnn import _core
+        from fastrnn import _core  # noqa: F401
     except ImportError as error:
         return f"the compiled extension does not load ({error}); reinstall with a C++17 compiler"
-    try:
-        _core.isa()
-    except RuntimeError as error:
-        return str(error)
     return None
 
 
@@ -45,7 +40,6 @@ class Packed(NamedTuple):
     forward: Array
 
 
-_NO_GRADS = Weights(*[None] * 6)  # type: ignore[arg-type]
 
 
 class CpuBackend:
@@ -56,6 +50,7 @@ class CpuBackend:
     def __init__(self) -> None:
         from fastrnn import _core
 
+        _core.isa()  # a wrong FASTRNN_ISA is an error here, not a reason for another backend
         self._kernels = {
             np.dtype(np.float32): Kernels(
                 _core.Forward32, _core.Backward32, _core.packed_size32, _core.pack32
