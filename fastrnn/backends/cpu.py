@@ -40,8 +40,6 @@ class Packed(NamedTuple):
     forward: Array
 
 
-
-
 class CpuBackend:
     """C++ kernels, chosen for the processor at first use."""
 
@@ -169,7 +167,7 @@ class CpuBackend:
         kernels.pack(spec, backward, panels)
         return panels
 
-    def _sizes(self, cell: CellSpec, w: Weights) -> _core.Pass:
+    def _sizes(self, cell: CellSpec, w: Weights) -> dict[str, Any]:
         H = w.hh.shape[0] // len(cell.gates)
         return {
             "cell": self._cells[cell.kind],
