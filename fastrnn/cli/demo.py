@@ -30,6 +30,7 @@ _CHECKPOINT = "checkpoint.safetensors"  # all that --resume needs
 _CLIP = 1.0  # largest norm of a gradient
 _WARM_UP = 0.1  # of the updates, in which the learning rate rises
 _PATIENCE = 5  # judgements without a new best before training stops
+_DIVERGED = 100.0  # bits per character; one who only guesses needs log2 of the vocabulary
 _HELD_STREAMS = 32  # the held-out text is read in so many streams
 # Highest learning rates for 256 hidden units; they fall with the root of the size.
 _RATES = {"rnn": 2e-3, "gru": 6e-3, "lstm": 1.2e-2}
@@ -88,12 +89,6 @@ class Training:
         self.corpus = corpus
         self.settings = settings
         self.folder = folder
-        self.model = CharModel.new(
-            len(corpus.characters), settings.cell, settings.hidden, settings.layers, settings.seed
-        )
-        self.optimizer = Adam(self.model.layers.values(), settings.lr, betas=(0.9, 0.99))
-        self.state: Any = None
-        self.history = History()
         self.inputs, self.targets = streams(corpus.train, settings.batch)
         self.held = streams(corpus.held, _HELD_STREAMS)
         self.windows = len(self.inputs) // settings.steps  # in one epoch
@@ -102,6 +97,12 @@ class Training:
                 f"a text of {corpus.train.size + corpus.held.size} characters is too short for "
                 f"--batch {settings.batch} --steps {settings.steps}"
             )
+        self.model = CharModel.new(
+            len(corpus.characters), settings.cell, settings.hidden, settings.layers, settings.seed
+        )
+        self.optimizer = Adam(self.model.layers.values(), settings.lr, betas=(0.9, 0.99))
+        self.state: Any = None
+        self.history = History()
 
     def update(self, rate: float) -> tuple[float, float]:
         """Do one update; return bits per character and the gradient's norm before clipping."""
@@ -235,7 +236,7 @@ def _train(training: Training, limit: float) -> None:
             each = (time.monotonic() - start) / done
             total = min(planned, max(first + int(limit / each), history.update))
         bits, norm = training.update(settings.lr * _rate(history.update / total))
-        if not math.isfinite(bits) or not math.isfinite(norm):
+        if not bits < _DIVERGED or not math.isfinite(norm):
             raise UserError(f"training diverged at update {history.update}: try a smaller --lr")
         recent.append(bits)
         mean = sum(recent) / len(recent)

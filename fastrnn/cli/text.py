@@ -54,7 +54,7 @@ def streams(indices: Array, batch: int) -> tuple[Array, Array]:
     inputs, targets : (N, batch)
         N characters of every stream, and the character that follows each.
     """
-    steps = (indices.size - 1) // batch
+    steps = max(indices.size - 1, 0) // batch
     inputs = indices[: steps * batch].reshape(batch, steps).T
     targets = indices[1 : steps * batch + 1].reshape(batch, steps).T
     return np.ascontiguousarray(inputs), np.ascontiguousarray(targets)
