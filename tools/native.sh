@@ -18,7 +18,7 @@ case $variant in
   plain) ;;
   neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static) passes=15 ;;
   thread) run=(setarch "$(uname -m)" -R) ;&  # its shadow memory does not fit a randomised layout
-  *) flags+=("-fsanitize=$variant" -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1) passes=15 ;;
+  *) flags+=("-fsanitize=$variant" -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1) passes=15 ;;
 esac
 
 objects=build/native-$variant
