@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import KINDS, LAYERS, Case, back, run, same_bits, unpack
+from cases import KINDS, LAYERS, Case, back, run, same_bits, unpack
 
 import fastrnn
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from cases import TOLERANCE
 from grid import BACKENDS, per_backend
-from oracles import TOLERANCE
 
 import fastrnn.backends
 from fastrnn.backends import Saved, Weights

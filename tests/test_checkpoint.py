@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracles import Case, close, run, same_bits, unpack
+from cases import Case, close, run, same_bits, unpack
 
 import fastrnn
 from fastrnn import network

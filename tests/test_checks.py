@@ -11,9 +11,9 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from cases import KINDS, LAYERS, Case, pack, run, same_bits, unpack
 from grid import BACKENDS
 from hypothesis import given
-from oracles import KINDS, LAYERS, Case, pack, run, same_bits, unpack
 
 import fastrnn
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import Call, Case, Results, pack, run_elsewhere, unpack
 from grid import BACKENDS
-from oracles import Call, Case, Linear, Results, by_hand, pack, run_elsewhere, unpack
+from oracles import Linear, by_hand
 
 BUILD = os.environ.get("FASTRNN_LINEAR_BUILD", "")
 pytestmark = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import Array, pack, parts, unpack
 from grid import BACKENDS
-from oracles import Array, pack, parts, unpack
 
 import fastrnn
 

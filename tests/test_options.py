@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grid import per_backend
-from oracles import (
+from cases import (
     KINDS,
     Array,
     Call,
     Case,
     Results,
     back,
-    by_hand,
     close,
     pack,
     parts,
@@ -23,6 +21,8 @@ from oracles import (
     slopes,
     unpack,
 )
+from grid import per_backend
+from oracles import by_hand
 
 import fastrnn
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import KINDS, Case, close, run, unpack
 from grid import BACKENDS, covering, per_backend
-from oracles import KINDS, TORCH_KINDS, Case, by_hand, close, run, torch_nn, torch_packed
+from oracles import TORCH_KINDS, by_hand, torch_nn, torch_packed
 
 # T, B, I, H: odd, I != H, T = 1, B = 1, wider than two AVX-512 vectors, H of 2, 16 and 130.
 SIZES = (
@@ -99,6 +100,32 @@ def test_unbatched(backend: str, kind: str) -> None:
         if name in want:
             want[name] = want[name][:, 0]
     close(got, want, case.dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_not_finite_as_ieee_says(backend: str, kind: str, dtype: str) -> None:
+    """NaN, inf and huge values give what torch gives, in their own rows and in no other."""
+    case = Case(kind, (6, 9, 5, 7), dtype=dtype)
+    layer, call = case.layer(backend), case.call()
+    finite = run(layer, call)
+    huge = np.finfo(dtype).max / 4
+    bad = [np.nan, np.inf, -np.inf, huge, -huge, np.nan]
+    for row, value in enumerate(bad):
+        call.x[2, row, 1] = value
+    for state in unpack(call.state):
+        state[0, 6] = np.nan
+    call.dy[:] = 0
+    got = run(layer, call)
+    want = by_hand(case, layer.params, call)
+    for name in ("y", "hn", "cn"):
+        if name in want:
+            overflows = ~np.isfinite(want[name]) | (np.abs(want[name]) > np.finfo(dtype).max)
+            with np.errstate(over="ignore"):
+                expected = np.where(overflows, want[name].astype(dtype), want[name])
+            close({name: got[name]}, {name: expected}, dtype)
+            np.testing.assert_array_equal(got[name][:, 7:], finite[name][:, 7:])
+    assert np.isnan(got["y"][2:, 0]).all()
 
 
 def test_the_oracles_agree() -> None:

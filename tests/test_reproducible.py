@@ -1,33 +1,27 @@
-"""The bits: what `reproducible=True` keeps the same, what holds without it, every vector width."""
+"""The bits: what `reproducible=True` keeps the same, and what holds without it.
+
+That they do not depend on the instruction set is in test_isa.py.
+"""
 
 from __future__ import annotations
 
-import functools
-import importlib
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from grid import BACKENDS, per_backend
-from oracles import (
+from cases import (
     KINDS,
     Call,
     Case,
     Results,
-    by_hand,
-    close,
     pack,
     parts,
     run,
-    run_elsewhere,
     same_bits,
     unpack,
 )
+from grid import per_backend
 
 import fastrnn
 
@@ -167,73 +161,3 @@ def test_threads(backend: str, case: Case, reproducible: bool) -> None:
     for threads in (1, 2, 3, 2):
         with fastrnn.num_threads(threads):
             same_bits(run(layer, call), want)
-
-
-# ---- instruction sets ----------------------------------------------------------------------------
-
-ISAS = ("scalar", "avx2", "avx512", "neon")
-WIDTHS = [
-    Case(kind, sizes, dtype=dtype, layers=2, bidirectional=True, lengths="zeros", resets="some")
-    for kind in KINDS
-    for dtype in ("float32", "float64")
-    for sizes in ((5, 13, 10, 19), (5, 1, 3, 70))
-]
-
-
-@functools.cache
-def answers(isa: str) -> tuple[dict[str, Any], list[list[Results]]]:
-    """The build as it is in a process with this FASTRNN_ISA, and [reproducible][case] results."""
-    jobs = [
-        (case.layer("cpu", reproducible=reproducible), case.call())
-        for reproducible in (False, True)
-        for case in WIDTHS
-    ]
-    build, results = run_elsewhere(jobs, {"FASTRNN_ISA": isa})
-    return build, [results[: len(WIDTHS)], results[len(WIDTHS) :]]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> Any:
-    """Each instruction set of this machine."""
-    if "cpu" not in BACKENDS:
-        pytest.skip("cpu is not under test")
-    if request.param not in importlib.import_module("fastrnn._core").usable_isas():
-        pytest.skip(f"this machine does not run {request.param}")
-    return request.param
-
-
-def test_the_forced_isa_ran(isa: str) -> None:
-    build, _ = answers(isa)
-    assert build["isa"] == build["config"]["instruction set"] == isa
-
-
-def test_every_isa_is_right(isa: str) -> None:
-    for results in answers(isa)[1]:
-        for case, got in zip(WIDTHS, results, strict=True):
-            close(got, oracle(case), case.dtype)
-
-
-def test_bits_do_not_depend_on_the_isa(isa: str) -> None:
-    for case, got in zip(WIDTHS, answers(isa)[1][True], strict=True):
-        same_bits(got, run(case.layer("cpu", reproducible=True), case.call()))
-
-
-@functools.cache
-def oracle(case: Case) -> Results:
-    return by_hand(case, case.layer("cpu").params, case.call())
-
-
-@pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
-@pytest.mark.parametrize("name", ["sse9", "AVX2 ", ""])
-def test_unknown_instruction_set(name: str) -> None:
-    """A name that is none is an error that lists the usable ones; an empty one is not set."""
-    tree = str(Path(fastrnn.__path__[0]).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", "import fastrnn as f, numpy as n; f.GRU(2, 3, dtype=n.float64)(n.ones((2, 2)))"],
-        capture_output=True, text=True, timeout=60,
-        env={**os.environ, "FASTRNN_ISA": name, "PYTHONPATH": tree},
-    )  # fmt: skip
-    assert (done.returncode != 0) == bool(name.strip()), done.stderr
-    if name.strip():
-        assert "FASTRNN_ISA" in done.stderr
-        assert importlib.import_module("fastrnn._core").isa() in done.stderr

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import KINDS, Case, Results, back, run, same_bits, unpack
 from grid import BACKENDS, per_backend
-from oracles import KINDS, Case, Results, back, run, same_bits, unpack
 
 import fastrnn
 

@@ -1,0 +1,89 @@
+"""The same layer on every instruction set: the one asked for, right, and equal to the bit."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import KINDS, Case, Results, close, run, run_elsewhere, same_bits
+from grid import BACKENDS
+from oracles import by_hand
+
+import fastrnn
+
+ISAS = ("scalar", "avx2", "avx512", "neon")
+WIDTHS = [
+    Case(kind, sizes, dtype=dtype, layers=2, bidirectional=True, lengths="zeros", resets="some")
+    for kind in KINDS
+    for dtype in ("float32", "float64")
+    for sizes in ((5, 13, 10, 19), (5, 1, 3, 70))
+]
+
+
+@functools.cache
+def answers(isa: str) -> tuple[dict[str, Any], list[list[Results]]]:
+    """The build as it is in a process with this FASTRNN_ISA, and [reproducible][case] results."""
+    jobs = [
+        (case.layer("cpu", reproducible=reproducible), case.call())
+        for reproducible in (False, True)
+        for case in WIDTHS
+    ]
+    build, results = run_elsewhere(jobs, {"FASTRNN_ISA": isa})
+    return build, [results[: len(WIDTHS)], results[len(WIDTHS) :]]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Any:
+    """Each instruction set of this machine."""
+    if "cpu" not in BACKENDS:
+        pytest.skip("cpu is not under test")
+    if request.param not in importlib.import_module("fastrnn._core").usable_isas():
+        pytest.skip(f"this machine does not run {request.param}")
+    return request.param
+
+
+def test_the_forced_isa_ran(isa: str) -> None:
+    build, _ = answers(isa)
+    assert build["isa"] == build["config"]["instruction set"] == isa
+
+
+def test_every_isa_is_right(isa: str) -> None:
+    for results in answers(isa)[1]:
+        for case, got in zip(WIDTHS, results, strict=True):
+            close(got, oracle(case), case.dtype)
+
+
+def test_bits_do_not_depend_on_the_isa(isa: str) -> None:
+    for case, got in zip(WIDTHS, answers(isa)[1][True], strict=True):
+        same_bits(got, run(case.layer("cpu", reproducible=True), case.call()))
+
+
+@functools.cache
+def oracle(case: Case) -> Results:
+    return by_hand(case, case.layer("cpu").params, case.call())
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
+@pytest.mark.parametrize("name", ["sse9", "AVX2 ", ""])
+def test_unknown_instruction_set(name: str) -> None:
+    """A name that is none is an error that lists the usable ones; an empty one is not set."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import fastrnn, numpy; fastrnn.GRU(2, 3)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "FASTRNN_ISA": name},
+        cwd=Path(fastrnn.__path__[0]).parent,
+    )
+    assert (done.returncode != 0) == bool(name), done.stderr
+    if name:
+        assert "FASTRNN_ISA" in done.stderr
+        assert all(
+            isa in done.stderr for isa in importlib.import_module("fastrnn._core").usable_isas()
+        )
