@@ -86,8 +86,8 @@ class BackwardPass {
         Cell::kResetBefore || z_.projected ? Panels<V>(z_.H, 1).size(rows) : 0);
     threads_ = arena.take<Thread>(plan_.threads);
     for (int i = 0; i < plan_.threads; ++i) {
-      Thread thread = part(i);
-      const Index own = thread.m1 - thread.m0;
+      Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr};
+      const Index own = thread.place.size();
       BackRows<Real>& step = thread.step;
       step.h_prev = arena.take<const Real*>(own);
       step.c_prev = arena.take<const Real*>(own);
@@ -115,34 +115,18 @@ class BackwardPass {
 
  private:
   struct Thread {
-    Index m0, m1;        // its rows in the time loop
-    int rank, ranks;     // its place among those that share them
-    int index;           // its place among all
+    Place place;
     BackRows<Real> step;
-    const Real** in;     // rows of a product
+    const Real** in;  // rows of a product
     Real** out;
-
-    FASTRNN_FN Index active(Index count) const { return larger(0, smaller(count, m1) - m0); }
-    FASTRNN_FN Share panels(Index count) const { return Share(count, rank, ranks); }
-    // units of the plain panels that are its own
-    FASTRNN_FN Share units(const Panels<V>& panels_of) const {
-      Share share = panels(panels_of.count());
-      const Index width = panels_of.U * V::kLanes;
-      share.begin = smaller(panels_of.N, share.begin * width);
-      share.end = smaller(panels_of.N, share.end * width);
-      return share;
-    }
   };
 
-  FASTRNN_FN Thread part(int i) const {
-    const bool own = plan_.by_rows;
-    const Share rows = own ? split_rows(z_, call_.rows, i, plan_.threads) : Share(z_.B, 0, 1);
-    Thread thread = {};
-    thread.m0 = rows.begin, thread.m1 = rows.end;
-    thread.rank = own ? 0 : i;
-    thread.ranks = own ? 1 : plan_.threads;
-    thread.index = i;
-    return thread;
+  // A thread's units of those that lie in plain panels.
+  FASTRNN_FN static Share own_units(const Place& place, Index N) {
+    const Panels<V> panels(N, 1);
+    const Share share = place.panels(panels.count());
+    const Index width = panels.U * V::kLanes;
+    return {smaller(N, share.begin * width), smaller(N, share.end * width)};
   }
 
   static void enter(void* self, int i) {
@@ -151,7 +135,7 @@ class BackwardPass {
   }
 
   FASTRNN_FN void meet(const Thread& me) {  // those that share rows
-    if (me.ranks > 1) step_barrier_.wait();
+    if (me.place.ranks > 1) step_barrier_.wait();
   }
   FASTRNN_FN void meet_all() {
     if (plan_.threads > 1) barrier_.wait();
@@ -183,10 +167,10 @@ class BackwardPass {
 
   // One step of the time loop; its rows of delta are first, first + 1, ...
   FASTRNN_FN void step(Thread& me, Index t, Index first) {
-    const Index rows = me.active(call_.rows.count(t, z_.B));
+    const Index rows = me.place.active(call_.rows.count(t, z_.B));
     fill_rows(me, t, first, rows);
     if (z_.projected) project(me, rows);
-    const Share units = me.units(Panels<V>(z_.H, 1));
+    const Share units = own_units(me.place, z_.H);
     for (Index m = 0; m < rows; ++m)
       for (Index at = units.begin; at < units.end; at += V::kLanes) unit_backward(me.step, m, at);
     meet(me);
@@ -202,7 +186,7 @@ class BackwardPass {
             BackwardWeights<V, Cell>::kFirst * z_.H);
     meet(me);
     if (call_.rows.cut) {
-      if (me.rank == 0) cut(me, t, rows);
+      if (me.place.rank == 0) cut(me, t, rows);
       meet(me);
     }
   }
@@ -212,7 +196,7 @@ class BackwardPass {
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
     BackRows<Real>& at = me.step;
     for (Index m = 0; m < rows; ++m) {
-      const Index sorted = me.m0 + m, b = call_.rows.row(sorted), k = first + sorted;
+      const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted), k = first + sorted;
       at.delta[m] = delta_ + k * ld_;
       at.h_prev[m] = h_steps.before(z_, call_.rows, t, sorted);
       at.h[m] = call_.y.at(t, b);
@@ -221,7 +205,7 @@ class BackwardPass {
         at.c[m] = call_.c + (t * z_.B + b) * z_.H;
         at.dc[m] = call_.dc + b * z_.H;
       }
-      if (me.rank == 0) {  // for the products over the chunk, one writer a row
+      if (me.place.rank == 0) {  // for the products over the chunk, one writer a row
         x_[k] = call_.x.at(t, b);
         dx_[k] = call_.dx.at(t, b);
         delta_rows_[k] = at.delta[m];
@@ -237,13 +221,13 @@ class BackwardPass {
 
   // Projected: the gradient of h, kept for W_hr's, and through W_hr that of the cell's output.
   FASTRNN_FN void project(Thread& me, Index rows) {
-    const Share units = me.units(Panels<V>(z_.P, 1));
+    const Share units = own_units(me.place, z_.P);
     for (Index m = 0; m < rows; ++m) {
       Real* kept = me.step.delta[m] + extra_;
       for (Index i = units.begin; i < units.end; ++i)
         kept[i] = me.step.dh[m][i] + (me.step.dy[m] ? me.step.dy[m][i] : 0);
       me.in[m] = kept;
-      me.out[m] = d_out_ + (me.m0 + m) * z_.H;
+      me.out[m] = d_out_ + (me.place.m0 + m) * z_.H;
     }
     meet(me);
     const RowStage<V, false> stage{me.in, me.out, z_.H};
@@ -290,7 +274,7 @@ class BackwardPass {
   // No gradient flows past the step at which a row started anew.
   FASTRNN_FN void cut(const Thread& me, Index t, Index rows) const {
     for (Index m = 0; m < rows; ++m) {
-      const Index b = call_.rows.row(me.m0 + m);
+      const Index b = call_.rows.row(me.place.m0 + m);
       if (!call_.rows.cut[t * z_.B + b]) continue;
       for (Index i = 0; i < z_.P; ++i) me.step.dh[m][i] = 0;
       if constexpr (Cell::kHasC) {
@@ -306,7 +290,7 @@ class BackwardPass {
   };
 
   FASTRNN_FN void pack_share(const Thread& me, Index rows, Index N, Real* out, Pointers from) const {
-    const Share share(Panels<V>(N, 1).count(), me.index, plan_.threads);
+    const Share share(Panels<V>(N, 1).count(), me.place.index, plan_.threads);
     pack_rows<V>(rows, N, out, share.begin, share.end, from);
   }
 
@@ -325,13 +309,13 @@ class BackwardPass {
       const bool past_reset = Cell::kResetBefore && g == G - 1;
       outer(me, rows, from, z_.H, packed_x_, z_.I, d.ih + into * z_.I);
       outer(me, rows, hidden, z_.H, past_reset ? packed_extra_ : packed_h_, z_.P, d.hh + into * z_.P);
-      const Share units(z_.H, me.index, plan_.threads, V::kLanes);
+      const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       if (d.b_ih) column_sums(rows, from, units, nullptr, d.b_ih + into);
       if (d.b_hh) column_sums(rows, hidden, units, nullptr, d.b_hh + into);
     }
     if (z_.projected) outer(me, rows, extra_, z_.P, packed_extra_, z_.H, d.hr);
     if constexpr (Cell::kPeephole) {
-      const Share units(z_.H, me.index, plan_.threads, V::kLanes);
+      const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       column_sums(rows, 0, units, c_prev_, d.peephole);
       column_sums(rows, z_.H, units, c_prev_, d.peephole + z_.H);
       column_sums(rows, 3 * z_.H, units, c_, d.peephole + 2 * z_.H);
@@ -343,7 +327,7 @@ class BackwardPass {
                         Real* out) const {
     const Panels<V> panels(N, 1);
     using Stage = ColumnStage<V>;
-    const Share share(M, me.index, plan_.threads, V::tile_rows(Stage::kVectors));
+    const Share share(M, me.place.index, plan_.threads, V::tile_rows(Stage::kVectors));
     run_panels<V, Stage::kVectors, Stage::kStep>(Stage{delta_ + from, ld_, out, N},
                                                  {share.begin, share.end, 0, panels.count()},
                                                  panels.count(), panels.last(), packed, rows, false);
@@ -364,20 +348,17 @@ class BackwardPass {
   }
 
   FASTRNN_NOINLINE void input_gradients(const Thread& me, Index rows) const {
-    const Share share(rows, me.index, plan_.threads, V::tile_rows(RowStage<V, false>::kVectors));
+    const Share share(rows, me.place.index, plan_.threads, V::tile_rows(RowStage<V, false>::kVectors));
     const RowStage<V, false> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I};
     const Panels<V>& panels = weights_.input;
-    run_panels<V, stage.kVectors, stage.kStep>(stage, {0, share.end - share.begin, 0, panels.count()},
-                                               panels.count(), panels.last(),
-                                               call_.packed + weights_.at_input, G * z_.H, false);
+    run_share(stage, panels, Share(panels.count(), 0, 1), share.end - share.begin,
+              call_.packed + weights_.at_input, G * z_.H, false);
   }
 
   template <class Stage>
-  FASTRNN_FN void product(const Thread& me, const Stage& stage, const Panels<V>& panels, Index rows,
-                          const Real* packed, Index K) const {
-    const Share share = me.panels(panels.count());
-    run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
-                                                 panels.count(), panels.last(), packed, K, false);
+  FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Panels<V>& panels,
+                                 Index rows, const Real* packed, Index K) {
+    run_share(stage, panels, me.place.panels(panels.count()), rows, packed, K, false);
   }
 
   BackwardCall<Real> call_;

@@ -45,8 +45,8 @@ class ForwardPass {
     threads_ = arena.take<Thread>(plan_.threads);
     Real* gates = plan_.by_rows ? nullptr : arena.take<Real>(chunk_rows(z_.B) * G * z_.H);
     for (int i = 0; i < plan_.threads; ++i) {
-      Thread thread = part(i);
-      const Index rows = thread.m1 - thread.m0;
+      Thread thread{Place(z_, call_.rows, plan_, i), nullptr, nullptr, {}};
+      const Index rows = thread.place.size();
       thread.x = arena.take<const Real*>(chunk_rows(rows));
       thread.step.h_prev = arena.take<const Real*>(rows);
       thread.step.c_prev = arena.take<const Real*>(rows);
@@ -74,27 +74,13 @@ class ForwardPass {
 
  private:
   struct Thread {
-    Index m0, m1;     // its rows
-    int rank, ranks;  // its place among those that share them
-    const Real** x;   // rows of a chunk
-    Real* gates;      // projected input of a chunk
+    Place place;
+    const Real** x;  // rows of a chunk
+    Real* gates;     // projected input of a chunk
     StepRows<Real> step;
-
-    FASTRNN_FN Index active(Index count) const { return larger(0, smaller(count, m1) - m0); }
-    FASTRNN_FN Share panels(Index count) const { return Share(count, rank, ranks); }
   };
 
   FASTRNN_FN static Index chunk_rows(Index rows) { return larger(kChunkRows, rows); }
-
-  FASTRNN_FN Thread part(int i) const {
-    const bool own = plan_.by_rows;
-    const Share rows = own ? split_rows(z_, call_.rows, i, plan_.threads) : Share(z_.B, 0, 1);
-    Thread thread = {};
-    thread.m0 = rows.begin, thread.m1 = rows.end;
-    thread.rank = own ? 0 : i;
-    thread.ranks = own ? 1 : plan_.threads;
-    return thread;
-  }
 
   static void enter(void* self, int i) {
     auto* pass = static_cast<ForwardPass*>(self);
@@ -102,33 +88,33 @@ class ForwardPass {
   }
 
   FASTRNN_FN void meet(const Thread& me) {
-    if (me.ranks > 1) barrier_.wait();
+    if (me.place.ranks > 1) barrier_.wait();
   }
 
   FASTRNN_FN Index time(Index s) const { return call_.rows.reverse ? z_.T - 1 - s : s; }
 
   FASTRNN_NOINLINE void run(Thread& me) {
-    if (!call_.gates && call_.c0 != call_.cn && me.rank == 0) copy_rows(me, call_.c0, call_.cn);
+    if (!call_.gates && call_.c0 != call_.cn && me.place.rank == 0) copy_rows(me.place, call_.c0, call_.cn);
     for (Index s = 0; s < z_.T;) {
       const Index end = project(me, s);
       Real* gates = me.gates;
       for (; s < end; ++s) {
-        const Index rows = me.active(call_.rows.count(time(s), z_.B));
+        const Index rows = me.place.active(call_.rows.count(time(s), z_.B));
         me.step.gates = gates;
         step(me, time(s), rows, s & 1);
         gates += rows * G * z_.H;
       }
     }
-    if (me.rank == 0) final_state(me);
+    if (me.place.rank == 0) final_state(me.place);
   }
 
   // Projects the input of the steps from s on that make a chunk; returns the step after them.
   FASTRNN_FN Index project(Thread& me, Index s) {
     Index rows = 0;
     for (; s < z_.T; ++s) {
-      const Index t = time(s), n = me.active(call_.rows.count(t, z_.B));
+      const Index t = time(s), n = me.place.active(call_.rows.count(t, z_.B));
       if (rows > 0 && rows + n > kChunkRows) break;
-      for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.m0 + m));
+      for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.place.m0 + m));
       rows += n;
     }
     const ProjectStage<V, G> stage{me.x, bias_, me.gates, z_.H};
@@ -142,7 +128,7 @@ class ForwardPass {
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
     StepRows<Real>& at = me.step;
     for (Index m = 0; m < rows; ++m) {
-      const Index sorted = me.m0 + m, b = call_.rows.row(sorted);
+      const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted);
       at.h_prev[m] = h_steps.before(z_, call_.rows, t, sorted);
       at.h[m] = z_.projected ? out_ + sorted * z_.H : call_.y.at(t, b);
       if constexpr (Cell::kHasC) {
@@ -173,7 +159,7 @@ class ForwardPass {
       // `h` now holds the rows that go in, `saved` is free to hold those that come out
       for (Index m = 0; m < rows; ++m) {
         at.h_prev[m] = at.h[m];
-        at.saved[m] = call_.y.at(t, call_.rows.row(me.m0 + m));
+        at.saved[m] = call_.y.at(t, call_.rows.row(me.place.m0 + m));
       }
       const RowStage<V, false> stage{at.h_prev, at.saved, z_.P};
       product(me, stage, weights_.project, rows, call_.packed + weights_.at_project, z_.H, down);
@@ -182,16 +168,14 @@ class ForwardPass {
   }
 
   template <class Stage>
-  FASTRNN_FN void product(const Thread& me, const Stage& stage, const Panels<V>& panels, Index rows,
-                          const Real* packed, Index K, bool down) const {
-    const Share share = me.panels(panels.count());
-    run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
-                                                 panels.count(), panels.last(), packed, K, down);
+  FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Panels<V>& panels,
+                                 Index rows, const Real* packed, Index K, bool down) {
+    run_share(stage, panels, me.place.panels(panels.count()), rows, packed, K, down);
   }
 
-  FASTRNN_FN void copy_rows(const Thread& me, const Real* from, Real* to) const {
+  FASTRNN_FN void copy_rows(const Place& own, const Real* from, Real* to) const {
     if constexpr (Cell::kHasC) {
-      for (Index m = me.m0; m < me.m1; ++m) {
+      for (Index m = own.m0; m < own.m1; ++m) {
         const Index b = call_.rows.row(m);
         for (Index i = 0; i < z_.H; ++i) to[b * z_.H + i] = from[b * z_.H + i];
       }
@@ -199,8 +183,8 @@ class ForwardPass {
   }
 
   // hn and, when c was kept step by step, cn from each row's last step
-  FASTRNN_FN void final_state(const Thread& me) const {
-    for (Index m = me.m0; m < me.m1; ++m) {
+  FASTRNN_FN void final_state(const Place& own) const {
+    for (Index m = own.m0; m < own.m1; ++m) {
       const Index b = call_.rows.row(m), length = row_length(call_.rows, z_.T, m);
       const Index t = call_.rows.reverse ? 0 : length - 1;
       const Real* h = length ? call_.y.at(t, b) : call_.h0 + b * z_.P;

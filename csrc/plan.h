@@ -6,6 +6,7 @@ FASTRNN_FN Index larger(Index a, Index b) { return a > b ? a : b; }
 // rank's share of n items in whole groups
 struct Share {
   Index begin, end;
+  FASTRNN_FN Share(Index first, Index last) : begin(first), end(last) {}
   FASTRNN_FN Share(Index n, int rank, int ranks, Index group = 1) {
     const Index groups = (n + group - 1) / group;
     begin = smaller(n, groups * rank / ranks * group);
@@ -50,6 +51,22 @@ FASTRNN_NOINLINE Share split_rows(const Sizes& z, const Rows& rows, int rank, in
   if (rank + 1 == ranks) share.end = z.B;
   return share;
 }
+
+// What is one thread's: in the time loop, rows of its own, or a share of the panels of all rows.
+struct Place {
+  Index m0, m1;     // its rows
+  int rank, ranks;  // its place among those that share them
+  int index;        // its place among all
+
+  FASTRNN_FN Place(const Sizes& z, const Rows& rows, const Plan& plan, int i)
+      : rank(plan.by_rows ? 0 : i), ranks(plan.by_rows ? 1 : plan.threads), index(i) {
+    const Share own = plan.by_rows ? split_rows(z, rows, i, plan.threads) : Share(z.B, 0, 1);
+    m0 = own.begin, m1 = own.end;
+  }
+  FASTRNN_FN Index size() const { return m1 - m0; }
+  FASTRNN_FN Index active(Index count) const { return larger(0, smaller(count, m1) - m0); }
+  FASTRNN_FN Share panels(Index count) const { return Share(count, rank, ranks); }
+};
 
 // Number of steps of sorted row m: how many times t have counts[t] > m. Falls with m.
 FASTRNN_FN Index row_length(const Rows& rows, Index T, Index m) {

@@ -123,3 +123,11 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
     }
   }
 }
+
+// The same over rows 0 .. rows-1 and a share of the panels.
+template <class V, class Stage>
+FASTRNN_FN void run_share(const Stage& stage, const Panels<V>& panels, const Share& share, Index rows,
+                          const typename V::Real* packed, Index K, bool down) {
+  run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
+                                               panels.count(), panels.last(), packed, K, down);
+}
