@@ -11,7 +11,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -19,24 +19,31 @@ import numpy as np
 
 from fastrnn.cellmath import MATHS, CellMath, CellSpec, gru, lstm, ops, rnn
 
+from . import numba_tanh, sequence
 from . import numpy as reference
-from . import sequence
 from .base import Array
 
 _AS_THEY_ARE = (
     ops.add,
+    ops.add_parts,
     ops.add_row,
+    ops.add_scaled,
     ops.add_sum,
+    ops.sigmoid_block,
+    ops.tanh_block,
     ops.copy,
     ops.restart,
+    gru.gate_r_and_z,
+    gru.mix,
     gru.recurrent_side,
+    lstm.output,
     sequence.before,
 )
 
 
 def _sigmoid(x: Any) -> Any:
     half = type(x)(0.5)  # 0.5 alone would make float32 a float64
-    return half + half * np.tanh(half * x)
+    return half + half * ops.tanh(half * x)
 
 
 def _product(a: Array, b: Array, chain: bool) -> Array:
@@ -63,13 +70,13 @@ def _add_product(out: Array, a: Array, b: Array, chain: bool, last_first: bool) 
                 out[m, j] += a[row, m] * b[row, j]
 
 
-# Scalars in place of arrays, loops in place of temporaries.
-_MEANINGS: dict[Callable[..., Any], Callable[..., Any]] = {
-    ops.every: lambda n: range(n),
-    ops.tanh: lambda x: np.tanh(x),
-    ops.sigmoid: _sigmoid,
-    ops.product: _product,
-    ops.add_product: _add_product,
+# Scalars in place of arrays, loops in place of temporaries. By the types of the arguments.
+_MEANINGS: dict[Callable[..., Any], Callable[..., Callable[..., Any]]] = {
+    ops.every: lambda n: lambda n: range(n),
+    ops.tanh: lambda x: numba_tanh.float32 if x.bitwidth == 32 else numba_tanh.float64,
+    ops.sigmoid: lambda x: _sigmoid,
+    ops.product: lambda *_: _product,
+    ops.add_product: lambda *_: _add_product,
 }
 
 _lock = threading.Lock()
@@ -110,14 +117,11 @@ def _compiled(math: CellMath) -> reference.Loops:
 def _teach_words() -> None:
     extending: Any = import_module("numba.extending")
     for word, meaning in _MEANINGS.items():
-        # strict=False: the annotations of the two need not be the same
-        extending.overload(word, strict=False)(partial(_constant, meaning))
+        # strict=False: the annotations of the two need not be the same. "numpy": a division by zero
+        # is inf; the check for an error would keep loops from becoming vector code.
+        extending.overload(word, strict=False, jit_options={"error_model": "numpy"})(meaning)
     for function in _AS_THEY_ARE:
         extending.register_jitable(function)
-
-
-def _constant(value: Callable[..., Any], *_: Any) -> Callable[..., Any]:
-    return value
 
 
 def _jit(loop: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,5 +148,5 @@ def _entry(loop: Callable[..., Any], digest: str) -> Callable[..., Any]:
 
 
 def _digest() -> str:
-    modules = (ops, gru, lstm, rnn, sequence, sys.modules[__name__])
+    modules = (ops, gru, lstm, rnn, sequence, numba_tanh, sys.modules[__name__])
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ops import add, add_product, add_sum, every, product, sigmoid, tanh
+from .ops import add, add_parts, add_product, add_sum, every, product, sigmoid_block, tanh
 
 if TYPE_CHECKING:
     from fastrnn.backends.base import Array
@@ -34,16 +34,15 @@ def forward_reset_after(
 ) -> None:
     """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
     B, H = h.shape
-    one = h.dtype.type(1)
     recurrent = product(h, w.hh.T, chain).reshape(B, 3, H)
+    gate_r_and_z(w, pre, recurrent, saved)
     for b in every(B):
         for j in every(H):
-            r = sigmoid(pre[b, 0, j] + (recurrent[b, 0, j] + w.b_hh[0, j]))
-            z = sigmoid(pre[b, 1, j] + (recurrent[b, 1, j] + w.b_hh[1, j]))
-            hn = recurrent[b, 2, j] + w.b_hh[2, j]
-            n = tanh(pre[b, 2, j] + r * hn)
-            h[b, j] = (one - z) * n + z * h[b, j]
-            saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j] = r, z, n, hn
+            saved[b, 3, j] = recurrent[b, 2, j] + w.b_hh[2, j]
+    for b in every(B):
+        for j in every(H):
+            saved[b, 2, j] = tanh(pre[b, 2, j] + saved[b, 0, j] * saved[b, 3, j])
+    mix(h, saved)
 
 
 def forward_reset_before(
@@ -51,22 +50,33 @@ def forward_reset_before(
 ) -> None:
     """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
     B, H = h.shape
-    one = h.dtype.type(1)
-    recurrent = product(h, w.hh[: 2 * H].T, chain).reshape(B, 2, H)
+    gate_r_and_z(w, pre, product(h, w.hh[: 2 * H].T, chain).reshape(B, 2, H), saved)
     reset_h = np.empty_like(h)
     for b in every(B):
         for j in every(H):
-            r = sigmoid(pre[b, 0, j] + (recurrent[b, 0, j] + w.b_hh[0, j]))
-            z = sigmoid(pre[b, 1, j] + (recurrent[b, 1, j] + w.b_hh[1, j]))
-            reset_h[b, j] = r * h[b, j]
-            saved[b, 0, j], saved[b, 1, j] = r, z
-    recurrent_n = product(reset_h, w.hh[2 * H :].T, chain)
+            reset_h[b, j] = saved[b, 0, j] * h[b, j]
+    recurrent = product(reset_h, w.hh[2 * H :].T, chain)
     for b in every(B):
         for j in every(H):
-            z = saved[b, 1, j]
-            n = tanh(pre[b, 2, j] + (recurrent_n[b, j] + w.b_hh[2, j]))
+            saved[b, 2, j] = tanh(pre[b, 2, j] + (recurrent[b, j] + w.b_hh[2, j]))
+    mix(h, saved)
+
+
+def gate_r_and_z(w: Packed, pre: Array, recurrent: Array, saved: Array) -> None:
+    """Write r and z into saved; recurrent (B, 2 or more, H) is R h."""
+    for k in range(2):
+        add_parts(saved, pre, recurrent, w.b_hh, k)
+        sigmoid_block(saved, k)
+
+
+def mix(h: Array, saved: Array) -> None:
+    """Advance h (B, H) to (1 - z) * n + z * h."""
+    B, H = h.shape
+    one = h.dtype.type(1)
+    for b in every(B):
+        for j in every(H):
+            z, n = saved[b, 1, j], saved[b, 2, j]
             h[b, j] = (one - z) * n + z * h[b, j]
-            saved[b, 2, j] = n
 
 
 def backward_reset_after(
@@ -86,11 +96,16 @@ def backward_reset_after(
     one = h.dtype.type(1)
     for b in every(B):
         for j in every(H):
-            r, z, n, hn = saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j]
-            dn = dh[b, j] * (one - z) * (one - n * n)
-            dpre[b, 0, j] = dn * hn * r * (one - r)
+            z, n = saved[b, 1, j], saved[b, 2, j]
+            dpre[b, 2, j] = dh[b, j] * (one - z) * (one - n * n)
+    for b in every(B):
+        for j in every(H):
+            r, hn = saved[b, 0, j], saved[b, 3, j]
+            dpre[b, 0, j] = dpre[b, 2, j] * hn * r * (one - r)
+    for b in every(B):
+        for j in every(H):
+            z, n = saved[b, 1, j], saved[b, 2, j]
             dpre[b, 1, j] = dh[b, j] * (h_before[b, j] - n) * z * (one - z)
-            dpre[b, 2, j] = dn
             dh[b, j] *= z
     add(dh, product(recurrent_side(dpre, saved), w.hh, chain))
 
@@ -98,12 +113,10 @@ def backward_reset_after(
 def recurrent_side(dpre: Array, saved: Array) -> Array:
     """Return the gradient (B, 3*H) of R h + b_hh, which in n passes through r."""
     B, _, H = dpre.shape
-    out = np.empty_like(dpre)
+    out = dpre.copy()
     for b in every(B):
         for j in every(H):
-            out[b, 0, j] = dpre[b, 0, j]
-            out[b, 1, j] = dpre[b, 1, j]
-            out[b, 2, j] = dpre[b, 2, j] * saved[b, 0, j]
+            out[b, 2, j] *= saved[b, 0, j]
     return out.reshape(B, 3 * H)
 
 

@@ -28,7 +28,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ops import add_product, add_sum, copy, every, product, sigmoid, tanh
+from .ops import (
+    add_parts,
+    add_product,
+    add_scaled,
+    add_sum,
+    copy,
+    every,
+    product,
+    sigmoid_block,
+    tanh,
+    tanh_block,
+)
 
 if TYPE_CHECKING:
     from fastrnn.backends.base import Array
@@ -39,25 +50,35 @@ def forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
     """Advance h (B, P) and c (B, H) one step; pre (B, 4, H) is W x + b_ih."""
     B, H = c.shape
     recurrent = product(h, w.hh.T, chain).reshape(B, 4, H)
-    m = np.empty_like(c) if w.hr.size else h
+    for k in range(4):
+        add_parts(saved, pre, recurrent, w.b_hh, k)
+    if w.peephole.size:
+        add_scaled(saved[:, 0], w.peephole[0], c)
+        add_scaled(saved[:, 1], w.peephole[1], c)
+    sigmoid_block(saved, 0)
+    sigmoid_block(saved, 1)
+    tanh_block(saved, 2)
     for b in every(B):
         for j in every(H):
-            i = pre[b, 0, j] + (recurrent[b, 0, j] + w.b_hh[0, j])
-            f = pre[b, 1, j] + (recurrent[b, 1, j] + w.b_hh[1, j])
-            g = pre[b, 2, j] + (recurrent[b, 2, j] + w.b_hh[2, j])
-            o = pre[b, 3, j] + (recurrent[b, 3, j] + w.b_hh[3, j])
-            if w.peephole.size:
-                i += w.peephole[0, j] * c[b, j]
-                f += w.peephole[1, j] * c[b, j]
-            i, f, g = sigmoid(i), sigmoid(f), tanh(g)
+            i, f, g = saved[b, 0, j], saved[b, 1, j], saved[b, 2, j]
             c[b, j] = f * c[b, j] + i * g
-            if w.peephole.size:
-                o += w.peephole[2, j] * c[b, j]
-            o = sigmoid(o)
-            m[b, j] = o * tanh(c[b, j])
-            saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j] = i, f, g, o
+    if w.peephole.size:
+        add_scaled(saved[:, 3], w.peephole[2], c)
+    sigmoid_block(saved, 3)
     if w.hr.size:
-        copy(h, product(m, w.hr.T, chain))
+        copy(h, product(output(c, saved), w.hr.T, chain))
+    else:
+        copy(h, output(c, saved))
+
+
+def output(c: Array, saved: Array) -> Array:
+    """Return m = o * tanh(c), (B, H)."""
+    B, H = c.shape
+    m = np.empty_like(c)
+    for b in every(B):
+        for j in every(H):
+            m[b, j] = saved[b, 3, j] * tanh(c[b, j])
+    return m
 
 
 def backward(
@@ -78,19 +99,24 @@ def backward(
     dm = product(dh, w.hr, chain) if w.hr.size else dh
     for b in every(B):
         for j in every(H):
-            i, f, g, o = saved[b, 0, j], saved[b, 1, j], saved[b, 2, j], saved[b, 3, j]
-            tanh_c = tanh(c[b, j])
-            do = dm[b, j] * tanh_c * o * (one - o)
-            dc_after = dc[b, j] + dm[b, j] * o * (one - tanh_c * tanh_c)
-            if w.peephole.size:
-                dc_after += do * w.peephole[2, j]
-            di = dc_after * g * i * (one - i)
-            df = dc_after * c_before[b, j] * f * (one - f)
-            dg = dc_after * i * (one - g * g)
-            dc[b, j] = dc_after * f
-            if w.peephole.size:
-                dc[b, j] += di * w.peephole[0, j] + df * w.peephole[1, j]
-            dpre[b, 0, j], dpre[b, 1, j], dpre[b, 2, j], dpre[b, 3, j] = di, df, dg, do
+            o, tanh_c = saved[b, 3, j], tanh(c[b, j])
+            dpre[b, 3, j] = dm[b, j] * tanh_c * o * (one - o)
+            dc[b, j] += dm[b, j] * o * (one - tanh_c * tanh_c)
+    if w.peephole.size:
+        add_scaled(dc, w.peephole[2], dpre[:, 3])
+    for b in every(B):
+        for j in every(H):
+            i, g = saved[b, 0, j], saved[b, 2, j]
+            dpre[b, 0, j] = dc[b, j] * g * i * (one - i)
+            dpre[b, 2, j] = dc[b, j] * i * (one - g * g)
+    for b in every(B):
+        for j in every(H):
+            f = saved[b, 1, j]
+            dpre[b, 1, j] = dc[b, j] * c_before[b, j] * f * (one - f)
+            dc[b, j] *= f
+    if w.peephole.size:
+        add_scaled(dc, w.peephole[0], dpre[:, 0])
+        add_scaled(dc, w.peephole[1], dpre[:, 1])
     copy(dh, product(dpre.reshape(B, 4 * H), w.hh, chain))
 
 
@@ -112,11 +138,7 @@ def gradients(
     if grads.b_hh.size:
         add_sum(grads.b_hh, da, chain, last_first)
     if grads.hr.size:
-        m = np.empty_like(c)
-        for b in every(N):
-            for j in every(H):
-                m[b, j] = saved[b, 3, j] * tanh(c[b, j])
-        add_product(grads.hr, dh, m, chain, last_first)
+        add_product(grads.hr, dh, output(c, saved), chain, last_first)
     if grads.peephole.size:
         dp = np.empty((N, 3, H), c.dtype)
         for b in every(N):

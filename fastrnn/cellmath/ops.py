@@ -77,6 +77,34 @@ def add_row(out: Array, row: Array) -> None:
             out[b, j] += row[j]
 
 
+def add_scaled(out: Array, row: Array, a: Array) -> None:
+    """Add row (W,) * a (n, W) to out (n, W)."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[1]):
+            out[b, j] += row[j] * a[b, j]
+
+
+def add_parts(out: Array, pre: Array, recurrent: Array, bias: Array, k: int) -> None:
+    """Write block k of pre (B, G, H) + (recurrent (B, G, H) + bias (G, H)) to that of out."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[2]):
+            out[b, k, j] = pre[b, k, j] + (recurrent[b, k, j] + bias[k, j])
+
+
+def sigmoid_block(out: Array, k: int) -> None:
+    """Apply `sigmoid` to block k of out (B, S, H), in place."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[2]):
+            out[b, k, j] = sigmoid(out[b, k, j])
+
+
+def tanh_block(out: Array, k: int) -> None:
+    """Apply `tanh` to block k of out (B, S, H), in place."""
+    for b in every(out.shape[0]):
+        for j in every(out.shape[2]):
+            out[b, k, j] = tanh(out[b, k, j])
+
+
 def copy(out: Array, a: Array) -> None:
     """Copy a (n, W) to out (n, W)."""
     for b in every(out.shape[0]):
