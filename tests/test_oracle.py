@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import KINDS, Case, close, run, unpack
+from cases import KINDS, Case, Results, close, run, unpack
 from grid import BACKENDS, covering, per_backend
 from oracles import TORCH_KINDS, by_hand, torch_nn, torch_packed
+
+import fastrnn
 
 # T, B, I, H: odd, I != H, T = 1, B = 1, wider than two AVX-512 vectors, H of 2, 16 and 130.
 SIZES = (
@@ -68,6 +71,35 @@ def test_step_by_step(backend: str, case: Case) -> None:
     """Also what torch.nn cannot do: peepholes, Cho's first GRU, resets."""
     layer, call = case.layer(backend), case.call()
     close(run(layer, call), by_hand(case, layer.params, call), case.dtype)
+
+
+# Beyond the engines' thresholds: chunks of 192 and 512 rows, shared rows (B >= 8) and shared units
+# (B < 8, much work a step), recurrent weights larger than a cache.
+LARGE = cases(
+    2,
+    EVERY,
+    sizes=((61, 21, 37, 70), (30, 9, 13, 65), (210, 1, 8, 33), (9, 3, 130, 300), (2, 523, 9, 20),
+           (4, 2, 20, 620)),
+    resets=("", "some"),
+    layers=(1,),
+    batch_first=(False,),
+    state=(True,),
+    bias=(True,),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("backend", "case"), per_backend(LARGE, LARGE[::12]), indirect=["backend"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large(backend: str, case: Case, threads: int) -> None:
+    layer, call = case.layer(backend), case.call()
+    with fastrnn.num_threads(threads):
+        got = run(layer, call)
+    close(got, large_answer(case), case.dtype)
+
+
+@functools.cache
+def large_answer(case: Case) -> Results:
+    return by_hand(case, case.layer(BACKENDS[0]).params, case.call())
 
 
 @pytest.mark.parametrize("kind", TORCH_KINDS)
