@@ -479,30 +479,52 @@ def test_specs_and_maths_are_of_the_same_cells() -> None:
 # -------------------------------------------------------------------------------- Numba's cache
 
 
-def test_compiled_code_is_kept_and_keyed_by_all_its_text(tmp_path: Any) -> None:
-    """Numba alone would not notice a change in a function that the compiled one calls."""
-    if "numba" not in BACKENDS:
-        pytest.skip("numba is not under test")
-    text = """
+CACHED = """
 import sys, numpy as np
-from fastrnn.backends import get, numba, Weights
+from fastrnn.backends import Weights, get, numba
 from fastrnn.cellmath import CELLS
 from fastrnn.rows import ALL
-if sys.argv[1]:
-    numba._digest = lambda: sys.argv[1]
-one = np.ones((1, 1))
-engine, cell = get("numba"), CELLS["rnn_relu"]
-packed = engine.pack(cell, Weights(one, one))
-how = dict(reverse=False, keep=False, threads=1, reproducible=False)
-engine.forward(cell, packed, one[None], one, None, ALL, **how)
-print(sum(engine.loops(cell).forward.stats.cache_hits.values()))
+digest, *kinds = sys.argv[1:]
+if digest:
+    numba._digest = lambda: digest
+hits = []
+for kind in kinds:
+    results = []
+    for engine in (get("numpy"), get("numba")):
+        cell, one = CELLS[kind], np.ones((1, 1))
+        packed = engine.pack(cell, Weights(*[np.ones((len(cell.gates), 1))] * 2))
+        how = dict(reverse=False, keep=False, threads=1, reproducible=False)
+        c = one if cell.has_c else None
+        results.append(engine.forward(cell, packed, one[None], one, c, ALL, **how)[0])
+    np.testing.assert_allclose(*results)
+    hits.append(sum(engine.loops(cell).forward.stats.cache_hits.values()))
+print(*hits)
 """
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
 
-    def hits(digest: str) -> int:
-        run = subprocess.run(
-            [sys.executable, "-c", text, digest], env=env, check=True, capture_output=True
-        )
-        return int(run.stdout)
 
-    assert [hits(""), hits(""), hits("other text")] == [0, 1, 0]
+def cache_hits(folder: Any, digest: str, *kinds: str) -> str:
+    """Run these kinds in a process of their own, which must get them right."""
+    if "numba" not in BACKENDS:
+        pytest.skip("numba is not under test")
+    run = subprocess.run(
+        [sys.executable, "-c", CACHED, digest, *kinds],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(folder)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return run.stdout.strip()
+
+
+def test_compiled_code_is_kept_and_keyed_by_all_its_text(tmp_path: Any) -> None:
+    """Numba alone would not notice a change in a function that the compiled one calls."""
+    assert cache_hits(tmp_path, "", "rnn_relu") == "0"
+    assert cache_hits(tmp_path, "", "rnn_relu") == "1"
+    assert cache_hits(tmp_path, "other", "rnn_relu") == "0"
+
+
+def test_cells_compiled_by_different_processes_do_not_mix(tmp_path: Any) -> None:
+    """Numba's symbols are unique within a process only: two first loops once had the same one."""
+    assert cache_hits(tmp_path, "", "rnn_tanh") == "0"
+    assert cache_hits(tmp_path, "", "lstm") == "0"
+    assert cache_hits(tmp_path, "", "rnn_tanh", "lstm") == "1 1"

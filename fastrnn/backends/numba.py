@@ -110,7 +110,9 @@ def _compiled(math: CellMath) -> reference.Loops:
     plain = reference.loops(math)
     for function in (*math, *plain):
         register(function)
-    return reference.Loops(*map(_jit, plain))
+    forward = _jit(plain.forward, math.forward)
+    backward = _jit(plain.backward, math.backward)
+    return reference.Loops(forward, backward)
 
 
 @cache
@@ -124,29 +126,30 @@ def _teach_words() -> None:
         extending.register_jitable(function)
 
 
-def _jit(loop: Callable[..., Any]) -> Callable[..., Any]:
-    njit: Any = import_module("numba").njit
-    try:
-        compiled = njit(_entry(loop, _digest()), nogil=True, cache=True)
-    except (OSError, RuntimeError):  # no source file, or no place to write
-        compiled = njit(_entry(loop, ""), nogil=True)
-    return compiled  # type: ignore[no-any-return]
+def _jit(loop: Callable[..., Any], step: Callable[..., None]) -> Callable[..., Any]:
+    """Return the compiled loop, named after the step in it.
 
-
-def _entry(loop: Callable[..., Any], digest: str) -> Callable[..., Any]:
-    """Return loop with a digest of all compiled text as one of its constants.
-
-    Numba's cache is keyed by the text and the constants of the function it is asked to compile,
-    not by those of the functions called: without this, an upgrade could run the old cell maths.
+    The names matter. Numba makes a symbol of a function's name, types and running number; loops of
+    one name, compiled by two processes and kept on disk, may thus have one symbol, and a third
+    process would run one cell's loop for another's. And Numba finds what it keeps by the name, text
+    and closure of the function it was asked to compile, not of those called: without the digest of
+    all the text, an upgrade could run the old cell maths.
     """
+    njit: Any = import_module("numba").njit
+    loop.__qualname__ = f"{step.__module__}.{step.__qualname__}.loop"
 
     def entry(*args):  # type: ignore[no-untyped-def]
-        _ = digest
         return loop(*args)
 
-    return entry
+    try:
+        entry.__qualname__ = f"{loop.__qualname__}.{_digest()}"
+        return njit(entry, nogil=True, cache=True)  # type: ignore[no-any-return]
+    except (OSError, RuntimeError):  # no source file, or no place to write
+        entry.__qualname__ = f"{loop.__qualname__}.entry"
+        return njit(entry, nogil=True)  # type: ignore[no-any-return]
 
 
+@cache
 def _digest() -> str:
     modules = (ops, gru, lstm, rnn, sequence, numba_tanh, sys.modules[__name__])
-    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
