@@ -29,11 +29,15 @@ _CHECKPOINT = "checkpoint.safetensors"  # all that --resume needs
 
 _CLIP = 1.0  # largest norm of a gradient
 _WARM_UP = 0.1  # of the updates, in which the learning rate rises
-_PATIENCE = 5  # judgements without a new best before training stops
+_PATIENCE = 4  # judgements without a new best before training stops
 _DIVERGED = 100.0  # bits per character; one who only guesses needs log2 of the vocabulary
 _HELD_STREAMS = 32  # the held-out text is read in so many streams
 # Highest learning rates for 256 hidden units; they fall with the root of the size.
-_RATES = {"rnn": 2e-3, "gru": 6e-3, "lstm": 1.2e-2}
+_RATES = {"rnn": 8e-3, "gru": 1e-2, "lstm": 2e-2}
+# Of 0.999, 0.99, 0.98 and 0.95 the last let the default network fall fastest by far: 1.66 bits held
+# out after 1000 updates, where 0.99 had 1.71.
+_BETAS = 0.9, 0.95
+_WEIGHT_DECAY = 1e-5
 
 
 class UserError(Exception):
@@ -49,7 +53,7 @@ class Settings:
     layers: int = 1
     batch: int = 32
     steps: int = 64
-    epochs: int = 7
+    epochs: int = 5
     lr: float = 0.0
     seed: int = 0
 
@@ -100,7 +104,9 @@ class Training:
         self.model = CharModel.new(
             len(corpus.characters), settings.cell, settings.hidden, settings.layers, settings.seed
         )
-        self.optimizer = Adam(self.model.layers.values(), settings.lr, betas=(0.9, 0.99))
+        self.optimizer = Adam(
+            self.model.layers.values(), settings.lr, _BETAS, weight_decay=_WEIGHT_DECAY
+        )
         self.state: Any = None
         self.history = History()
 
@@ -214,8 +220,8 @@ def _train(training: Training, limit: float) -> None:
     window = settings.batch * settings.steps
     planned = settings.epochs * training.windows
     # Judging reads the held-out text forward only, a third of the work of an update for each
-    # window of it: at this interval it takes about a tenth of the time.
-    interval = max(100, 4 * training.held[0].size // window)
+    # window of it: at this interval it takes about a twentieth of the time.
+    interval = max(100, 7 * training.held[0].size // window)
     first, before = history.update, history.seconds
     if first >= planned:
         progress.line(f"all {planned} updates are done: more --epochs go on")
