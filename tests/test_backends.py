@@ -476,7 +476,34 @@ def test_specs_and_maths_are_of_the_same_cells() -> None:
     assert MATHS["lstm"].forward is lstm.forward
 
 
-# -------------------------------------------------------------------------------- Numba's cache
+# ------------------------------------------------------------------------------------ Numba only
+
+needs_numba = pytest.mark.skipif("numba" not in BACKENDS, reason="numba is not under test")
+
+
+@needs_numba
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_accuracy_of_tanh(name: str) -> None:
+    from numba import njit
+
+    from fastrnn.backends import numba_tanh
+
+    tanh = njit(error_model="numpy")(getattr(numba_tanh, name))
+
+    @njit
+    def each(x: Array) -> Array:
+        out = np.empty_like(x)
+        for k in range(x.size):
+            out[k] = tanh(x[k])
+        return out
+
+    rng = np.random.default_rng(1)
+    tiny = 10 ** rng.uniform(-35, 0, 5000) * rng.choice([-1, 1], 5000)
+    x = np.concatenate([rng.uniform(-25, 25, 5000), tiny, [1e30, -1e30]]).astype(name)
+    exact = np.tanh(x.astype(np.longdouble))
+    assert np.max(np.abs(each(x) - exact) / np.spacing(np.abs(exact).astype(name))) < 4
+    edges = np.array([np.nan, np.inf, -np.inf, 0.0, np.finfo(name).smallest_subnormal], name)
+    np.testing.assert_array_equal(each(edges), np.array([np.nan, 1, -1, 0, edges[4]], name))
 
 
 CACHED = """
@@ -504,8 +531,6 @@ print(*hits)
 
 def cache_hits(folder: Any, digest: str, *kinds: str) -> str:
     """Run these kinds in a process of their own, which must get them right."""
-    if "numba" not in BACKENDS:
-        pytest.skip("numba is not under test")
     run = subprocess.run(
         [sys.executable, "-c", CACHED, digest, *kinds],
         env=os.environ | {"NUMBA_CACHE_DIR": str(folder)},
@@ -516,6 +541,7 @@ def cache_hits(folder: Any, digest: str, *kinds: str) -> str:
     return run.stdout.strip()
 
 
+@needs_numba
 def test_compiled_code_is_kept_and_keyed_by_all_its_text(tmp_path: Any) -> None:
     """Numba alone would not notice a change in a function that the compiled one calls."""
     assert cache_hits(tmp_path, "", "rnn_relu") == "0"
@@ -523,8 +549,23 @@ def test_compiled_code_is_kept_and_keyed_by_all_its_text(tmp_path: Any) -> None:
     assert cache_hits(tmp_path, "other", "rnn_relu") == "0"
 
 
+@needs_numba
 def test_cells_compiled_by_different_processes_do_not_mix(tmp_path: Any) -> None:
     """Numba's symbols are unique within a process only: two first loops once had the same one."""
     assert cache_hits(tmp_path, "", "rnn_tanh") == "0"
     assert cache_hits(tmp_path, "", "lstm") == "0"
     assert cache_hits(tmp_path, "", "rnn_tanh", "lstm") == "1 1"
+
+
+@needs_numba
+def test_no_place_for_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastrnn.backends import numba, numpy
+
+    def no_source() -> str:
+        raise OSError("could not get source code")
+
+    maths = MATHS["rnn_relu"]
+    plain = numpy.loops(maths)
+    assert numba._jit(plain.forward, maths.forward).stats.cache_path is not None
+    monkeypatch.setattr(numba, "_digest", no_source)
+    assert numba._jit(plain.forward, maths.forward).stats.cache_path is None
