@@ -20,7 +20,9 @@ def every(n: int) -> Iterable[Any]:
     """Return the indices of n rows or units: one slice for NumPy; 0 .. n-1 for Numba.
 
     `for b in every(B): for j in every(H): out[b, j] = x[b, j] + y[b, j]` is one array expression in
-    NumPy, and in Numba one loop without temporaries.
+    NumPy, and in Numba one loop without temporaries. Loops with a tanh in them write one array, at
+    most two: LLVM makes vector code of a loop only if a few comparisons of addresses can show that
+    what it writes overlaps nothing (LSTM forward in one loop: 34 ns a unit; as it is: 12).
     """
     return (slice(0, n),)
 
