@@ -1,7 +1,7 @@
 """The engines, found by name and imported when first asked for.
 
-To add one: a module here with `why_not()` and a class with the methods of `base.Backend`, and a
-line in each of the tables below.
+To add one: a module here with `why_not()` and a class `<Name>Backend` with the methods of
+`base.Backend`, and its name in the tuples below.
 """
 
 from __future__ import annotations
@@ -16,17 +16,10 @@ from .base import Array, Backend, Saved, Weights
 
 __all__ = ["NAMES", "Array", "Backend", "Saved", "Weights", "get", "resolve", "why_not"]
 
-_CLASSES = {
-    "cpu": "CpuBackend",
-    "numba": "NumbaBackend",
-    "numpy": "NumpyBackend",
-    "cuda": "CudaBackend",
-}
+NAMES = ("cpu", "numba", "numpy", "cuda")
 
 _AUTO = ("cpu", "numba", "numpy")
 """What "auto" tries, best first."""
-
-NAMES = tuple(_CLASSES)
 
 
 def why_not(name: str) -> str | None:
@@ -53,7 +46,7 @@ def _get(name: str) -> Backend:
     reason = why_not(name)
     if reason is not None:
         raise RuntimeError(f'backend "{name}" cannot be used here: {reason}')
-    backend: Backend = getattr(import_module(f".{name}", __name__), _CLASSES[name])()
+    backend: Backend = getattr(import_module(f".{name}", __name__), f"{name.title()}Backend")()
     return backend
 
 
