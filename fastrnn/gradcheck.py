@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import checks
+from .checks import RNG
 from .tape import State
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,7 +26,7 @@ def gradcheck(
     eps: float = 1e-5,
     atol: float = 1e-7,
     rtol: float = 1e-5,
-    rng: int | np.random.Generator | None = None,
+    rng: RNG = None,
 ) -> bool:
     """Compare a layer's `backward` with central finite differences of its `forward`.
 

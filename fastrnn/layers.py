@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from . import checks
 from . import dropout as masks
 from .checks import RNG
-from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind, Setting
+from .parametrized import Setting
+from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
 from .stepper import Stepper
 from .tape import Gradients, State, StateIndex, Tape, pair
 

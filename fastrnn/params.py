@@ -62,6 +62,12 @@ class Parameters(Mapping[str, Array]):
         rows = (f"{name}: {shape}" for name, shape in self.shapes.items())
         return f"Parameters({', '.join(rows)}, dtype={self.flat.dtype})"
 
+    def set_writeable(self, writeable: bool) -> None:
+        """Let NumPy accept, or refuse, what is written to the vector and its views."""
+        self.flat.flags.writeable = writeable  # before its views, which need its consent
+        for view in self._views.values():
+            view.flags.writeable = writeable
+
     def put_flat(self, value: Array) -> None:
         """Copy all values in from one vector; what ``layer.flat_params -= step`` comes down to."""
         self._put("flat_params", self.flat, value)

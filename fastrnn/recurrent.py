@@ -1,4 +1,4 @@
-"""What layers and cells have in common: settings, parameters, packing, states, gradients."""
+"""What recurrent layers and cells have in common: construction, packing, states, gradients."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import copy
 import math
 import sys
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,12 @@ from .backends.base import Weights
 from .cellmath import CELLS
 from .checks import RNG
 from .network import Call, Network
+from .parametrized import Parametrized, Setting
 from .params import Parameters
 from .rows import ALL, Rows, plan
 from .tape import Gradients, State, StateIndex, Tape, pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
-V = TypeVar("V")
 Self = TypeVar("Self", bound="Recurrent")
 
 PRECISIONS = ("highest", "high", "medium")
@@ -53,27 +53,7 @@ _BUILT |= {"_params", "_weights", "_packed", "_lock"}
 _EVERY_ROW = ALL, ALL
 
 
-class Setting(Generic[V]):
-    """A constructor's argument as an attribute: it can be read, and does not change."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, layer: None, owner: type) -> Setting[V]: ...
-    @overload
-    def __get__(self, layer: Recurrent, owner: type) -> V: ...
-    def __get__(self, layer: Recurrent | None, owner: type) -> V | Setting[V]:
-        if layer is None:
-            return self
-        value: V = layer._config[self.name]
-        return value
-
-    def __set__(self, layer: Recurrent, value: object) -> NoReturn:
-        raise AttributeError(f"{self.name} is fixed when a {type(layer).__name__} is made")
-
-
-class Recurrent(ABC):
+class Recurrent(Parametrized):
     """Base of all layers and cells. Not for direct use."""
 
     input_size = Setting[int]()
@@ -125,9 +105,9 @@ class Recurrent(ABC):
     def _build(self, config: dict[str, Any]) -> None:
         """Make what follows from the constructor's arguments; the parameters are zeros."""
         self._config = config
+        self._dtype = np.dtype(config["dtype"])
         hidden = config["hidden_size"]
         proj = config.get("proj_size", 0)
-        self._dtype: np.dtype[Any] = np.dtype(config["dtype"])
         self._cell = CELLS[self._kind(config)]
         backend = backends.get(backends.resolve(config["backend"]))
         self._network = Network(
@@ -146,11 +126,7 @@ class Recurrent(ABC):
         # No array of a call may need more bytes than a pointer can tell apart.
         widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
         self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
-        shapes = self.param_shapes(config)
-        size = sum(map(math.prod, shapes.values()))
-        if size * self._dtype.itemsize > sys.maxsize:
-            raise checks.too_large(f"a vector of {size} parameters")
-        self._params = Parameters(shapes, self._dtype)
+        self._params = self._zeros()
         self._weights = self._views(self._params)
         self._packed: list[object] | None = None
         self._lock = threading.Lock()
@@ -191,40 +167,7 @@ class Recurrent(ABC):
             for suffix in self._suffixes(self._config)
         ]
 
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments but ``rng``, as what JSON can hold."""
-        return dict(self._config)
-
-    def __repr__(self) -> str:
-        arguments = (f"{name}={value!r}" for name, value in self._config.items())
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
     # --------------------------------------------------------------------- parameters
-
-    @property
-    def params(self) -> Parameters:
-        """Ordered mapping name -> array; the arrays can be written to and are views into one
-        vector, `flat_params`."""
-        return self._params
-
-    @property
-    def flat_params(self) -> Array:
-        """All parameters as one contiguous vector. Setting it copies values in."""
-        return self._params.flat
-
-    @flat_params.setter
-    def flat_params(self, value: Array) -> None:
-        self._params.put_flat(value)
-
-    @property
-    def num_params(self) -> int:
-        """Number of parameters."""
-        return self._params.flat.size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of parameters, input and output."""
-        return self._dtype
 
     @property
     def proj_size(self) -> int:
@@ -237,24 +180,6 @@ class Recurrent(ABC):
         """Name of the backend in use, never "auto"."""
         return self._network.backend.name
 
-    def load_params(self, mapping: Mapping[str, Any]) -> None:
-        """Copy parameters in by name.
-
-        Parameters
-        ----------
-        mapping : mapping of str to ndarray
-            All names of `params` and no other, with their shapes and the layer's dtype.
-
-        Raises
-        ------
-        ValueError
-            A name is missing or unknown, a shape differs, or the layer is frozen. Nothing has
-            been changed then.
-        TypeError
-            A value is not an ndarray of the layer's dtype.
-        """
-        self._params.load(mapping)
-
     def freeze(self) -> None:
         """Make the parameters read-only and keep the packed copies that the kernels use.
 
@@ -264,28 +189,23 @@ class Recurrent(ABC):
         """
         with self._lock:
             if self._packed is None:
-                self._set_writeable(False)
+                self._params.set_writeable(False)
                 try:
                     self._packed = self._network.pack(self._weights)
                 finally:
                     if self._packed is None:
-                        self._set_writeable(True)
+                        self._params.set_writeable(True)
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again and drop the packed copies."""
         with self._lock:
             self._packed = None
-            self._set_writeable(True)
+            self._params.set_writeable(True)
 
     @property
     def frozen(self) -> bool:
         """Whether the layer is frozen."""
         return self._packed is not None
-
-    def _set_writeable(self, writeable: bool) -> None:
-        self._params.flat.flags.writeable = writeable  # before its views, which need its consent
-        for view in self._params.values():
-            view.flags.writeable = writeable
 
     # ------------------------------------------------------------- copying and moving
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import checks
+from ..checks import RNG
+from ..parametrized import Setting
 from ..params import Parameters
-from .feedforward import RNG, Array, FeedForward, Gradients, Tape
+from .feedforward import Array, FeedForward, Gradients, Tape
 
 
 class Embedding(FeedForward):
@@ -30,6 +32,9 @@ class Embedding(FeedForward):
         An argument has another type, or a size is not positive.
     """
 
+    num_embeddings = Setting[int]()
+    embedding_dim = Setting[int]()
+
     def __init__(
         self,
         num_embeddings: int,
@@ -44,23 +49,13 @@ class Embedding(FeedForward):
             "dtype": checks.float_dtype(dtype).name,
         }
         generator = checks.generator("rng", rng)
-        super().__init__(config)
+        self._build(config)
         self.flat_params[:] = generator.standard_normal(self.num_params)
 
-    @staticmethod
-    def param_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return ``weight (num_embeddings, embedding_dim)``."""
         return {"weight": (config["num_embeddings"], config["embedding_dim"])}
-
-    @property
-    def num_embeddings(self) -> int:
-        """Rows of the table."""
-        return self.params.shapes["weight"][0]
-
-    @property
-    def embedding_dim(self) -> int:
-        """Columns of the table."""
-        return self.params.shapes["weight"][1]
 
     def __call__(self, x: ArrayLike) -> Array:
         """Return y (..., embedding_dim) for ints x (...).

@@ -1,19 +1,17 @@
-"""What Linear and Embedding have in common: settings, parameters, tape, gradients."""
+"""What Linear and Embedding have in common: construction, freezing, tape, gradients."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import checks
+from ..parametrized import Parametrized
 from ..params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
-RNG = None | int | np.random.Generator
 
 
 @dataclass(eq=False)
@@ -44,54 +42,14 @@ class Tape:
     weight: Array | None = None
 
 
-class FeedForward(ABC):
+class FeedForward(Parametrized):
     """Base of Linear and Embedding. Not for direct use."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def _build(self, config: dict[str, Any]) -> None:
+        """Make what follows from the constructor's arguments; the parameters are zeros."""
         self._config = config
-        self._params = Parameters(self.param_shapes(config), np.dtype(config["dtype"]))
-
-    @staticmethod
-    @abstractmethod
-    def param_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return the parameters' names and shapes for constructor's arguments."""
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments but ``rng``, as what JSON can hold."""
-        return dict(self._config)
-
-    def __repr__(self) -> str:
-        arguments = (f"{name}={value!r}" for name, value in self._config.items())
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
-    @property
-    def params(self) -> Parameters:
-        """Ordered mapping name -> array; the arrays can be written to and are views into one
-        vector, `flat_params`."""
-        return self._params
-
-    @property
-    def flat_params(self) -> Array:
-        """All parameters as one contiguous vector. Setting it copies values in."""
-        return self._params.flat
-
-    @flat_params.setter
-    def flat_params(self, value: Array) -> None:
-        self._params.put_flat(value)
-
-    @property
-    def num_params(self) -> int:
-        """Number of parameters."""
-        return self._params.flat.size
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of parameters and output."""
-        return self._params.flat.dtype
-
-    def load_params(self, mapping: Mapping[str, Any]) -> None:
-        """Copy parameters in by name; all of `params` and no other, or ValueError/TypeError."""
-        self._params.load(mapping)
+        self._dtype = np.dtype(config["dtype"])
+        self._params = self._zeros()
 
     @property
     def frozen(self) -> bool:
@@ -100,24 +58,23 @@ class FeedForward(ABC):
 
     def freeze(self) -> None:
         """Make the parameters read-only."""
-        self._set_writeable(False)
+        self._params.set_writeable(False)
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again."""
-        self._set_writeable(True)
-
-    def _set_writeable(self, writeable: bool) -> None:
-        self._params.flat.flags.writeable = writeable  # before its views, which need its consent
-        for view in self._params.values():
-            view.flags.writeable = writeable
+        self._params.set_writeable(True)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self._config, "flat_params": self.flat_params, "frozen": self.frozen}
+        own = {name: value for name, value in self.__dict__.items() if name != "_params"}
+        return own | {"flat_params": self.flat_params, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        FeedForward.__init__(self, dict(state["config"]))
-        self.flat_params[:] = state["flat_params"]
-        if state["frozen"]:
+        state = dict(state)
+        flat, frozen = state.pop("flat_params"), state.pop("frozen")
+        self.__dict__.update(state)
+        self._build(self._config)
+        self.flat_params[:] = flat
+        if frozen:
             self.freeze()
 
     def _check_backward(self, tape: Any, dy: Any, width: int) -> Array:

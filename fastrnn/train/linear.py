@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import checks
+from ..checks import RNG
+from ..parametrized import Setting
 from ..params import Parameters
-from .feedforward import RNG, Array, FeedForward, Gradients, Tape
+from .feedforward import Array, FeedForward, Gradients, Tape
 
 
 class Linear(FeedForward):
@@ -33,6 +35,10 @@ class Linear(FeedForward):
         An argument has another type, or a size is not positive.
     """
 
+    in_features = Setting[int]()
+    out_features = Setting[int]()
+    bias = Setting[bool]()
+
     def __init__(
         self,
         in_features: int,
@@ -49,32 +55,15 @@ class Linear(FeedForward):
             "dtype": checks.float_dtype(dtype).name,
         }
         generator = checks.generator("rng", rng)
-        super().__init__(config)
+        self._build(config)
         bound = 1 / math.sqrt(self.in_features)
         self.flat_params[:] = generator.uniform(-bound, bound, self.num_params)
 
-    @staticmethod
-    def param_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    @classmethod
+    def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return ``weight (out_features, in_features)``; with bias, ``bias (out_features,)``."""
         rows, columns = config["out_features"], config["in_features"]
         return {"weight": (rows, columns)} | ({"bias": (rows,)} if config["bias"] else {})
-
-    @property
-    def in_features(self) -> int:
-        """Size of the last axis of x."""
-        size: int = self._config["in_features"]
-        return size
-
-    @property
-    def out_features(self) -> int:
-        """Size of the last axis of y."""
-        size: int = self._config["out_features"]
-        return size
-
-    @property
-    def bias(self) -> bool:
-        """Whether there is a b."""
-        return "bias" in self.params
 
     def __call__(self, x: Array) -> Array:
         """Return y (..., out_features) for x (..., in_features) of the layer's dtype.
