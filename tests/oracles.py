@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from cases import Array, Call, Case, Results, pack, unpack
 
+torch.set_num_threads(1)  # for the reason given in conftest.py
 TORCH_KINDS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
 
 
