@@ -54,9 +54,15 @@ def run_node(backend: str, node: Any, values: dict[str, Array]) -> dict[str, Arr
         "LSTM": {"peephole": "P" in given},
     }[kind]
     layer = getattr(fastrnn, kind)(
-        x.shape[2], hidden, bidirectional=1 in used, batch_first=bool(layout), dtype=x.dtype,
-        bias="B" in given, backend=backend, **options,
-    )  # fmt: skip
+        x.shape[2],
+        hidden,
+        bidirectional=1 in used,
+        batch_first=bool(layout),
+        dtype=x.dtype,
+        bias="B" in given,
+        backend=backend,
+        **options,
+    )
     params = {name: value.copy() for name, value in layer.params.items()}
     for k, which in enumerate(used):
         end = "_l0" + "_reverse" * which

@@ -237,8 +237,13 @@ def test_either_gradient_alone(backend: str, kind: str) -> None:
     case = Case(kind=kind, layers=2, bidirectional=True)
     layer, call = case.layer(backend), case.call()
     tape = layer.forward(call.x, call.state)[2]
-    zeros = Call(call.x, call.state, {}, np.zeros_like(call.dy),
-                 pack(np.zeros_like(s) for s in unpack(call.dstate)))  # fmt: skip
+    zeros = Call(
+        call.x,
+        call.state,
+        {},
+        np.zeros_like(call.dy),
+        pack(np.zeros_like(s) for s in unpack(call.dstate)),
+    )
     for dy, dstate in ((None, call.dstate), (call.dy, None), (None, None)):
         part = Call(call.x, call.state, {}, dy, dstate)
         whole = Call(
@@ -264,8 +269,12 @@ def masks(backend: str, case: Case, p: float, rng: Any) -> list[Array]:
     x = np.zeros((steps, batch, inputs))
     seen = []
     for k in range(case.layers - 1):
-        shape = Case(kind="rnn_relu", sizes=(steps, batch, inputs, width), layers=k + 2,
-                     bidirectional=case.bidirectional)  # fmt: skip
+        shape = Case(
+            kind="rnn_relu",
+            sizes=(steps, batch, inputs, width),
+            layers=k + 2,
+            bidirectional=case.bidirectional,
+        )
         layer = shape.layer(backend, dropout=p)
         layer.flat_params[:] = 0
         for d, suffix in enumerate(("", "_reverse")[: case.directions]):

@@ -79,14 +79,20 @@ def test_step_by_step(backend: str, case: Case) -> None:
 LARGE = cases(
     2,
     EVERY,
-    sizes=((61, 21, 37, 70), (30, 9, 13, 65), (210, 1, 8, 33), (9, 3, 130, 300), (2, 523, 9, 20),
-           (4, 2, 20, 620)),
+    sizes=(
+        (61, 21, 37, 70),
+        (30, 9, 13, 65),
+        (210, 1, 8, 33),
+        (9, 3, 130, 300),
+        (2, 523, 9, 20),
+        (4, 2, 20, 620),
+    ),
     resets=("", "some"),
     layers=(1,),
     batch_first=(False,),
     state=(True,),
     bias=(True,),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("backend", "case"), per_backend(LARGE, LARGE[::12]), indirect=["backend"])
