@@ -25,8 +25,6 @@ NO_EXT = os.environ.get("FASTRNN_NO_EXT", "")
 DEFINES = os.environ.get("FASTRNN_DEFINES", "").split()
 SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
 
-UNCHECKED = "null,alignment,object-size,vptr"
-
 INCLUDES = ["csrc", "fastrnn/kernels"]
 SOURCES = sorted(path.as_posix() for path in Path("csrc").rglob("*.cpp"))
 HEADERS = sorted(path.as_posix() for top in INCLUDES for path in Path(top).rglob("*.h"))
@@ -56,17 +54,21 @@ def stale(obj: str, source: str) -> bool:
     return any(os.path.getmtime(path) > made for path in [source, *HEADERS, "setup.py"])
 
 
+def sanitizer_flags(names: str) -> list[str]:
+    # -O1, and without the checks of every pointer that AddressSanitizer makes too: with them the
+    # kernels take ten minutes to compile.
+    unchecked = "-fno-sanitize=null,alignment,object-size,vptr"
+    always = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
+    return [f"-fsanitize={names}", unchecked, *always]
+
+
 def extension() -> Pybind11Extension:
     compile_args, link_args = list(FLAGS), []
     if sys.platform != "win32":
         link_args += ["-pthread"]
     if SANITIZE:
-        # -O1, and without the checks of every pointer that AddressSanitizer makes too: with them
-        # the kernels take ten minutes to compile.
-        sanitize = [f"-fsanitize={SANITIZE}", f"-fno-sanitize={UNCHECKED}"]
-        sanitize += ["-fno-omit-frame-pointer", "-g1", "-O1"]
-        compile_args += [*sanitize, "-fno-sanitize-recover=all"]
-        link_args += sanitize
+        compile_args += sanitizer_flags(SANITIZE)
+        link_args += sanitizer_flags(SANITIZE)
     return Pybind11Extension(
         "fastrnn._core",
         SOURCES,

@@ -8,11 +8,11 @@ cd "$(dirname "$0")/.."
 variant=${1:-plain}
 bin=${BIN:-.venv/bin}
 
-read -ra flags <<<"$("$bin/python" -c "import runpy
-build = runpy.run_path('setup.py', run_name='flags')
-print(*build['FLAGS'], *('-I' + path for path in build['INCLUDES']), build['UNCHECKED'])")"
-unchecked=${flags[-1]}
-unset 'flags[-1]'
+setting() { # expression over setup.py's names
+  "$bin/python" -c "import runpy; print(*eval('$1', runpy.run_path('setup.py', run_name='flags')))"
+}
+
+read -ra flags <<<"$(setting 'FLAGS + [f"-I{path}" for path in INCLUDES]')"
 # GCC 12 sees uninitialised values in its own AVX-512 header.
 flags+=(-Wall -Wextra -Werror -Wno-maybe-uninitialized)
 compiler=${CXX:-g++} run=() passes=60
@@ -20,7 +20,7 @@ case $variant in
   plain) ;;
   neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static) passes=15 ;;
   thread) run=(setarch "$(uname -m)" -R) ;&  # its shadow memory does not fit a randomised layout
-  *) flags+=("-fsanitize=$variant" "-fno-sanitize=$unchecked" -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1) passes=15 ;;
+  *) read -ra checks <<<"$(setting "sanitizer_flags(\"$variant\")")" && flags+=("${checks[@]}") passes=15 ;;
 esac
 
 objects=build/native-$variant
