@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--layers", type=_positive(int), metavar="L", help="layers (default: 1)")
     add("--batch", type=_positive(int), metavar="B", help="streams of text (default: 32)")
     add("--steps", type=_positive(int), metavar="T", help="steps of BPTT (default: 64)")
-    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 5)")
+    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 4)")
     add("--lr", type=_positive(float), help="highest learning rate (default: by cell and size)")
     add("--seed", type=int, help="of the initial weights and the sample (default: 0)")
     add(

@@ -53,7 +53,7 @@ class Settings:
     layers: int = 1
     batch: int = 32
     steps: int = 64
-    epochs: int = 5
+    epochs: int = 4
     lr: float = 0.0
     seed: int = 0
 
