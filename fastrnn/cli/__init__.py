@@ -20,8 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # Each command imports what it needs when it runs: `info` is to be quick.
     if options.command == "demo":
-        from . import demo
+        from . import blas, demo
 
+        if argv is None:  # this process is ours
+            blas.restart_on_one_thread()
         return demo.run(options)
     from . import bench
 
