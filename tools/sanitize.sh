@@ -10,17 +10,27 @@ case $1 in
   thread) sanitizers=thread library=libtsan.so ;;
   *) echo "usage: $0 address|thread [pytest arguments]" >&2 && exit 2 ;;
 esac
-shift
 
-tree=build/tree-$sanitizers
+tree=$PWD/build/tree-$1
+shift
 rm -rf "$tree"
 FASTRNN_NO_EXT=0 FASTRNN_SANITIZE=$sanitizers \
   "$bin/pip" install --quiet --no-deps --target "$tree" .
 
-# CPython keeps memory until the end, which is no leak. The C++ run time comes first, so that the
-# sanitizer sees exceptions.
-export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
-export PYTHONPATH=$PWD/$tree FASTRNN_TEST_BACKENDS=cpu PYTHONMALLOC=malloc
+# CPython keeps memory until the end, which is no leak. A size that cannot be had is a test's
+# question, and MemoryError the answer. Reports go to files, since pytest captures what is printed.
+reports=$tree/report
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$reports
+export UBSAN_OPTIONS=print_stacktrace=1:log_path=$reports
+export TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:suppressions=$PWD/tools/tsan.supp:log_path=$reports
+export PYTHONPATH=$tree FASTRNN_TEST_BACKENDS=cpu PYTHONMALLOC=malloc
+# The C++ run time comes with it, so that the sanitizer sees exceptions. ThreadSanitizer's shadow
+# memory does not fit a randomised layout.
 preload=$(g++ -print-file-name=$library):$(g++ -print-file-name=libstdc++.so)
-# ThreadSanitizer's shadow memory does not fit a randomised layout.
-setarch "$(uname -m)" -R env LD_PRELOAD="$preload" "$bin/pytest" "$@"
+status=0
+setarch "$(uname -m)" -R env LD_PRELOAD="$preload" "$bin/pytest" "$@" || status=$?
+if compgen -G "$reports.*" >/dev/null; then
+  cat "$reports".*
+  status=1
+fi
+exit $status
