@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import KINDS, Call, Case, Results, close, run, unpack
+from cases import KINDS, Call, Case, Results, close, infer, run, unpack
 from grid import BACKENDS, covering, per_backend
 from oracles import TORCH_KINDS, by_hand, torch_nn, torch_packed
 
@@ -24,6 +24,7 @@ SIZES = (
     (3, 2, 7, 130),
     (25, 4, 2, 9),
 )
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 COMMON: dict[str, Any] = {
     "layers": (1, 2, 3),
     "bidirectional": (False, True),
@@ -50,6 +51,13 @@ EVERY = (*((kind, False) for kind in KINDS), ("lstm", True), ("lstm_peephole", T
 SMALL = {"layers": (1, 2), "sizes": SIZES[:2], "batch_first": (False,), "state": (True,)}
 
 
+def right(layer: Any, call: Call, want: Results) -> None:
+    """Training's outputs and gradients, and inference's outputs."""
+    close(run(layer, call), want, layer.dtype)
+    outputs = infer(layer, call)
+    close(outputs, {name: want[name] for name in outputs}, layer.dtype)
+
+
 @pytest.mark.parametrize(
     ("backend", "case"),
     per_backend(cases(3, TORCH), cases(1, TORCH, dtype=("float64",), **SMALL)),
@@ -57,7 +65,7 @@ SMALL = {"layers": (1, 2), "sizes": SIZES[:2], "batch_first": (False,), "state":
 )
 def test_torch_nn(backend: str, case: Case) -> None:
     layer, call = case.layer(backend), case.call()
-    close(run(layer, call), torch_nn(case, layer.params, call), case.dtype)
+    right(layer, call, torch_nn(case, layer.params, call))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,7 @@ def test_torch_nn(backend: str, case: Case) -> None:
 def test_step_by_step(backend: str, case: Case) -> None:
     """Also what torch.nn cannot do: peepholes, Cho's first GRU, resets."""
     layer, call = case.layer(backend), case.call()
-    close(run(layer, call), by_hand(case, layer.params, call), case.dtype)
+    right(layer, call, by_hand(case, layer.params, call))
 
 
 # Beyond the engines' thresholds: chunks of 192 and 512 rows, shared rows (B >= 8) and shared units
@@ -100,8 +108,7 @@ LARGE = cases(
 def test_large(backend: str, case: Case, threads: int) -> None:
     layer, call = case.layer(backend), large_call(case)
     with fastrnn.num_threads(threads):
-        got = run(layer, call)
-    close(got, large_answer(case), case.dtype)
+        right(layer, call, large_answer(case))
 
 
 def large_call(case: Case) -> Call:
@@ -122,7 +129,7 @@ def test_packed_sequence(backend: str, kind: str) -> None:
     """lengths mean what torch's PackedSequence means."""
     case = Case(kind=kind, layers=2, bidirectional=True, lengths="positive")
     layer, call = case.layer(backend), case.call()
-    close(run(layer, call), torch_packed(case, layer.params, call), case.dtype)
+    right(layer, call, torch_packed(case, layer.params, call))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,7 +137,7 @@ def test_size_one(backend: str, kind: str) -> None:
     """T = B = I = H = 1."""
     case = Case(kind=kind, sizes=(1, 1, 1, 1))
     layer, call = case.layer(backend), case.call()
-    close(run(layer, call), by_hand(case, layer.params, call), case.dtype)
+    right(layer, call, by_hand(case, layer.params, call))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,6 +180,20 @@ def test_not_finite_as_ieee_says(backend: str, kind: str, dtype: str) -> None:
             close({name: got[name]}, {name: expected}, dtype)
             np.testing.assert_array_equal(got[name][:, 7:], finite[name][:, 7:])
     assert np.isnan(got["y"][2:, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "gate"), [(kind, g) for kind in KINDS for g in range(GATES[kind.split("_")[0]])]
+)
+def test_nan_in_one_gate(backend: str, kind: str, gate: int) -> None:
+    """Each gate's function lets NaN through, whatever the other gates of the unit say."""
+    case = Case(kind, (3, 2, 5, 7), state=False)
+    layer, call = case.layer(backend), case.call()
+    layer.params["bias_ih_l0"][gate * 7] = np.nan
+    for got in (run(layer, call), infer(layer, call)):
+        assert np.isnan(got["y"][..., 0]).all()
+        if kind != "gru_reset_before":  # there r of one unit is in every unit's product
+            assert np.isfinite(got["y"][0, :, 1:]).all()
 
 
 def test_the_oracles_agree() -> None:

@@ -15,6 +15,7 @@ from cases import (
     Call,
     Case,
     Results,
+    infer,
     pack,
     parts,
     run,
@@ -130,6 +131,15 @@ def test_chunks(backend: str, case: Case) -> None:
         dxs.insert(0, grads.x)
     got = {"y": np.concatenate(ys), **parts(state, "hn", "cn"), "dx": np.concatenate(dxs)}
     got |= parts(dstate, "dh0", "dc0")
+    same_bits(got, {name: want[name] for name in got})
+
+
+@each_case
+def test_inference(backend: str, case: Case) -> None:
+    """What keeps nothing for backward computes the same."""
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    want = run(layer, call)
+    got = infer(layer, call)
     same_bits(got, {name: want[name] for name in got})
 
 
