@@ -45,7 +45,8 @@ struct BackwardWeights {
     const Index first = kFirst * z.H;
     pack_rows<V>(first, z.P, out, 0, at.recurrent.count(), Plain{w.hh, z.P});
     if constexpr (Cell::kResetBefore)
-      pack_rows<V>(z.H, z.P, out + at.at_reset, 0, at.reset.count(), Plain{w.hh + first * z.P, z.P});
+      pack_rows<V>(z.H, z.P, out + at.at_reset, 0, at.reset.count(),
+                   Plain{w.hh + first * z.P, z.P});
     pack_rows<V>(G * z.H, z.I, out + at.at_input, 0, at.input.count(), Blocks{w.ih, z.I, z.H});
     if (z.projected)
       pack_rows<V>(z.P, z.H, out + at.at_project, 0, at.project.count(), Plain{w.hr, z.H});
@@ -60,7 +61,11 @@ class BackwardPass {
  public:
   // Lays out the buffers in `work`; with no memory it only measures.
   FASTRNN_NOINLINE BackwardPass(const BackwardCall<Real>& call, Plan plan, void* work)
-      : call_(call), z_(call.sizes), plan_(plan), weights_(call.sizes), barrier_(plan.threads),
+      : call_(call),
+        z_(call.sizes),
+        plan_(plan),
+        weights_(call.sizes),
+        barrier_(plan.threads),
         step_barrier_(plan.threads) {
     Arena arena(work);
     // A row of delta: D blocks, then what the recurrent weights' (reset before) or the projection's
@@ -82,8 +87,8 @@ class BackwardPass {
     delta_rows_ = arena.take<const Real*>(rows);
     packed_x_ = arena.take<Real>(Panels<V>(z_.I, 1).size(rows));
     packed_h_ = arena.take<Real>(Panels<V>(z_.P, 1).size(rows));
-    packed_extra_ = arena.take<Real>(
-        Cell::kResetBefore || z_.projected ? Panels<V>(z_.H, 1).size(rows) : 0);
+    packed_extra_ =
+        arena.take<Real>(Cell::kResetBefore || z_.projected ? Panels<V>(z_.H, 1).size(rows) : 0);
     threads_ = arena.take<Thread>(plan_.threads);
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr};
@@ -255,7 +260,8 @@ class BackwardPass {
     }
     if constexpr (Cell::kPeephole) {
       FASTRNN_UNROLL
-      for (int i = 0; i < 3; ++i) u.peephole[i] = V::load(call_.weights.peephole + i * H + at, left);
+      for (int i = 0; i < 3; ++i)
+        u.peephole[i] = V::load(call_.weights.peephole + i * H + at, left);
     }
     Cell::backward(u);
     Real* delta = step.delta[m] + at;
@@ -289,7 +295,8 @@ class BackwardPass {
     FASTRNN_FN const Real* operator()(Index k) const { return rows[k] + offset; }
   };
 
-  FASTRNN_FN void pack_share(const Thread& me, Index rows, Index N, Real* out, Pointers from) const {
+  FASTRNN_FN void pack_share(const Thread& me, Index rows, Index N, Real* out,
+                             Pointers from) const {
     const Share share(Panels<V>(N, 1).count(), me.place.index, plan_.threads);
     pack_rows<V>(rows, N, out, share.begin, share.end, from);
   }
@@ -297,7 +304,8 @@ class BackwardPass {
   FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
     pack_share(me, rows, z_.I, packed_x_, {x_, 0});
     pack_share(me, rows, z_.P, packed_h_, {h_prev_, 0});
-    if constexpr (Cell::kResetBefore) pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_});
+    if constexpr (Cell::kResetBefore)
+      pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_});
     if (z_.projected) pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_ + z_.P});
   }
 
@@ -308,7 +316,8 @@ class BackwardPass {
       const Index hidden = (Cell::kHiddenFirst + g) * z_.H;
       const bool past_reset = Cell::kResetBefore && g == G - 1;
       outer(me, rows, from, z_.H, packed_x_, z_.I, d.ih + into * z_.I);
-      outer(me, rows, hidden, z_.H, past_reset ? packed_extra_ : packed_h_, z_.P, d.hh + into * z_.P);
+      outer(me, rows, hidden, z_.H, past_reset ? packed_extra_ : packed_h_, z_.P,
+            d.hh + into * z_.P);
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       if (d.b_ih) column_sums(rows, from, units, nullptr, d.b_ih + into);
       if (d.b_hh) column_sums(rows, hidden, units, nullptr, d.b_hh + into);
@@ -323,14 +332,14 @@ class BackwardPass {
   }
 
   // out[m][n] += sum over rows of delta[row][from + m] * packed[row][n]
-  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Real* packed, Index N,
-                        Real* out) const {
+  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Real* packed,
+                        Index N, Real* out) const {
     const Panels<V> panels(N, 1);
     using Stage = ColumnStage<V>;
     const Share share(M, me.place.index, plan_.threads, V::tile_rows(Stage::kVectors));
-    run_panels<V, Stage::kVectors, Stage::kStep>(Stage{delta_ + from, ld_, out, N},
-                                                 {share.begin, share.end, 0, panels.count()},
-                                                 panels.count(), panels.last(), packed, rows, false);
+    run_panels<V, Stage::kVectors, Stage::kStep>(
+        Stage{delta_ + from, ld_, out, N}, {share.begin, share.end, 0, panels.count()},
+        panels.count(), panels.last(), packed, rows, false);
   }
 
   // out[i] += sum over rows of delta[row][from + i] (* factor[row][i])
@@ -348,7 +357,8 @@ class BackwardPass {
   }
 
   FASTRNN_NOINLINE void input_gradients(const Thread& me, Index rows) const {
-    const Share share(rows, me.place.index, plan_.threads, V::tile_rows(RowStage<V, false>::kVectors));
+    const Share share(rows, me.place.index, plan_.threads,
+                      V::tile_rows(RowStage<V, false>::kVectors));
     const RowStage<V, false> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I};
     const Panels<V>& panels = weights_.input;
     run_share(stage, panels, Share(panels.count(), 0, 1), share.end - share.begin,

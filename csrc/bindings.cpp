@@ -21,8 +21,10 @@ Item* pointer(const py::dict& arguments, const char* name) {
   if (!py::isinstance<py::array_t<Value>>(value))
     throw py::type_error(std::string(name) + " is not an array of the call's dtype");
   const auto array = py::reinterpret_borrow<py::array>(value);
-  if constexpr (std::is_const_v<Item>) return static_cast<const Value*>(array.data());
-  else return static_cast<Value*>(py::array(array).mutable_data());
+  if constexpr (std::is_const_v<Item>)
+    return static_cast<const Value*>(array.data());
+  else
+    return static_cast<Value*>(py::array(array).mutable_data());
 }
 
 template <class Item>
@@ -60,19 +62,41 @@ const CellKernels<Real>& cell(const py::dict& a) {
 
 template <class Real>
 ForwardCall<Real> call_of(const py::dict& a, ForwardCall<Real>*) {
-  return {sizes(a), rows(a), a["threads"].cast<int>(), pointer<const Real>(a, "packed"),
-          weights<const Real>(a), sequence<const Real>(a, "x"), pointer<const Real>(a, "h0"),
-          pointer<const Real>(a, "c0"), pointer<Real>(a, "hn"), pointer<Real>(a, "cn"),
-          sequence<Real>(a, "y"), pointer<Real>(a, "gates"), pointer<Real>(a, "c"), nullptr};
+  return {sizes(a),
+          rows(a),
+          a["threads"].cast<int>(),
+          pointer<const Real>(a, "packed"),
+          weights<const Real>(a),
+          sequence<const Real>(a, "x"),
+          pointer<const Real>(a, "h0"),
+          pointer<const Real>(a, "c0"),
+          pointer<Real>(a, "hn"),
+          pointer<Real>(a, "cn"),
+          sequence<Real>(a, "y"),
+          pointer<Real>(a, "gates"),
+          pointer<Real>(a, "c"),
+          nullptr};
 }
 
 template <class Real>
 BackwardCall<Real> call_of(const py::dict& a, BackwardCall<Real>*) {
-  return {sizes(a), rows(a), a["threads"].cast<int>(), pointer<const Real>(a, "packed"),
-          weights<const Real>(a), sequence<const Real>(a, "x"), pointer<const Real>(a, "h0"),
-          pointer<const Real>(a, "c0"), sequence<const Real>(a, "y"), pointer<const Real>(a, "gates"),
-          pointer<const Real>(a, "c"), sequence<const Real>(a, "dy"), pointer<Real>(a, "dh"),
-          pointer<Real>(a, "dc"), sequence<Real>(a, "dx"), weights<Real>(a["grads"]), nullptr};
+  return {sizes(a),
+          rows(a),
+          a["threads"].cast<int>(),
+          pointer<const Real>(a, "packed"),
+          weights<const Real>(a),
+          sequence<const Real>(a, "x"),
+          pointer<const Real>(a, "h0"),
+          pointer<const Real>(a, "c0"),
+          sequence<const Real>(a, "y"),
+          pointer<const Real>(a, "gates"),
+          pointer<const Real>(a, "c"),
+          sequence<const Real>(a, "dy"),
+          pointer<Real>(a, "dh"),
+          pointer<Real>(a, "dc"),
+          sequence<Real>(a, "dx"),
+          weights<Real>(a["grads"]),
+          nullptr};
 }
 
 // A pass bound to its arrays, to be run once or, by a stepper, many times.
@@ -115,21 +139,23 @@ void bind(py::module_& m, const std::string& suffix) {
   m.def(("packed_size" + suffix).c_str(), [phase](const py::dict& a, bool backward) {
     return cell<Real>(a).packed_size(sizes(a), phase(backward));
   });
-  m.def(("pack" + suffix).c_str(), [phase](const py::dict& a, bool backward, py::array_t<Real> out) {
-    const auto pack = cell<Real>(a).pack;
-    const Sizes z = sizes(a);
-    const Weights<const Real> w = weights<const Real>(a);
-    Real* to = out.mutable_data();
-    const py::gil_scoped_release release;
-    pack(z, w, phase(backward), to);
-  });
-  const auto activation = [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
-    m.def((name + suffix).c_str(), [function](const py::array_t<Real, py::array::c_style>& x) {
-      py::array_t<Real> y(x.size());
-      (kernels().of<Real>().*function)(x.data(), y.mutable_data(), x.size());
-      return y;
-    });
-  };
+  m.def(("pack" + suffix).c_str(),
+        [phase](const py::dict& a, bool backward, py::array_t<Real> out) {
+          const auto pack = cell<Real>(a).pack;
+          const Sizes z = sizes(a);
+          const Weights<const Real> w = weights<const Real>(a);
+          Real* to = out.mutable_data();
+          const py::gil_scoped_release release;
+          pack(z, w, phase(backward), to);
+        });
+  const auto activation =
+      [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
+        m.def((name + suffix).c_str(), [function](const py::array_t<Real, py::array::c_style>& x) {
+          py::array_t<Real> y(x.size());
+          (kernels().of<Real>().*function)(x.data(), y.mutable_data(), x.size());
+          return y;
+        });
+      };
   activation("sigmoid", &Kernels<Real>::sigmoid);
   activation("tanh", &Kernels<Real>::tanh);
 }

@@ -62,7 +62,8 @@ const KernelTable& choose() {
     if (std::string(forced) == table->isa) return *table;
     names += std::string(names.empty() ? "" : ", ") + table->isa;
   }
-  throw std::runtime_error("FASTRNN_ISA must be one of " + names + " on this machine, got " + forced);
+  throw std::runtime_error("FASTRNN_ISA must be one of " + names + " on this machine, got " +
+                           forced);
 }
 
 }  // namespace

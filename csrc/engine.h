@@ -3,25 +3,17 @@
 // by the linker, or an AVX-512 copy could end up on the scalar path.
 
 #include "activations.h"
-
 #include "cells/unit.h"
-
 #include "cells/all.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
 #include "cells/rnn.h"
-
 #include "workspace.h"
-
 #include "plan.h"
-
 #include "panels.h"
 #include "tile.h"
-
 #include "stages.h"
-
 #include "forward.h"
-
 #include "backward.h"
 
 template <class V, class Cell>
@@ -29,11 +21,14 @@ struct Entry {
   using Real = typename V::Real;
 
   static Index packed_size(const Sizes& z, Phase phase) {
-    return phase == Phase::forward ? ForwardWeights<V, Cell>(z).size : BackwardWeights<V, Cell>(z).size;
+    return phase == Phase::forward ? ForwardWeights<V, Cell>(z).size
+                                   : BackwardWeights<V, Cell>(z).size;
   }
   static void pack(const Sizes& z, const Weights<const Real>& w, Phase phase, Real* out) {
-    if (phase == Phase::forward) ForwardWeights<V, Cell>::pack(z, w, out);
-    else BackwardWeights<V, Cell>::pack(z, w, out);
+    if (phase == Phase::forward)
+      ForwardWeights<V, Cell>::pack(z, w, out);
+    else
+      BackwardWeights<V, Cell>::pack(z, w, out);
   }
 
   // The memory for `threads` threads, and for one, which a call gets when the pool is busy.

@@ -94,7 +94,8 @@ class ForwardPass {
   FASTRNN_FN Index time(Index s) const { return call_.rows.reverse ? z_.T - 1 - s : s; }
 
   FASTRNN_NOINLINE void run(Thread& me) {
-    if (!call_.gates && call_.c0 != call_.cn && me.place.rank == 0) copy_rows(me.place, call_.c0, call_.cn);
+    if (!call_.gates && call_.c0 != call_.cn && me.place.rank == 0)
+      copy_rows(me.place, call_.c0, call_.cn);
     for (Index s = 0; s < z_.T;) {
       const Index end = project(me, s);
       Real* gates = me.gates;
@@ -124,7 +125,8 @@ class ForwardPass {
   }
 
   FASTRNN_FN void step(Thread& me, Index t, Index rows, bool down) {
-    const History<Real> h_steps{{call_.y.data, call_.y.stride_t, call_.y.stride_b}, call_.h0, zero_, z_.P};
+    const History<Real> h_steps{
+        {call_.y.data, call_.y.stride_t, call_.y.stride_b}, call_.h0, zero_, z_.P};
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
     StepRows<Real>& at = me.step;
     for (Index m = 0; m < rows; ++m) {
@@ -147,11 +149,13 @@ class ForwardPass {
     const Weights<const Real>& w = call_.weights;
     const Real* split_bias = w.b_hh ? w.b_hh + (G - 1) * z_.H : zero_;
     constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
-    const CellStage<V, Cell, 0, kFirst> first{at, split_bias, w.peephole, z_.H, call_.gates != nullptr};
+    const CellStage<V, Cell, 0, kFirst> first{at, split_bias, w.peephole, z_.H,
+                                              call_.gates != nullptr};
     product(me, first, weights_.recurrent, rows, call_.packed + weights_.at_recurrent, z_.P, down);
     meet(me);
     if constexpr (Cell::kResetBefore) {
-      const CellStage<V, Cell, kFirst, 1> last{at, split_bias, w.peephole, z_.H, call_.gates != nullptr};
+      const CellStage<V, Cell, kFirst, 1> last{at, split_bias, w.peephole, z_.H,
+                                               call_.gates != nullptr};
       product(me, last, weights_.reset, rows, call_.packed + weights_.at_reset, z_.P, down);
       meet(me);
     }

@@ -119,8 +119,10 @@ struct KernelTable {
 
   template <class Real>
   const Kernels<Real>& of() const {
-    if constexpr (sizeof(Real) == sizeof(float)) return f32;
-    else return f64;
+    if constexpr (sizeof(Real) == sizeof(float))
+      return f32;
+    else
+      return f64;
   }
 };
 

@@ -55,7 +55,8 @@ struct Panels {
 
 // Packs B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector (panels p0 .. p1).
 template <class V, class RowOf>
-FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, Index p0, Index p1, const RowOf& row) {
+FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, Index p0, Index p1,
+                          const RowOf& row) {
   const Panels<V> panels(N, 1);
   for (Index p = p0; p < p1; ++p) {
     const int vectors = p + 1 < panels.count() ? panels.U : panels.last();

@@ -74,8 +74,10 @@ FASTRNN_FN Index row_length(const Rows& rows, Index T, Index m) {
   Index low = 0, high = T;
   while (low < high) {
     const Index middle = (low + high) / 2;
-    if (rows.counts[middle] > m) low = middle + 1;
-    else high = middle;
+    if (rows.counts[middle] > m)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }

@@ -30,8 +30,10 @@ constexpr int kSpins = 2000;  // of about 50 ns
 template <class Done>
 void spin_until(Done done) {
   for (int i = 0; !done(); ++i) {
-    if (i < kSpins) relax();
-    else std::this_thread::yield();
+    if (i < kSpins)
+      relax();
+    else
+      std::this_thread::yield();
   }
 }
 
@@ -44,7 +46,9 @@ class Pool {
   int grow(int n) {
     while (workers_ < n) {
       try {
-        std::thread([this, rank = workers_ + 1, seen = round_.load()] { work(rank, seen); }).detach();
+        std::thread([this, rank = workers_ + 1, seen = round_.load()] {
+          work(rank, seen);
+        }).detach();
       } catch (const std::system_error&) {
         break;  // no more threads to be had from the system: fewer do the work
       }
@@ -135,8 +139,10 @@ Lease::~Lease() {
 }
 
 void Lease::run(int n, void (*task)(void*, int), void* argument) const {
-  if (n == 1) task(argument, 0);
-  else pool().run(n, task, argument);
+  if (n == 1)
+    task(argument, 0);
+  else
+    pool().run(n, task, argument);
 }
 
 }  // namespace fastrnn

@@ -54,7 +54,8 @@ FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const typename V::Rea
 // One row against two neighbouring panels: 2 N chains, since a fused multiply-add takes four cycles
 // and two start in each.
 template <class V, int N, class Stage>
-FASTRNN_FN void tile_row_pair(const Stage& stage, Index m, Index p, const typename V::Real* b, Index K) {
+FASTRNN_FN void tile_row_pair(const Stage& stage, Index m, Index p, const typename V::Real* b,
+                              Index K) {
   const typename V::Real* b1 = b + K * N * V::kLanes;
   V acc0[N], acc1[N];
   stage.seed(m, p, acc0);
@@ -73,8 +74,8 @@ FASTRNN_FN void tile_row_pair(const Stage& stage, Index m, Index p, const typena
 
 // Rows [m, m_end) of panel p: tiles of R rows, the rest in halves.
 template <class V, int R, int N, class Stage>
-FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p, const typename V::Real* b,
-                          Index K) {
+FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p,
+                          const typename V::Real* b, Index K) {
   for (; m + R <= m_end; m += R) tile<V, R, N>(stage, m, p, b, K);
   if constexpr (R > 1) {
     if (m < m_end) tile_rows<V, R / 2, N>(stage, m, m_end, p, b, K);
@@ -90,8 +91,8 @@ struct Block {
 // (multiples of kStep). `down`: panels from last to first, for the zigzag over weights that exceed
 // the L2 cache, where what was used last is still there.
 template <class V, int N, int kStep, class Stage>
-FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index panels, int last_vectors,
-                                 const typename V::Real* b, Index K, bool down) {
+FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index panels,
+                                 int last_vectors, const typename V::Real* b, Index K, bool down) {
   const Index stride = K * N * V::kLanes;
   const bool single = block.m1 - block.m0 == 1;
   for (Index i = block.p0; i < block.p1; ++i) {
@@ -126,8 +127,8 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
 
 // The same over rows 0 .. rows-1 and a share of the panels.
 template <class V, class Stage>
-FASTRNN_FN void run_share(const Stage& stage, const Panels<V>& panels, const Share& share, Index rows,
-                          const typename V::Real* packed, Index K, bool down) {
+FASTRNN_FN void run_share(const Stage& stage, const Panels<V>& panels, const Share& share,
+                          Index rows, const typename V::Real* packed, Index K, bool down) {
   run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
                                                panels.count(), panels.last(), packed, K, down);
 }

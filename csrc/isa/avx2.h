@@ -1,7 +1,8 @@
 // AVX2 with FMA: 16 registers of 256 bits.
 
 // mask of the first n lanes of 32 bits: kMask + 8 - n
-alignas(32) constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+alignas(32) constexpr std::int32_t kMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                0,  0,  0,  0,  0,  0,  0,  0};
 
 template <class Real>
 struct Vec;
@@ -26,8 +27,10 @@ struct Vec<float> {
   }
   FASTRNN_FN void store(float* p) const { _mm256_storeu_ps(p, v); }
   FASTRNN_FN void store(float* p, Index n) const {
-    if (n >= kLanes) store(p);
-    else _mm256_maskstore_ps(p, mask(n), v);
+    if (n >= kLanes)
+      store(p);
+    else
+      _mm256_maskstore_ps(p, mask(n), v);
   }
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
@@ -48,9 +51,12 @@ struct Vec<float> {
     return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
   }
   FASTRNN_FN static Vec power_of_two(__m256i n) {
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23))};
+    return {
+        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23))};
   }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return a * power_of_two(_mm256_cvtps_epi32(n.v)); }
+  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) {
+    return a * power_of_two(_mm256_cvtps_epi32(n.v));
+  }
   FASTRNN_FN friend Vec scale(Vec a, Vec n) {
     // in two steps, each a normal power of two, since n may lie outside the exponent's range
     const __m256i all = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(all, 1);
@@ -77,8 +83,10 @@ struct Vec<double> {
   }
   FASTRNN_FN void store(double* p) const { _mm256_storeu_pd(p, v); }
   FASTRNN_FN void store(double* p, Index n) const {
-    if (n >= kLanes) store(p);
-    else _mm256_maskstore_pd(p, mask(n), v);
+    if (n >= kLanes)
+      store(p);
+    else
+      _mm256_maskstore_pd(p, mask(n), v);
   }
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.v, b.v)}; }
@@ -102,7 +110,9 @@ struct Vec<double> {
     const __m256i biased = _mm256_cvtepi32_epi64(_mm_add_epi32(n, _mm_set1_epi32(1023)));
     return {_mm256_castsi256_pd(_mm256_slli_epi64(biased, 52))};
   }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return a * power_of_two(_mm256_cvtpd_epi32(n.v)); }
+  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) {
+    return a * power_of_two(_mm256_cvtpd_epi32(n.v));
+  }
   FASTRNN_FN friend Vec scale(Vec a, Vec n) {
     const __m128i all = _mm256_cvtpd_epi32(n.v), half = _mm_srai_epi32(all, 1);
     return a * power_of_two(half) * power_of_two(_mm_sub_epi32(all, half));

@@ -21,8 +21,10 @@ struct Vec<float> {
   }
   FASTRNN_FN void store(float* p) const { _mm512_storeu_ps(p, v); }
   FASTRNN_FN void store(float* p, Index n) const {
-    if (n >= kLanes) store(p);
-    else _mm512_mask_storeu_ps(p, mask(n), v);
+    if (n >= kLanes)
+      store(p);
+    else
+      _mm512_mask_storeu_ps(p, mask(n), v);
   }
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -64,8 +66,10 @@ struct Vec<double> {
   }
   FASTRNN_FN void store(double* p) const { _mm512_storeu_pd(p, v); }
   FASTRNN_FN void store(double* p, Index n) const {
-    if (n >= kLanes) store(p);
-    else _mm512_mask_storeu_pd(p, mask(n), v);
+    if (n >= kLanes)
+      store(p);
+    else
+      _mm512_mask_storeu_pd(p, mask(n), v);
   }
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }

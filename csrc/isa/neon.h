@@ -70,8 +70,10 @@ struct Vec<double> {
   }
   FASTRNN_FN void store(double* p) const { vst1q_f64(p, v); }
   FASTRNN_FN void store(double* p, Index n) const {
-    if (n >= kLanes) store(p);
-    else *p = vgetq_lane_f64(v, 0);
+    if (n >= kLanes)
+      store(p);
+    else
+      *p = vgetq_lane_f64(v, 0);
   }
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {vaddq_f64(a.v, b.v)}; }

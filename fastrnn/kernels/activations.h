@@ -23,7 +23,8 @@ struct ExpConstants<float> {
   static constexpr float kSigmoidLimit = 104.0f;  // e^104 overflows: sigmoid(-104) is 0
   static constexpr float kTanhLimit = 10.0f;      // tanh(10) rounds to 1
   FASTRNN_FN static constexpr float coefficient(int i) {
-    constexpr float c[] = {0x1p-1f, 0x1.5554dcp-3f, 0x1.5554b8p-5f, 0x1.120be6p-7f, 0x1.6d75f6p-10f};
+    constexpr float c[] = {0x1p-1f, 0x1.5554dcp-3f, 0x1.5554b8p-5f, 0x1.120be6p-7f,
+                           0x1.6d75f6p-10f};
     return c[i];
   }
 };

@@ -11,15 +11,14 @@
 //   kSavesH        backward looks at h itself
 //   kNeedsHPrev    forward and backward look at the state before
 //   kDeltas        blocks of pre-activation gradients
-//   kInputBlock    kInputBlock[g]: the gate of block g among the first kGates blocks, which belong
-//                  to the input weights
-//   kHiddenFirst   the kGates blocks from here on belong to the recurrent weights, in gate order
+//   input_block(g) the block, among the first kGates, that holds gate g's gradient of the input side
+//   kHiddenFirst   from this block on, kGates blocks hold those of the recurrent side, in gate order
 //   forward(unit), backward(unit)
 
 template <class V>
 struct Unit {
-  V a[4];            // forward: pre-activations of the gates, input and recurrent part summed
-  V recurrent;       // kSplitLast: the recurrent part of the last gate, whose a[] is the input part
+  V a[4];       // forward: pre-activations of the gates, input and recurrent part summed
+  V recurrent;  // kSplitLast: the recurrent part of the last gate, whose a[] is the input part
   V peephole[3];
   V saved[4];        // forward out, backward in
   V h_prev, c_prev;  // state before the step
