@@ -1,7 +1,5 @@
 #include "threads.h"
 
-#include <condition_variable>
-#include <mutex>
 #include <system_error>
 #include <thread>
 
@@ -14,28 +12,6 @@
 
 namespace fastrnn {
 namespace {
-
-void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
-  _mm_pause();
-#elif defined(__aarch64__) && defined(__GNUC__)
-  asm volatile("yield");
-#endif
-}
-
-constexpr int kSpins = 2000;  // of about 50 ns
-
-// Spins for some microseconds, then gives the core away between looks: a barrier in the time loop
-// is met within one microsecond unless there are fewer cores than threads.
-template <class Done>
-void spin_until(Done done) {
-  for (int i = 0; !done(); ++i) {
-    if (i < kSpins)
-      relax();
-    else
-      std::this_thread::yield();
-  }
-}
 
 class Pool {
  public:
@@ -58,35 +34,26 @@ class Pool {
   }
 
   void run(int n, void (*task)(void*, int), void* argument) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
+    start_.raise([&] {
       task_ = task, argument_ = argument, team_ = n;
       running_.store(workers_, std::memory_order_relaxed);
       round_.fetch_add(1, std::memory_order_release);
-    }
-    start_.notify_all();
+    });
     task(argument, 0);
-    spin_until([this] { return running_.load(std::memory_order_acquire) == 0; });
+    finish_.wait([this] { return running_.load(std::memory_order_acquire) == 0; });
   }
 
  private:
   void work(int rank, unsigned seen) {
-    for (;;) {
-      // calls often follow each other closely: look for some microseconds before going to sleep
-      for (int i = 0; i < kSpins && round_.load(std::memory_order_acquire) == seen; ++i) relax();
-      if (round_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        start_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
-      }
-      ++seen;
+    for (;; ++seen) {
+      start_.wait([&] { return round_.load(std::memory_order_acquire) != seen; });
       if (rank < team_) task_(argument_, rank);
-      running_.fetch_sub(1, std::memory_order_release);
+      finish_.raise([this] { running_.fetch_sub(1, std::memory_order_release); });
     }
   }
 
   std::atomic<bool> busy_{false};
-  std::mutex mutex_;
-  std::condition_variable start_;
+  Signal start_, finish_;
   std::atomic<unsigned> round_{0};
   int workers_ = 0;
   void (*task_)(void*, int) = nullptr;
@@ -118,13 +85,23 @@ Pool& pool() {
 
 }  // namespace
 
+void Signal::relax() {
+#if defined(__x86_64__) || defined(_M_X64)
+  _mm_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+  asm volatile("yield");
+#endif
+}
+
 void Barrier::wait() {
   const unsigned round = round_.load(std::memory_order_relaxed);
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    waiting_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_release);
+    signal_.raise([&] {
+      waiting_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+    });
   } else {
-    spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
+    signal_.wait([&] { return round_.load(std::memory_order_acquire) != round; });
   }
 }
 

@@ -3,8 +3,48 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 
 namespace fastrnn {
+
+// A place to wait for a change of some atomics: by looking at them for some microseconds, then
+// asleep. Asleep and not yielding: where other programs want the cores, a thread that yields keeps
+// the one that it waits for from running, for milliseconds at a time.
+class Signal {
+ public:
+  template <class Done>
+  void wait(const Done& done) {
+    if (spin(done)) return;
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, done);
+  }
+
+  // Makes the change and wakes those who wait for it.
+  template <class Change>
+  void raise(const Change& change) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      change();
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  static void relax();
+
+  template <class Done>
+  static bool spin(const Done& done) {
+    for (int i = 0; i < 2000; ++i) {  // of about 50 ns
+      if (done()) return true;
+      relax();
+    }
+    return false;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
 
 // Where the threads of one call meet.
 class Barrier {
@@ -16,6 +56,7 @@ class Barrier {
   const int size_;
   std::atomic<int> waiting_{0};
   std::atomic<unsigned> round_{0};
+  Signal signal_;
 };
 
 // The right to use the pool for one call. While another call has it, the lease is of one thread: the

@@ -60,7 +60,9 @@ def test_special_values(dtype):
     tiny = np.finfo(dtype).smallest_subnormal
     x = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, tiny, -tiny, 1e30, -1e30], dtype)
     sigmoid, tanh = kernel("sigmoid", dtype)(x), kernel("tanh", dtype)(x)
-    np.testing.assert_array_equal(sigmoid, np.array([1, 0, np.nan, 0.5, 0.5, 0.5, 0.5, 1, 0], dtype))
+    np.testing.assert_array_equal(
+        sigmoid, np.array([1, 0, np.nan, 0.5, 0.5, 0.5, 0.5, 1, 0], dtype)
+    )
     np.testing.assert_array_equal(tanh, np.array([1, -1, np.nan, 0, 0, tiny, -tiny, 1, -1], dtype))
     assert not np.signbit(tanh[3])
     assert np.signbit(tanh[4])
