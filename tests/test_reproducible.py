@@ -166,7 +166,7 @@ PARALLEL = [
 @pytest.mark.parametrize("reproducible", [False, True], ids=["plain", "reproducible"])
 @pytest.mark.parametrize(
     ("backend", "case"),
-    per_backend(PARALLEL, PARALLEL[1::7], slow=("numpy", "numba")),
+    per_backend(PARALLEL, PARALLEL[2::9], slow=("numpy", "numba")),
     indirect=["backend"],
 )
 def test_threads(backend: str, case: Case, reproducible: bool) -> None:
