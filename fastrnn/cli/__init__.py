@@ -53,9 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--cell", choices=["rnn", "gru", "lstm"], help="default: lstm")
     add("--hidden", type=_positive(int), metavar="H", help="hidden units (default: 256)")
     add("--layers", type=_positive(int), metavar="L", help="layers (default: 1)")
-    add("--batch", type=_positive(int), metavar="B", help="streams of text (default: 32)")
+    add("--batch", type=_positive(int), metavar="B", help="streams of text (default: 16)")
     add("--steps", type=_positive(int), metavar="T", help="steps of BPTT (default: 64)")
-    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 4)")
+    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 3)")
     add("--lr", type=_positive(float), help="highest learning rate (default: by cell and size)")
     add("--seed", type=int, help="of the initial weights and the sample (default: 0)")
     add(

@@ -51,9 +51,9 @@ class Settings:
     cell: str = "lstm"
     hidden: int = 256
     layers: int = 1
-    batch: int = 32
+    batch: int = 16
     steps: int = 64
-    epochs: int = 4
+    epochs: int = 3
     lr: float = 0.0
     seed: int = 0
 
