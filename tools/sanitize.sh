@@ -29,8 +29,8 @@ export PYTHONPATH=$tree FASTRNN_TEST_BACKENDS=cpu PYTHONMALLOC=malloc
 preload=$(g++ -print-file-name=$library):$(g++ -print-file-name=libstdc++.so)
 status=0
 setarch "$(uname -m)" -R env LD_PRELOAD="$preload" "$bin/pytest" "$@" || status=$?
-if compgen -G "$reports.*" >/dev/null; then
-  cat "$reports".*
+# what is left when the sizes that could not be had are left out
+if grep -hsv 'AddressSanitizer failed to allocate' "$reports".*; then
   status=1
 fi
 exit $status
