@@ -210,7 +210,7 @@ def _rows(a: Array) -> Array:
     size = a.itemsize
     if a.strides[2] == size and a.flags.aligned and a.strides[0] % size == a.strides[1] % size == 0:
         return a
-    return np.ascontiguousarray(a)
+    return a.copy()  # ascontiguousarray would hand back what is contiguous but unaligned
 
 
 def _aligned(n: int, dtype: np.dtype[Any]) -> Array:
