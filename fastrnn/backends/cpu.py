@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def why_not() -> str | None:
     """Return why this backend cannot be used: the extension is missing or does not load."""
     try:
-        from fastrnn import _core  # noqa: F401
+        from fastrnn import _core  # noqa: F401  (whether it loads is the question)
     except ImportError as error:
         return f"the compiled extension does not load ({error}); reinstall with a C++17 compiler"
     return None
@@ -61,6 +61,7 @@ class CpuBackend:
 
     def pack(self, cell: CellSpec, w: Weights) -> Packed:
         """Return a copy of the weights and their panels."""
+        # mypy: a list of optional arrays for fields of which two are never None
         copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
         return Packed(copied, self._panels(cell, copied, backward=False))
 
