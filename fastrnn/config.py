@@ -132,16 +132,32 @@ def _facts() -> dict[str, Any]:
             else "none: no cpu backend"
         ),
         "threads": _or_why_not(get_num_threads),
-        "precision": {
-            "highest": "float32 accuracy",
-            "high": "runs as highest in this version",
-            "medium": "runs as highest in this version",
-        },
+        "precision": _precisions(reasons["cpu"] is None),
         "environment": {
             name: os.environ[name]
             for name in ("FASTRNN_BACKEND", "FASTRNN_ISA", "FASTRNN_NUM_THREADS")
             if name in os.environ
         },
+    }
+
+
+def _precisions(cpu: bool) -> dict[str, str]:
+    """What each precision of float32 products runs as on the default backend."""
+    if _or_why_not(lambda: cpu and import_module("fastrnn._core").tile_unit()) is True:
+        from .backends.cpu import TILES_FROM
+
+        rows, width = TILES_FROM
+        how = "of bfloat16 on the tile unit for calls of at least"
+        where = f"{how} B={rows} rows by layers of at least H={width}"
+        return {
+            "highest": f"float32 accuracy: six products {where}, else fused multiply-adds",
+            "high": f"three products {where}, else as highest",
+            "medium": f"one product {where}, else as highest",
+        }
+    return {
+        "highest": "float32 accuracy",
+        "high": "as highest: no tile unit",
+        "medium": "as highest: no tile unit",
     }
 
 
