@@ -6,6 +6,21 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from .. import __version__, show_config
+from . import blas
+
+BENCH_GROUPS = (
+    "small",
+    "numbers",
+    "odd",
+    "streaming",
+    "audio",
+    "rl",
+    "ragged",
+    "deepbench",
+    "benchdnn",
+)
+BENCH_MODES = ("inference", "training", "step", "ragged", "memory")
+BENCH_DTYPES = ("float32", "float64", "bfloat16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,14 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # Each command imports what it needs when it runs: `info` is to be quick.
     if options.command == "demo":
-        from . import blas, demo
+        from . import demo
 
         if argv is None:  # this process is ours
             blas.restart_on_one_thread()
         return demo.run(options)
     from . import bench
 
-    return bench.run(options)
+    if argv is None:
+        blas.restart_on_one_thread()
+    return bench.run(options, ours_alone=argv is None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,12 +84,48 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="measure forward and backward on this machine",
-        description="Time the usable backends, and torch if it is installed, on a few shapes. "
-        "Every answer is compared with the numpy backend's.",
+        help="measure the layers on this machine, beside other libraries",
+        description="Measure the layers on this machine. Every answer is compared with the numpy "
+        "backend's before it is timed.",
     )
-    bench.add_argument("--quick", action="store_true", help="fewer shapes, fewer repetitions")
-    bench.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    add = bench.add_argument
+    add("--quick", action="store_true", help="small shapes, few rounds: half a minute")
+    add(
+        "--peers",
+        action="store_true",
+        help="beside torch, onnxruntime, openvino, jax, if installed",
+    )
+    add("--threads", type=_positive(int), metavar="N", help="of everybody (default: ours)")
+    # The names stand here and not in bench/shapes.py: --help is to be quick.
+    add(
+        "--groups", nargs="+", metavar="NAME", choices=BENCH_GROUPS,
+        help=f"of shapes: {', '.join(BENCH_GROUPS)} (default: all but small and the last two)",
+    )  # fmt: skip
+    add(
+        "--modes",
+        nargs="+",
+        metavar="MODE",
+        choices=BENCH_MODES,
+        default=list(BENCH_MODES),
+        help=f"{', '.join(BENCH_MODES)} (default: all)",
+    )
+    add(
+        "--dtype",
+        nargs="+",
+        metavar="DTYPE",
+        choices=BENCH_DTYPES,
+        default=["float32"],
+        help=f"{', '.join(BENCH_DTYPES)} (default: float32)",
+    )
+    add("--backends", nargs="+", metavar="NAME", help='of ours (default: what "auto" means)')
+    add(
+        "--report",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write a report there, as its name ends: .html, .md, or .json with all samples; "
+        "can be repeated",
+    )
     return parser
 
 

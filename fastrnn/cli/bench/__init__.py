@@ -1,0 +1,145 @@
+"""``fastrnn bench``: our layers beside other libraries', on the machine it runs on."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from ... import backends, get_num_threads, set_num_threads
+from ..progress import Progress
+from . import ceilings, html, machine, markdown, measure, memory, peers, shapes
+from .contenders import contenders
+from .problem import TOLERANCES, Problem, WrongAnswer
+from .report import Report, Result, Row, write_json
+
+WRITERS = {".html": html.write, ".md": markdown.write, ".json": None}
+
+_DEFAULT = ("numbers", "odd", "streaming", "audio", "rl", "ragged")
+
+
+def run(options: argparse.Namespace, *, ours_alone: bool = False) -> int:
+    """Measure, print tables, and write what is asked for.
+
+    Parameters
+    ----------
+    options : what the command line says
+    ours_alone : the process is the command's own: which CPUs it uses may be changed
+    """
+    try:
+        paths = [_writable(name) for name in options.report]
+        report = _measure(options, ours_alone)
+    except WrongAnswer as error:
+        sys.stderr.write(f"fastrnn bench: {error}\n")
+        return 1
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.stderr.write(f"fastrnn bench: {error}\n")
+        return 2
+    print("\n\n".join(markdown.tables(report)))
+    for path in paths:
+        writer = WRITERS[path.suffix]
+        if writer is None:
+            write_json(path, report)
+        else:
+            path.write_text(writer(report), encoding="utf-8")
+        print(f"\nwritten: {path}")
+    return 0
+
+
+def _measure(options: argparse.Namespace, ours_alone: bool) -> Report:
+    threads = options.threads or get_num_threads()
+    restricted = machine.restrict(threads) if ours_alone else "each library set to this number"
+    set_num_threads(threads)
+    names = tuple(options.backends or [backends.resolve("auto")])
+    for name in names:
+        backends.get(name)
+    missing = {name: peers.missing(name) for name in peers.NAMES} if options.peers else {}
+    present = tuple(name for name, reason in missing.items() if reason is None)
+    groups = options.groups or (["small"] if options.quick else _DEFAULT)
+    found, left_out = shapes.cases(groups, options.modes, options.dtype)
+    effort = measure.QUICK if options.quick else measure.FULL
+
+    progress = Progress()
+    progress.show(0, "the machine's ceilings")
+    peaks = ceilings.measure(threads, tuple(options.dtype))
+    results = []
+    for index, case in enumerate(found):
+        progress.show(index / len(found), str(case))
+        results.append(_result(case, names, present, threads, effort))
+    progress.clear()
+    return Report(
+        command=shlex.join(["fastrnn", *_words(options, threads)]),
+        machine=machine.facts(threads) | {"threads": f"{threads}: {restricted}"},
+        versions=machine.versions(),
+        peers=_standing(options.peers, missing),
+        tolerances={dtype: TOLERANCES[dtype] for dtype in options.dtype},
+        ceilings=peaks,
+        results=results,
+        left_out=[str(case) for case in left_out],
+    )
+
+
+def _result(
+    case: shapes.Case,
+    names: tuple[str, ...],
+    present: tuple[str, ...],
+    threads: int,
+    effort: measure.Effort,
+) -> Result:
+    """Measure one case."""
+    problem = Problem(case)
+    found, absent = contenders(problem, names, present, threads)
+    if case.mode == "memory":
+        rounds = min(effort.rounds, 3)
+        rows = [
+            Row(
+                row.name,
+                row.role,
+                memory.measure(case, row, names, threads, rounds),
+                f"the tape keeps {memory.tape_bytes(problem, row.name) / 2**20:.2f} MB"
+                if row.role == "ours"
+                else row.note,
+            )
+            for row in found
+        ]
+        return Result(case, "bytes", rows, absent)
+    if case.mode == "step":
+        samples, worst = measure.measure_steps(found, effort)
+    else:
+        samples, worst = measure.measure(found, effort), {}
+    rows = [
+        Row(row.name, row.role, samples[row.name], row.note, worst.get(row.name)) for row in found
+    ]
+    return Result(case, "seconds", rows, absent)
+
+
+def _standing(wanted: bool, missing: dict[str, str | None]) -> dict[str, str]:
+    """Of each peer, whether it took part."""
+    if not wanted:
+        return dict.fromkeys(peers.NAMES, "not asked for: --peers measures what is installed")
+    return {
+        name: f"takes part, {machine.version(name)}" if reason is None else reason
+        for name, reason in missing.items()
+    }
+
+
+def _words(options: argparse.Namespace, threads: int) -> list[str]:
+    """The command line that does the same again, with what was left open written out."""
+    words = ["bench", *["--quick"] * options.quick, *["--peers"] * options.peers]
+    words += ["--threads", str(threads)]
+    for name in ("groups", "modes", "dtype", "backends"):
+        if getattr(options, name):
+            words += [f"--{name}", *getattr(options, name)]
+    for path in options.report:
+        words += ["--report", path]
+    return words
+
+
+def _writable(name: str) -> Path:
+    """Find out before minutes of measuring whether a report can be written."""
+    path = Path(name)
+    if path.suffix not in WRITERS:
+        raise ValueError(f"--report {name} must end in one of {', '.join(WRITERS)}")
+    with path.open("a", encoding="utf-8"):
+        return path
