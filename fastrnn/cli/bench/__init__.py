@@ -18,6 +18,8 @@ WRITERS = {".html": html.write, ".md": markdown.write, ".json": None}
 
 _DEFAULT = ("numbers", "odd", "streaming", "audio", "rl", "ragged")
 
+_STOPPED = "stopped before"
+
 
 def run(options: argparse.Namespace, *, ours_alone: bool = False) -> int:
     """Measure, print tables, and write what is asked for.
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace, *, ours_alone: bool = False) -> int:
         else:
             path.write_text(writer(report), encoding="utf-8")
         print(f"\nwritten: {path}")
-    return 0
+    return 130 if _STOPPED in report.left_out.values() else 0
 
 
 def _measure(options: argparse.Namespace, ours_alone: bool) -> Report:
@@ -57,16 +59,22 @@ def _measure(options: argparse.Namespace, ours_alone: bool) -> Report:
     missing = {name: peers.missing(name) for name in peers.NAMES} if options.peers else {}
     present = tuple(name for name, reason in missing.items() if reason is None)
     groups = options.groups or (["small"] if options.quick else _DEFAULT)
-    found, left_out = shapes.cases(groups, options.modes, options.dtype)
+    wanted = shapes.cases(groups, options.modes, options.dtype)
+    reasons = {case: _why_left_out(case) for case in wanted}
+    left_out = {str(case): reason for case, reason in reasons.items() if reason is not None}
+    found = [case for case in wanted if reasons[case] is None]
     effort = measure.QUICK if options.quick else measure.FULL
 
     progress = Progress()
     progress.show(0, "the machine's ceilings")
     peaks = ceilings.measure(threads, tuple(options.dtype))
     results = []
-    for index, case in enumerate(found):
-        progress.show(index / len(found), str(case))
-        results.append(_result(case, names, present, threads, effort))
+    try:
+        for index, case in enumerate(found):
+            progress.show(index / len(found), f"{index + 1} of {len(found)}: {case}")
+            results.append(_result(case, names, present, threads, effort))
+    except KeyboardInterrupt:  # what is there is worth a report
+        left_out |= {str(case): _STOPPED for case in found[len(results) :]}
     progress.clear()
     return Report(
         command=shlex.join(["fastrnn", *_words(options, threads)]),
@@ -76,7 +84,7 @@ def _measure(options: argparse.Namespace, ours_alone: bool) -> Report:
         tolerances={dtype: TOLERANCES[dtype] for dtype in options.dtype},
         ceilings=peaks,
         results=results,
-        left_out=[str(case) for case in left_out],
+        left_out=left_out,
     )
 
 
@@ -89,7 +97,9 @@ def _result(
 ) -> Result:
     """Measure one case."""
     problem = Problem(case)
-    found, absent = contenders(problem, names, present, threads)
+    everybody, absent = contenders(problem, names, present, threads)
+    found, failed = measure.check(everybody)
+    absent |= failed
     if case.mode == "memory":
         rounds = min(effort.rounds, 3)
         rows = [
@@ -105,13 +115,19 @@ def _result(
         ]
         return Result(case, "bytes", rows, absent)
     if case.mode == "step":
-        samples, worst = measure.measure_steps(found, effort)
+        samples, worst = measure.measure_steps(found, effort, threads)
     else:
-        samples, worst = measure.measure(found, effort), {}
+        samples, worst = measure.measure(found, effort, threads), {}
     rows = [
         Row(row.name, row.role, samples[row.name], row.note, worst.get(row.name)) for row in found
     ]
     return Result(case, "seconds", rows, absent)
+
+
+def _why_left_out(case: shapes.Case) -> str | None:
+    if case.too_long:
+        return "one run takes too long"
+    return memory.why_not() if case.mode == "memory" else None
 
 
 def _standing(wanted: bool, missing: dict[str, str | None]) -> dict[str, str]:

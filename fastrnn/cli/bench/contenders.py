@@ -40,8 +40,11 @@ def contenders(
     absent = {}
     for name in peers:
         reason = others.why_not(name, case)
-        if reason is None:
-            found.append(others.contender(name, problem, threads))
-        else:
+        if reason is not None:
             absent[name] = reason
+            continue
+        try:
+            found.append(others.contender(name, problem, threads))
+        except Exception as error:  # theirs is to be known, and no reason to stop
+            absent[name] = f"failed: {error}"
     return found, absent

@@ -81,8 +81,8 @@ def _body(report: Report) -> Iterator[str]:
         }
     )
     if report.left_out:
-        yield "<h2>Left out: one run takes too long</h2>"
-        yield _list(report.left_out)
+        yield "<h2>Left out</h2>"
+        yield _list([f"{case}: {reason}" for case, reason in report.left_out.items()])
 
 
 def _summary(report: Report) -> Iterator[str]:

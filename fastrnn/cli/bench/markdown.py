@@ -22,10 +22,8 @@ def write(report: Report) -> str:
         *tables(report),
     ]
     if report.left_out:
-        parts += [
-            "## Left out: one run takes too long",
-            "\n".join(f"- {c}" for c in report.left_out),
-        ]
+        left_out = (f"- {case}: {reason}" for case, reason in report.left_out.items())
+        parts += ["## Left out", "\n".join(left_out)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -47,7 +47,7 @@ def _layer(name: str, role: str, problem: Problem, backend: str, *, frozen: bool
         def run() -> Any:
             return layer(x, lengths=lengths, resets=resets)
 
-    return Contender(name, role, problem, run, answer, _note(problem))
+    return Contender(name, role, problem, run, answer, _note(problem, backend))
 
 
 def _stepper(name: str, problem: Problem, backend: str) -> Contender:
@@ -60,11 +60,14 @@ def _stepper(name: str, problem: Problem, backend: str) -> Contender:
         step.reset()
         return {"y": np.stack([step(x).copy() for x in problem.x])}
 
-    return Contender(name, "ours", problem, lambda: step(x_t), answer, _note(problem))
+    return Contender(name, "ours", problem, lambda: step(x_t), answer, _note(problem, backend))
 
 
-def _note(problem: Problem) -> str:
-    """What a precision means in this version."""
-    if problem.case.dtype != "bfloat16":
-        return ""
-    return f'precision="medium": {show_config("dicts")["precision"]["medium"]}'
+def _note(problem: Problem, backend: str) -> str:
+    """What a precision means in this version, and whose threads run."""
+    notes = []
+    if problem.case.dtype == "bfloat16":
+        notes.append(f'precision="medium": {show_config("dicts")["precision"]["medium"]}')
+    if backend == "numpy":
+        notes.append("as many threads as NumPy's BLAS was started with")
+    return "; ".join(notes)

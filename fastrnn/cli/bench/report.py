@@ -111,8 +111,8 @@ class Report:
     tolerances: dict[str, float]
     ceilings: Ceilings
     results: list[Result]
-    left_out: list[str]
-    """Cases of which one run would take too long."""
+    left_out: dict[str, str]
+    """Cases that were not measured, and why."""
 
     def tables(self) -> Iterator[tuple[str, list[Result]]]:
         """Results under the heading they share: group, kind of work, dtype."""

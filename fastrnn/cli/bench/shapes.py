@@ -87,6 +87,11 @@ class Case:
         return 2.0 * self.shape.rows * self.shape.weights * passes
 
     @property
+    def too_long(self) -> bool:
+        """Whether one run takes too long."""
+        return self.flops > MAX_FLOPS
+
+    @property
     def bytes(self) -> float:
         """Bytes that must move, in a simple model: what a step needs is read at each step.
 
@@ -244,10 +249,8 @@ GROUPS = {
 }
 
 
-def cases(
-    groups: Sequence[str], kinds: Sequence[str], dtypes: Sequence[str]
-) -> tuple[list[Case], list[Case]]:
-    """Return what is to be measured, and what is left out because one run takes too long."""
+def cases(groups: Sequence[str], kinds: Sequence[str], dtypes: Sequence[str]) -> list[Case]:
+    """All cases of these groups, kinds and dtypes."""
     everything = [
         Case(group, shape, mode, dtype)
         for group in groups
@@ -255,6 +258,4 @@ def cases(
         for shape in GROUPS[group]()
         for mode in shape.modes
     ]
-    wanted = [case for case in everything if case.kind in kinds]
-    fit = [case for case in wanted if case.flops <= MAX_FLOPS]
-    return fit, [case for case in wanted if case.flops > MAX_FLOPS]
+    return [case for case in everything if case.kind in kinds]
