@@ -10,7 +10,7 @@ import pytest
 import fastrnn
 from fastrnn import backends
 from fastrnn.cli.bench import ours, peers
-from fastrnn.cli.bench.contenders import Contender
+from fastrnn.cli.bench.contender import Contender
 from fastrnn.cli.bench.problem import Problem
 from fastrnn.cli.bench.shapes import GROUPS, Case, cases
 

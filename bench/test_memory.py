@@ -8,7 +8,7 @@ import pytest
 
 from fastrnn import backends
 from fastrnn.cli.bench import memory
-from fastrnn.cli.bench.contenders import Contender
+from fastrnn.cli.bench.contender import Contender
 
 pytestmark = pytest.mark.skipif(memory.why_not() is not None, reason=str(memory.why_not()))
 

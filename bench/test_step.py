@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastrnn.cli.bench.contenders import Contender
+from fastrnn.cli.bench.contender import Contender
 
 
 def test_step(benchmark: Any, contender: Contender) -> None:

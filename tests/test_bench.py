@@ -32,7 +32,7 @@ from fastrnn.cli.bench import (
     report,
     shapes,
 )
-from fastrnn.cli.bench.contenders import Contender, contenders
+from fastrnn.cli.bench.contender import Contender, contenders
 from fastrnn.cli.bench.problem import Problem, WrongAnswer
 from fastrnn.cli.bench.report import Report, Result, Row, Spread
 from fastrnn.cli.bench.shapes import Case, Shape
@@ -137,6 +137,12 @@ def test_a_peers_answers_are_right(peer: str) -> None:
     assert able
     for case in able:
         peers.contender(peer, Problem(case), 1).check()
+
+
+def test_an_answer_of_zeros_can_be_right() -> None:
+    posed = Problem(Case("", Shape("gru", 1, 2, 3, 4), "training", "float32"))
+    assert not posed.reference["weight_hh_l0"].any()
+    ours.contender(posed, "numpy", "").check()
 
 
 def test_a_wrong_answer_stops_before_anything_is_timed() -> None:

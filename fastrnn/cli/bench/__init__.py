@@ -10,7 +10,7 @@ from pathlib import Path
 from ... import backends, get_num_threads, set_num_threads
 from ..progress import Progress
 from . import ceilings, html, machine, markdown, measure, memory, peers, shapes
-from .contenders import contenders
+from .contender import contenders
 from .problem import TOLERANCES, Problem, WrongAnswer
 from .report import Report, Result, Row, write_json
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .contenders import Contender
+from .contender import Contender
 from .problem import WrongAnswer
 
 SAMPLE = 2e-3  # seconds that one sample lasts at least, so that the clock does not matter
@@ -34,7 +34,7 @@ FULL = Effort(15, 15.0)
 
 
 def turns(items: Sequence[Item], rounds: int) -> Iterator[list[Item]]:
-    """The order of each round: everyone goes first, and follows each other, equally often."""
+    """The order of each round: everyone is first equally often, neighbours go both ways."""
     for number in range(rounds):
         start = number % len(items)
         order = [*items[start:], *items[:start]]

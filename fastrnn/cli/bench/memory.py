@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .contenders import Contender, contenders
+from .contender import Contender, contenders
 from .problem import Problem, WrongAnswer
 from .shapes import Case, Shape
 

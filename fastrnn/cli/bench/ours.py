@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import show_config
-from .contenders import Contender
+from .contender import Contender
 from .problem import Answer, Problem, solve
 from .shapes import Case
 

@@ -96,7 +96,7 @@ def roofline(roofs: Sequence[Roof], points: Sequence[Point]) -> str:
         elif gbytes is not None:  # from where it enters the picture to where it reaches the peak
             start, stop = max(x0, y0 / gbytes), min(x1, peak / gbytes)
             parts.append(_line(x(start), y(start * gbytes), x(stop), y(stop * gbytes), "slope"))
-            parts.append(_text(x(start) + 6, y(start * gbytes) - 6, label, "label"))
+            parts.append(_text(x(start) + 6, y(start * gbytes) + 16, label, "label"))
     for intensity, gflops, kind, tip in points:
         parts.append(
             f'<circle class="{kind}" cx="{x(intensity):.1f}" cy="{y(gflops):.1f}" r="4">'

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 
-from ..contenders import Contender
+from ..contender import Contender
 from ..problem import Problem
 from ..shapes import Case
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contenders import Contender
+from ..contender import Contender
 from ..problem import Answer, Problem
 from ..shapes import Case
 from . import onnx
