@@ -171,6 +171,19 @@ def test_a_peer_that_fails_is_left_out_with_the_reason() -> None:
         measure.check([replace(failing, role="ours")])
 
 
+def test_a_peer_too_coarse_in_bfloat16_is_left_out() -> None:
+    posed = Problem(replace(CASE, dtype="bfloat16"))
+    row = ours.contender(posed, "numpy", "")
+    coarse = replace(
+        row, name="abacus", role="peer", answer=lambda: {"y": posed.reference["y"] + 1}
+    )
+    found, failed = measure.check([row, coarse])
+    assert found == [row]
+    assert failed["abacus"].startswith("abacus is wrong")
+    with pytest.raises(WrongAnswer):
+        measure.check([replace(coarse, role="ours")])
+
+
 # ---------------------------------------------------------------------------- measuring
 
 

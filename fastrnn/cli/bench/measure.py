@@ -47,7 +47,7 @@ def check(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, s
     Raises
     ------
     WrongAnswer
-        An answer is another one: nothing is to be timed.
+        An answer is another one, and not a peer's in bfloat16: nothing is to be timed.
     """
     reasons = {contender.name: _failure(contender) for contender in contenders}
     able = [contender for contender in contenders if reasons[contender.name] is None]
@@ -55,11 +55,14 @@ def check(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, s
 
 
 def _failure(contender: Contender) -> str | None:
-    """Why a peer gives no answer, or None; what is ours must not fail."""
+    """Why a peer gives no answer that counts, or None; what is ours must not fail."""
     try:
         contender.check()
-    except WrongAnswer:
-        raise
+    except WrongAnswer as error:
+        # Over thousands of steps a sum in bfloat16 stops growing: coarse, but no mistake of ours.
+        if contender.role != "peer" or contender.problem.case.dtype != "bfloat16":
+            raise
+        return str(error)
     except Exception as error:
         if contender.role != "peer":
             raise
