@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .. import __version__, show_config
 from . import blas
-
-BENCH_GROUPS = (
-    "small",
-    "numbers",
-    "odd",
-    "streaming",
-    "audio",
-    "rl",
-    "ragged",
-    "deepbench",
-    "benchdnn",
-)
-BENCH_MODES = ("inference", "training", "step", "ragged", "memory")
-BENCH_DTYPES = ("float32", "float64", "bfloat16")
+from .arguments import positive
+from .bench import options as bench_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,11 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:  # this process is ours
             blas.restart_on_one_thread()
         return demo.run(options)
-    from . import bench
+    from .bench import command
 
     if argv is None:
         blas.restart_on_one_thread()
-    return bench.run(options, ours_alone=argv is None)
+    return command.run(options, alone=argv is None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,15 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     add = demo.add_argument
     add("--text", metavar="FILE", help="UTF-8 text (default: Python's own reference)")
     add("--cell", choices=["rnn", "gru", "lstm"], help="default: lstm")
-    add("--hidden", type=_positive(int), metavar="H", help="hidden units (default: 256)")
-    add("--layers", type=_positive(int), metavar="L", help="layers (default: 1)")
-    add("--batch", type=_positive(int), metavar="B", help="streams of text (default: 16)")
-    add("--steps", type=_positive(int), metavar="T", help="steps of BPTT (default: 64)")
-    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 3)")
-    add("--lr", type=_positive(float), help="highest learning rate (default: by cell and size)")
+    add("--hidden", type=positive(int), metavar="H", help="hidden units (default: 256)")
+    add("--layers", type=positive(int), metavar="L", help="layers (default: 1)")
+    add("--batch", type=positive(int), metavar="B", help="streams of text (default: 16)")
+    add("--steps", type=positive(int), metavar="T", help="steps of BPTT (default: 64)")
+    add("--epochs", type=positive(int), metavar="N", help="times through the text (default: 3)")
+    add("--lr", type=positive(float), help="highest learning rate (default: by cell and size)")
     add("--seed", type=int, help="of the initial weights and the sample (default: 0)")
     add(
-        "--minutes", type=_positive(float), default=5.0,
+        "--minutes", type=positive(float), default=5.0,
         help="stop training after so many (default: 5); the learning rate falls in time",
     )  # fmt: skip
     add("--out", metavar="DIR", default="fastrnn-demo", help="folder (default: %(default)s)")
@@ -88,53 +76,5 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the layers on this machine. Every answer is compared with the numpy "
         "backend's before it is timed.",
     )
-    add = bench.add_argument
-    add("--quick", action="store_true", help="small shapes, few rounds: half a minute")
-    add(
-        "--peers",
-        action="store_true",
-        help="beside torch, onnxruntime, openvino, jax, if installed",
-    )
-    add("--threads", type=_positive(int), metavar="N", help="of everybody (default: ours)")
-    # The names stand here and not in bench/shapes.py: --help is to be quick.
-    add(
-        "--groups", nargs="+", metavar="NAME", choices=BENCH_GROUPS,
-        help=f"of shapes: {', '.join(BENCH_GROUPS)} (default: all but small and the last two)",
-    )  # fmt: skip
-    add(
-        "--modes",
-        nargs="+",
-        metavar="MODE",
-        choices=BENCH_MODES,
-        default=list(BENCH_MODES),
-        help=f"{', '.join(BENCH_MODES)} (default: all)",
-    )
-    add(
-        "--dtype",
-        nargs="+",
-        metavar="DTYPE",
-        choices=BENCH_DTYPES,
-        default=["float32"],
-        help=f"{', '.join(BENCH_DTYPES)} (default: float32)",
-    )
-    add("--backends", nargs="+", metavar="NAME", help='of ours (default: what "auto" means)')
-    add(
-        "--report",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="write a report there, as its name ends: .html, .md, or .json with all samples; "
-        "can be repeated",
-    )
+    bench_options.add_to(bench)
     return parser
-
-
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    number.__name__ = f"positive {kind.__name__}"  # argparse says: invalid positive int value: '0'
-    return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -19,7 +20,8 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 def why_not() -> str | None:
     """Return why memory cannot be measured here, or None if it can."""
-    return None if _CLEAR.exists() else "the peak of a process can be set back on Linux only"
+    able = os.access(_CLEAR, os.W_OK)
+    return None if able else "the peak of a process can be set back on Linux only"
 
 
 def measure(
