@@ -58,28 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def changes(old: Report, new: Report) -> Iterator[Change]:
     """Compare all rows of ours that both reports have."""
-    before = {name: pair for name, *pair in _rows(old)}
+    before = {name: (result, row) for name, result, row in _rows(old)}
     for name, result, row in _rows(new):
         if name not in before:
             continue
         result_before, row_before = before[name]
-        then, now = _ratio(result_before, row_before), _ratio(result, row)
+        then, now = result_before.ratio(row_before), result.ratio(row)
         if then is not None and now is not None:
-            yield Change(name, "peer / ours", then, now, then / now)
+            factor = then.median / now.median
+            yield Change(name, "peer / ours", then.median, now.median, factor)
         else:
-            then, now = row_before.median, row.median
-            yield Change(name, result.unit, then, now, now / then)
+            factor = row.median / row_before.median
+            yield Change(name, result.unit, row_before.median, row.median, factor)
 
 
 def _rows(report: Report) -> Iterator[tuple[str, Result, Row]]:
     for result in report.results:
         for row in result.of("ours"):
             yield f"{result.case.group}: {result.case}, {row.name}", result, row
-
-
-def _ratio(result: Result, row: Row) -> float | None:
-    ratio = result.ratio(row)
-    return None if ratio is None else ratio.median
 
 
 if __name__ == "__main__":
