@@ -114,7 +114,7 @@ struct Bound {
   void run(const py::array_t<std::uint8_t>& work) const {
     Call with_work = call;
     with_work.work = py::array(work).mutable_data();
-    const py::gil_scoped_release release;  // the one place; raw pointers only from here
+    const py::gil_scoped_release release;  // raw pointers only from here
     kernel(with_work);
   }
 };
@@ -173,6 +173,18 @@ void bind(py::module_& m, const std::string& suffix) {
       };
   activation("sigmoid", &Kernels<Real>::sigmoid);
   activation("tanh", &Kernels<Real>::tanh);
+  m.def(("fma_loop" + suffix).c_str(), [](Index rounds) {
+    const py::gil_scoped_release release;
+    Real sum;
+    return kernels().of<Real>().fma_loop(rounds, &sum);
+  });
+  m.def(("read_sum" + suffix).c_str(),
+        [](const py::array_t<Real, py::array::c_style>& x, Index repeats) {
+          const Real* data = x.data();
+          const Index n = x.size();
+          const py::gil_scoped_release release;
+          return kernels().of<Real>().read_sum(data, n, repeats);
+        });
 }
 
 }  // namespace

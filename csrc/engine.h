@@ -29,6 +29,7 @@ constexpr bool kSplits = false;
 #include "weights.h"
 #include "forward.h"
 #include "backward.h"
+#include "ceilings.h"
 
 template <class V, class Cell>
 struct Entry {
@@ -157,7 +158,7 @@ void tanh_of(const typename V::Real* x, typename V::Real* y, Index n) {
 template <class V>
 constexpr Kernels<typename V::Real> make_kernels() {
 #define FASTRNN_ENTRY(name, type) Entry<V, type>::kernels(#name),
-  return {{FASTRNN_CELLS(FASTRNN_ENTRY)}, sigmoid_of<V>, tanh_of<V>};
+  return {{FASTRNN_CELLS(FASTRNN_ENTRY)}, sigmoid_of<V>, tanh_of<V>, fma_loop<V>, read_sum<V>};
 #undef FASTRNN_ENTRY
 }
 

@@ -123,6 +123,8 @@ struct Kernels {
   CellKernels<Real> cells[kCells];
   void (*sigmoid)(const Real* x, Real* y, Index n);  // for the accuracy tests
   void (*tanh)(const Real* x, Real* y, Index n);
+  double (*fma_loop)(Index rounds, Real* out);  // for the benchmarks: ceilings.h
+  Real (*read_sum)(const Real* x, Index n, Index repeats);
 };
 
 struct KernelTable {
