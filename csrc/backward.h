@@ -84,7 +84,7 @@ class BackwardPass {
     ld_ = extra_ + (Cell::kResetBefore ? z_.H : 0) + (z_.projected ? z_.P + z_.H : 0);
     constexpr Index line = 64 / sizeof(Real);
     ld_ = ((ld_ + line - 1) / line | 1) * line;
-    const Index rows = larger(kChunkRows, z_.B);
+    const Index rows = chunk_rows(z_.T, z_.B);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     delta_ = arena.take<Real>(rows * ld_);
     d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);

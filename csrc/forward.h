@@ -57,19 +57,19 @@ class ForwardPass {
     out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
     reset_ = arena.take<Real>(Cell::kResetBefore ? z_.B * z_.H : 0);
     threads_ = arena.take<Thread>(plan_.threads);
-    Real* gates = plan_.by_rows ? nullptr : arena.take<Real>(chunk_rows(z_.B) * G * z_.H);
+    Real* gates = plan_.by_rows ? nullptr : arena.take<Real>(chunk_rows(z_.T, z_.B) * G * z_.H);
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i), nullptr, nullptr, {}, {}};
       const Index rows = thread.place.size();
       thread.products = {call_.packed, call_.split, arena.take<Half>(scratch_size(rows))};
-      thread.x = arena.take<const Real*>(chunk_rows(rows));
+      thread.x = arena.take<const Real*>(chunk_rows(z_.T, rows));
       thread.step.h_prev = arena.take<const Real*>(rows);
       thread.step.c_prev = arena.take<const Real*>(rows);
       thread.step.c = arena.take<Real*>(rows);
       thread.step.h = arena.take<Real*>(rows);
       thread.step.saved = arena.take<Real*>(rows);
       thread.step.reset_h = arena.take<Real*>(rows);
-      thread.gates = plan_.by_rows ? arena.take<Real>(chunk_rows(rows) * G * z_.H) : gates;
+      thread.gates = plan_.by_rows ? arena.take<Real>(chunk_rows(z_.T, rows) * G * z_.H) : gates;
       if (threads_) threads_[i] = thread;
     }
     work_size_ = arena.size();
@@ -99,12 +99,10 @@ class ForwardPass {
   FASTRNN_FN Index scratch_size(Index rows) const {
     using P = Products<V>;
     const int parts = call_.split.parts;
-    return larger(larger(P::scratch_size(weights_.input, chunk_rows(rows), parts),
+    return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows), parts),
                          P::scratch_size(weights_.recurrent, rows, parts)),
                   P::scratch_size(weights_.project, rows, parts));
   }
-
-  FASTRNN_FN static Index chunk_rows(Index rows) { return larger(kChunkRows, rows); }
 
   static void enter(void* self, int i) {
     auto* pass = static_cast<ForwardPass*>(self);

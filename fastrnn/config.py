@@ -146,9 +146,9 @@ def _precisions(cpu: bool) -> dict[str, str]:
     if _or_why_not(lambda: cpu and import_module("fastrnn._core").tile_unit()) is True:
         from .backends.cpu import TILES_FROM
 
-        rows, width = TILES_FROM
+        least = TILES_FROM
         how = "of bfloat16 on the tile unit for calls of at least"
-        where = f"{how} B={rows} rows by layers of at least H={width}"
+        where = f"{how} B={least.B} and T*B={least.rows} by layers of at least H={least.H}"
         return {
             "highest": f"float32 accuracy: six products {where}, else fused multiply-adds",
             "high": f"three products {where}, else as highest",

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small calls take the tile unit too."""
-    monkeypatch.setattr(cpu, "TILES_FROM", (1, 1))
+    monkeypatch.setattr(cpu, "TILES_FROM", cpu.Least(1, 1, 1))
 
 
 CASES = cases(2, EVERY, resets=("", "some"), dtype=("float32",)) + cases(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .base import Array, Numerics, Saved, Weights
+from .memory import Memory
 
 if TYPE_CHECKING:
     from fastrnn import _core
@@ -25,12 +26,20 @@ def why_not() -> str | None:
     return None
 
 
+class Least(NamedTuple):
+    """Sizes of a call: B, T*B and H."""
+
+    B: int
+    rows: int
+    H: int
+
+
 _FUNCTIONS = "Forward", "Backward", "packed_size", "pack", "split_size", "split"
 
-# Of how many bfloat16 numbers the tile unit makes a float, and the fewest rows and the least H at
-# which it is faster than fused multiply-adds (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
+# Of how many bfloat16 numbers the tile unit makes a float, and the least sizes from which it is
+# faster than fused multiply-adds (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
 _PARTS = {"highest": 3, "high": 2, "medium": 1}
-TILES_FROM = 16, 64
+TILES_FROM = Least(B=16, rows=256, H=64)
 
 
 class Kernels(NamedTuple):
@@ -50,11 +59,20 @@ class Packed:
     On a processor with a tile unit also the panels in parts of bfloat16, made at first need.
     """
 
-    def __init__(self, kernels: Kernels, arrays: dict[str, Any], backward: bool, threads: int):
-        self._kernels = kernels
-        self._panels = [_panels(kernels, arrays, False, threads)]
-        if backward:
-            self._panels.append(_panels(kernels, arrays, True, threads))
+    def __init__(
+        self,
+        kernels: Kernels,
+        memory: Memory,
+        arrays: dict[str, Any],
+        backward: bool,
+        threads: int,
+    ) -> None:
+        self._kernels, self._memory = kernels, memory
+        self._panels = []
+        for phase in (False, True)[: 1 + backward]:
+            panels = memory.empty((kernels.packed_size(arrays, phase),), arrays["ih"].dtype)
+            kernels.pack(arrays, phase, threads, panels)
+            self._panels.append(panels)
         self._split: dict[tuple[int, bool], Array] = {}
         self._lock = threading.Lock()
         self.dtype = arrays["ih"].dtype
@@ -76,7 +94,7 @@ class Packed:
         with self._lock:
             if key not in self._split:
                 size = self._kernels.split_size(self.spec, backward, parts)
-                split = _aligned(size, np.dtype(np.uint16))
+                split = self._memory.empty((size,), np.uint16)
                 self._kernels.split(self.spec, backward, parts, threads, panels, split)
                 self._split[key] = split
             return self._split[key]
@@ -96,6 +114,7 @@ class CpuBackend:
             for dtype, suffix in ((np.float32, "32"), (np.float64, "64"))
         }
         self._tile_unit = _core.tile_unit()
+        self._memory = Memory()
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
 
     def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
@@ -108,9 +127,10 @@ class CpuBackend:
             "H": w.hh.shape[0] // len(cell.gates),
             "P": w.hh.shape[1],
         }
-        return Packed(self._kernels[w.ih.dtype], sizes | w._asdict(), backward, threads)
+        kernels = self._kernels[w.ih.dtype]
+        return Packed(kernels, self._memory, sizes | w._asdict(), backward, threads)
 
-    def _parts(self, packed: Packed, numerics: Numerics, batch: int) -> int:
+    def _parts(self, packed: Packed, numerics: Numerics, steps: int, batch: int) -> int:
         """Return of how many bfloat16 numbers the tile unit is to make a float; 0: it is not used.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
@@ -118,8 +138,8 @@ class CpuBackend:
         """
         if not self._tile_unit or numerics.reproducible or packed.dtype != np.float32:
             return 0
-        least_rows, least_width = TILES_FROM
-        if batch < least_rows or packed.spec["H"] < least_width:
+        enough = TILES_FROM
+        if batch < enough.B or steps * batch < enough.rows or packed.spec["H"] < enough.H:
             return 0
         return _PARTS[numerics.precision]
 
@@ -139,20 +159,24 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. One chain a sum makes every call reproducible."""
         T, B, _ = x.shape
-        make = np.empty if rows.counts is None else np.zeros
-        y = make((T, B, h0.shape[1]), x.dtype)
+        fill = rows.counts is not None  # with zeros, where rows do not run
+        y_shape = (T, B, int(h0.shape[1]))
         hn = np.empty_like(h0)
         cn = None if c0 is None else np.empty_like(c0)
         gates = c = None
         if keep:
+            make = self._memory.zeros if fill else self._memory.empty
+            y = make(y_shape, x.dtype)
             gates = make((T, B, len(cell.saved) * packed.spec["H"]), x.dtype)
             c = None if c0 is None else make((T, B, c0.shape[1]), x.dtype)
+        else:
+            y = (np.zeros if fill else np.empty)(y_shape, x.dtype)
         call = self._kernels[x.dtype].forward(
-            packed.arguments(False, self._parts(packed, numerics, B), threads)
+            packed.arguments(False, self._parts(packed, numerics, T, B), threads)
             | _arguments(x, h0, c0, rows, reverse, threads)
             | {"hn": hn, "cn": cn, "y": y, "gates": gates, "c": c}
         )
-        call(np.empty(call.work_size(), np.uint8))
+        call(self._memory.empty((call.work_size(),), np.uint8))
         if gates is None:
             return y, hn, cn, None
         return y.copy(), hn, cn, Saved(y, gates, c)
@@ -181,7 +205,7 @@ class CpuBackend:
         dh0 = dh.copy()
         dc0 = None if dc is None else dc.copy()
         call = self._kernels[x.dtype].backward(
-            packed.arguments(True, self._parts(packed, numerics, x.shape[1]), threads)
+            packed.arguments(True, self._parts(packed, numerics, *x.shape[:2]), threads)
             | _arguments(x, h0, c0, rows, reverse, threads)
             | {
                 "y": saved.y,
@@ -194,7 +218,7 @@ class CpuBackend:
                 "grads": grads._asdict(),
             }
         )
-        call(np.empty(call.work_size(), np.uint8))
+        call(self._memory.empty((call.work_size(),), np.uint8))
         return dx, dh0, dc0
 
     def bind(
@@ -213,7 +237,7 @@ class CpuBackend:
         from fastrnn.rows import ALL
 
         call = self._kernels[x.dtype].forward(
-            packed.arguments(False, self._parts(packed, numerics, len(x)), threads)
+            packed.arguments(False, self._parts(packed, numerics, 1, len(x)), threads)
             | _arguments(x[None], h, c, ALL, False, threads)
             | {"hn": h, "cn": c, "y": y[None], "gates": None, "c": None}
         )
@@ -244,22 +268,9 @@ def _arguments(
     }
 
 
-def _panels(kernels: Kernels, arrays: dict[str, Any], backward: bool, threads: int) -> Array:
-    panels = _aligned(kernels.packed_size(arrays, backward), arrays["ih"].dtype)
-    kernels.pack(arrays, backward, threads, panels)
-    return panels
-
-
 def _rows(a: Array) -> Array:
     """Return a with its last axis contiguous and every stride a multiple of an element."""
     size = a.itemsize
     if a.strides[2] == size and a.flags.aligned and a.strides[0] % size == a.strides[1] % size == 0:
         return a
     return a.copy()  # ascontiguousarray would hand back what is contiguous but unaligned
-
-
-def _aligned(n: int, dtype: np.dtype[Any]) -> Array:
-    """Return an empty vector on a cache line, so that no vector load of a panel splits one."""
-    raw = np.empty(n * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + n * dtype.itemsize].view(dtype)
