@@ -228,11 +228,15 @@ def test_the_extensions_loops_do_what_they_count(bits: int, dtype: Any) -> None:
 
 def test_a_roof_is_the_lower_of_two_ceilings() -> None:
     peaks = ceilings.Ceilings("", {"float32": 100.0}, [(1000, 50.0), (4000, 10.0)])
-    assert peaks.gbytes(1000) == 50
-    assert peaks.gbytes(1001) == peaks.gbytes(9999) == 10
+    assert peaks.gbytes(10) == peaks.gbytes(1000) == 50
+    assert peaks.gbytes(2000) == pytest.approx(30)  # half-way, in factors
+    assert peaks.gbytes(4000) == peaks.gbytes(9999) == 10
     assert peaks.roof("float32", flops=8, nbytes=4, working_set=10) == 100
-    assert peaks.roof("float32", flops=4, nbytes=4, working_set=2000) == 10
+    assert peaks.roof("float32", flops=4, nbytes=4, working_set=8000) == 10
     assert peaks.roof("float64", 1, 1, 1) is None
+    other = ceilings.Ceilings("", {"float32": 90.0}, [(1000, 60.0), (4000, 9.0)])
+    best = ceilings.Ceilings("", {"float32": 100.0}, [(1000, 60.0), (4000, 10.0)])
+    assert peaks.best(other) == other.best(peaks) == best
 
 
 @pytest.mark.skipif(memory.why_not() is not None, reason="Linux has what it takes")

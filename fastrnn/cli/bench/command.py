@@ -65,7 +65,7 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
 
     progress = Progress()
     progress.show(0, "the machine's ceilings")
-    peaks = ceilings.measure(threads, tuple(options.dtype))
+    before = ceilings.measure(threads, tuple(options.dtype))
     results = []
     try:
         for index, case in enumerate(found):
@@ -73,6 +73,8 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
             results.append(_result(case, names, present, threads, effort))
     except KeyboardInterrupt:  # what is there is worth a report
         left_out |= {str(case): _STOPPED for case in found[len(results) :]}
+    progress.show(1, "the machine's ceilings again")
+    after = ceilings.measure(threads, tuple(options.dtype))
     progress.clear()
     return Report(
         command=command(options, threads),
@@ -80,7 +82,7 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
         versions=machine.versions(),
         peers=_standing(options.peers, missing),
         tolerances={dtype: TOLERANCES[dtype] for dtype in options.dtype},
-        ceilings=peaks,
+        ceilings=before.best(after),
         results=results,
         left_out=left_out,
     )
