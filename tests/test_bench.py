@@ -434,6 +434,7 @@ def test_a_wrong_answer_fails_the_command(
         (["--report", "figures.txt"], r"must end in one of .html, .md, .json"),
         (["--report", "no/such/folder/r.md"], "No such file"),
         (["--backends", "abacus"], "abacus"),
+        (["--groups", "streaming", "--modes", "training"], "no shape"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_measuring(
