@@ -30,7 +30,7 @@ class Effort:
 
 
 QUICK = Effort(5, 1.0)
-FULL = Effort(15, 15.0)
+FULL = Effort(25, 12.0)
 
 
 def turns(items: Sequence[Item], rounds: int) -> Iterator[list[Item]]:
