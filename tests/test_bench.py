@@ -217,6 +217,16 @@ def test_every_contender_has_a_sample_in_each_round() -> None:
     assert len(measure.measure(found, measure.Effort(9, 0.0))["numpy"]) == 3  # no time, still three
 
 
+def test_threads_that_still_spin_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = [0.0, 4e-3, 4e-3, 9e-3, 9e-3, 9.5e-3, 9.5e-3, 9.5e-3]  # two looks at work, then none
+    monkeypatch.setattr(measure.time, "process_time", lambda: busy.pop(0))
+    runs: list[int] = []
+    measure._settle(lambda: runs.append(len(busy)), 2, 3)
+    assert runs == [2, 2, 2]
+    measure._settle(lambda: None, 1, 1)  # one thread: nobody else is there
+    assert len(busy) == 2
+
+
 def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "_SIZES", [2**12, 2**14])
     monkeypatch.setattr(ceilings, "_SECONDS", 1e-4)
