@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,9 @@ import numpy as np
 from ... import backends
 from .shapes import Array
 
-_SIZES = [2**k for k in range(14, 29, 2)]  # bytes read over and over: 16 KB .. 256 MB
+_SIZES = [2**k for k in range(14, 29)]  # bytes read over and over: 16 KB .. 256 MB
 _SECONDS = 0.03  # of one measurement
-_TRIES = 3  # of which the best counts: a ceiling is what nothing disturbed
+_TRIES = 3  # of which the best counts
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class Ceilings:
     """Bytes that are read again and again, by all threads together, and GB/s."""
 
     def gbytes(self, working_set: float) -> float:
-        """GB/s at which so many bytes can be read again and again."""
-        return next((rate for size, rate in self.bandwidth if working_set <= size), self.slowest)
+        """GB/s at which so many bytes can be read again and again, between what was measured."""
+        sizes, rates = zip(*self.bandwidth, strict=True)
+        return float(np.interp(math.log(working_set), np.log(sizes), rates))
 
-    @property
-    def slowest(self) -> float:
-        """GB/s of the largest array, which may still fit a cache."""
-        return self.bandwidth[-1][1]
+    def best(self, other: Ceilings) -> Ceilings:
+        """The higher of two measurements of each: a ceiling is what nothing disturbed."""
+        gflops = {name: max(rate, other.gflops[name]) for name, rate in self.gflops.items()}
+        pairs = zip(self.bandwidth, other.bandwidth, strict=True)
+        return Ceilings(self.source, gflops, [max(pair) for pair in pairs])
 
     def roof(self, dtype: str, flops: float, nbytes: float, working_set: float) -> float | None:
         """GFLOP/s that the roofline model allows."""

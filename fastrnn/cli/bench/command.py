@@ -37,6 +37,8 @@ def run(options: argparse.Namespace, *, alone: bool = False) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         sys.stderr.write(f"fastrnn bench: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
     say("\n\n".join(markdown.tables(report)))
     for path in paths:
         writer = WRITERS[path.suffix]
@@ -58,6 +60,8 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
     missing = {name: peers.missing(name) for name in peers.NAMES} if options.peers else {}
     present = tuple(name for name, reason in missing.items() if reason is None)
     wanted = shapes.cases(groups(options), options.modes, options.dtype)
+    if not wanted:
+        raise ValueError("no shape of these --groups has these --modes")
     reasons = {case: _why_left_out(case) for case in wanted}
     left_out = {str(case): reason for case, reason in reasons.items() if reason is not None}
     found = [case for case in wanted if reasons[case] is None]
@@ -65,7 +69,7 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
 
     progress = Progress()
     progress.show(0, "the machine's ceilings")
-    peaks = ceilings.measure(threads, tuple(options.dtype))
+    before = ceilings.measure(threads, tuple(options.dtype))
     results = []
     try:
         for index, case in enumerate(found):
@@ -73,6 +77,8 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
             results.append(_result(case, names, present, threads, effort))
     except KeyboardInterrupt:  # what is there is worth a report
         left_out |= {str(case): _STOPPED for case in found[len(results) :]}
+    progress.show(1, "the machine's ceilings again")
+    after = ceilings.measure(threads, tuple(options.dtype))
     progress.clear()
     return Report(
         command=command(options, threads),
@@ -80,7 +86,7 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
         versions=machine.versions(),
         peers=_standing(options.peers, missing),
         tolerances={dtype: TOLERANCES[dtype] for dtype in options.dtype},
-        ceilings=peaks,
+        ceilings=before.best(after),
         results=results,
         left_out=left_out,
     )

@@ -99,6 +99,8 @@ EXPLANATION = (
     "median of the rounds. peer / ours is the fastest peer's time over the best of ours, as the "
     "median of the rounds' ratios and its quartiles: above 1, fastrnn is faster. GFLOP/s count the "
     "matrix products; GB/s follow a model of what must move; both are of the best of ours, and are "
-    "shown beside the machine's peaks, measured in the same run. The peak of reading is that of an "
-    "array as large as what comes back at each step."
+    "shown beside the machine's peaks, measured before and after in the same run. The peak of "
+    "reading is that of an array as large as what comes back at each step. A share above "
+    "100% means that products ran otherwise than as multiply-adds, or that caches held more than "
+    "the model says."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,16 +36,19 @@ def _layer(name: str, role: str, problem: Problem, backend: str, *, frozen: bool
     if frozen:
         layer.freeze()
 
+    x, dy, lengths, resets = problem.x, problem.dy, problem.lengths, problem.resets
+
+    def infer() -> Any:
+        return layer(x, lengths=lengths, resets=resets)
+
+    def train() -> Any:
+        y, _, tape = layer.forward(x, lengths=lengths, resets=resets)
+        return y, layer.backward(tape, dy)
+
     def answer() -> Answer:
-        return solve(layer, problem, problem.x, problem.dy)
+        return solve(layer, problem, x, dy)
 
-    run: Callable[[], Any] = answer
-    if problem.case.mode == "inference":
-        x, lengths, resets = problem.x, problem.lengths, problem.resets
-
-        def run() -> Any:
-            return layer(x, lengths=lengths, resets=resets)
-
+    run = infer if problem.case.mode == "inference" else train
     return Contender(name, role, problem, run, answer, _note(problem, backend))
 
 

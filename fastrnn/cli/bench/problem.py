@@ -16,9 +16,10 @@ Answer = Mapping[str, Array]
 
 LAYERS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 
-# Largest difference from the reference in float64, relative to the largest value of an array:
-# sums of a few thousand products in another order; bfloat16 has 8 bits.
-TOLERANCES = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 0.1}
+# Largest difference from the reference in float64, relative to the largest value of an array. The
+# worst in the default groups is 8e-6 in float32, 1e-14 in float64 (where the reference is no
+# better) and, in gradients over 1500 steps, 0.09 in bfloat16.
+TOLERANCES = {"float32": 5e-5, "float64": 1e-12, "bfloat16": 0.1}
 
 STEPS = 8  # that are checked where one is timed
 

@@ -95,8 +95,8 @@ def roofline(roofs: Sequence[Roof], points: Sequence[Point]) -> str:
             parts.append(_text(right - 4, y(gflops) - 5, label, "label", "end"))
         elif gbytes is not None:  # from where it enters the picture to where it reaches the peak
             start, stop = max(x0, y0 / gbytes), min(x1, peak / gbytes)
-            parts.append(_line(x(start), y(start * gbytes), x(stop), y(stop * gbytes), "slope"))
-            parts.append(_text(x(start) + 6, y(start * gbytes) + 16, label, "label"))
+            ends = x(start), y(start * gbytes), x(stop), y(stop * gbytes)
+            parts += [_line(*ends, "slope"), _along(*ends, label)]
     for intensity, gflops, kind, tip in points:
         parts.append(
             f'<circle class="{kind}" cx="{x(intensity):.1f}" cy="{y(gflops):.1f}" r="4">'
@@ -133,6 +133,13 @@ def _svg(height: float, kind: str, parts: Sequence[str]) -> str:
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _along(x1: float, y1: float, x2: float, y2: float, text: str) -> str:
+    """Words above a line, near its beginning."""
+    angle = math.degrees(math.atan2(y2 - y1, x2 - x1))
+    turned = f"translate({x1:.1f} {y1:.1f}) rotate({angle:.1f})"
+    return f'<g transform="{turned}">{_text(40, -5, text, "label")}</g>'
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:

@@ -1,7 +1,7 @@
 """Other libraries as contenders, each imported when first asked for.
 
 To add one: a module here with `why_not(case)` and `contender(problem, threads)`, and its line in
-`_NEEDS`.
+`NEEDS`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from ..problem import Problem
 from ..shapes import Case
 
 # what must be installed for each
-_NEEDS = {
+NEEDS = {
     "torch": ("torch",),
     "onnxruntime": ("onnxruntime", "onnx"),
     "openvino": ("openvino", "onnx"),
     "jax": ("jax", "jaxlib"),
 }
 
-NAMES = tuple(_NEEDS)
+NAMES = tuple(NEEDS)
 
 
 def missing(name: str) -> str | None:
     """Return why a peer cannot take part at all, or None if it can."""
-    absent = [need for need in _NEEDS[name] if find_spec(need) is None]
+    absent = [need for need in NEEDS[name] if find_spec(need) is None]
     if absent:
         return f"{' and '.join(absent)} not installed: pip install 'fastrnn[bench]' brings it"
     try:
-        for need in _NEEDS[name]:
+        for need in NEEDS[name]:
             import_module(need)
     except Exception as error:  # a broken installation is a finding, whatever it raises
         return f"installed, but does not load: {error}"

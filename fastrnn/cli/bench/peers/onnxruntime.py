@@ -28,8 +28,6 @@ def contender(problem: Problem, threads: int) -> Contender:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Its threads spin for tens of milliseconds, on the cores of the one whose turn comes next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(onnx.model(problem), options, providers=["CPUExecutionProvider"])
     values = {
         name: ort.OrtValue.ortvalue_from_numpy(value)
