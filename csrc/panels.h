@@ -51,6 +51,18 @@ struct Panels {
   // out[k * stride + lane] = rows[lane * ld + k]; lanes past the last unit are zero
   FASTRNN_FN static void transpose(const typename V::Real* rows, Index ld, Index lanes, Index K,
                                    typename V::Real* out, Index stride) {
+    if constexpr (V::kTransposes) {
+      if (K == V::kLanes) {
+        V a[V::kLanes];
+        FASTRNN_UNROLL
+        for (Index lane = 0; lane < V::kLanes; ++lane)
+          a[lane] = lane < lanes ? V::load(rows + lane * ld) : V::broadcast(0);
+        V::transpose(a);
+        FASTRNN_UNROLL
+        for (Index k = 0; k < V::kLanes; ++k) a[k].store(out + k * stride);
+        return;
+      }
+    }
     for (Index lane = 0; lane < V::kLanes; ++lane)
       for (Index k = 0; k < K; ++k) out[k * stride + lane] = lane < lanes ? rows[lane * ld + k] : 0;
   }

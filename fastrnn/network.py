@@ -259,7 +259,7 @@ class Network:
             return np.zeros(call.x.shape, call.x.dtype), dh, dc
         dx = dy
         for number in reversed(range(len(levels))):
-            dys = [None] * self.directions if dx is None else np.split(dx, self.directions, axis=2)
+            dys = self._by_direction(dx)
             x, chains = levels[number]
             parts = [
                 self._chain_backward(call, chain, x, spans, part, dh, dc, grads)
@@ -271,6 +271,13 @@ class Network:
                 dx = self._drop(dx, call.seed, number - 1, 0)
         assert dx is not None
         return dx, dh, dc
+
+    def _by_direction(self, dy: Array | None) -> list[Array | None]:
+        """Return the parts of dy (T, B, D*P) that belong to the directions."""
+        if dy is None or self.directions == 1:
+            return [dy] * self.directions
+        width = self.widths[0]
+        return [dy[:, :, :width], dy[:, :, width:]]
 
     def _chain_backward(
         self,

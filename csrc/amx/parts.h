@@ -65,39 +65,6 @@ FASTRNN_FN void split_rows(const RowOf& row, Index rows, Index K, int parts, Hal
   }
 }
 
-// a[i] lane j to a[j] lane i
-FASTRNN_FN void transpose(__m512i (&a)[16]) {
-  __m512i b[16];
-  FASTRNN_UNROLL
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-  // now four lanes in a row are those of two neighbouring a; make them those of four
-  FASTRNN_UNROLL
-  for (int i = 0; i < 16; i += 4) {
-    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-  }
-  // a[4 g + r] holds, for the four a of group g, columns r, r + 4, r + 8, r + 12
-  FASTRNN_UNROLL
-  for (int r = 0; r < 4; ++r) {
-    b[r] = _mm512_shuffle_i32x4(a[r], a[r + 4], 0x88);
-    b[r + 4] = _mm512_shuffle_i32x4(a[r], a[r + 4], 0xdd);
-    b[r + 8] = _mm512_shuffle_i32x4(a[r + 8], a[r + 12], 0x88);
-    b[r + 12] = _mm512_shuffle_i32x4(a[r + 8], a[r + 12], 0xdd);
-  }
-  FASTRNN_UNROLL
-  for (int r = 0; r < 4; ++r) {
-    a[r] = _mm512_shuffle_i32x4(b[r], b[r + 8], 0x88);
-    a[r + 8] = _mm512_shuffle_i32x4(b[r], b[r + 8], 0xdd);
-    a[r + 4] = _mm512_shuffle_i32x4(b[r + 4], b[r + 12], 0x88);
-    a[r + 12] = _mm512_shuffle_i32x4(b[r + 4], b[r + 12], 0xdd);
-  }
-}
-
 // As `split_rows`, of a matrix whose columns are the rows wanted: a[k * ld + m].
 FASTRNN_FN void split_columns(const float* a, Index ld, Index rows, Index K, int parts, Half* out,
                               Range (&ranges)[kTileRows]) {
@@ -118,7 +85,7 @@ FASTRNN_FN void split_columns(const float* a, Index ld, Index rows, Index K, int
       }
     }
     for (int part = 0; part < parts; ++part) {
-      transpose(pairs[part]);
+      transpose_words(pairs[part]);
       for (Index m = 0; m < kTileRows; ++m)
         _mm512_store_si512(out + part * kTileSize + m * kTileDepth, pairs[part][m]);
     }

@@ -13,6 +13,7 @@ struct Vec<float> {
   static constexpr Index kLanes = 8;
   // 3 x 4 tile: 12 accumulators, the weights come from memory operands, 3 broadcasts
   static constexpr int tile_rows(int n) { return n >= 4 ? 3 : n == 3 ? 4 : n == 2 ? 6 : 8; }
+  static constexpr bool kTransposes = false;
 
   __m256 v;
 
@@ -68,6 +69,7 @@ struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 4;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
+  static constexpr bool kTransposes = false;
 
   __m256d v;
 

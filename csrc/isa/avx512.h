@@ -3,12 +3,46 @@
 template <class Real>
 struct Vec;
 
+// a[i] lane j to a[j] lane i
+FASTRNN_FN void transpose_words(__m512i (&a)[16]) {
+  __m512i b[16];
+  FASTRNN_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  // now four lanes in a row are those of two neighbouring a; make them those of four
+  FASTRNN_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4 g + r] holds, for the four a of group g, columns r, r + 4, r + 8, r + 12
+  FASTRNN_UNROLL
+  for (int r = 0; r < 4; ++r) {
+    b[r] = _mm512_shuffle_i32x4(a[r], a[r + 4], 0x88);
+    b[r + 4] = _mm512_shuffle_i32x4(a[r], a[r + 4], 0xdd);
+    b[r + 8] = _mm512_shuffle_i32x4(a[r + 8], a[r + 12], 0x88);
+    b[r + 12] = _mm512_shuffle_i32x4(a[r + 8], a[r + 12], 0xdd);
+  }
+  FASTRNN_UNROLL
+  for (int r = 0; r < 4; ++r) {
+    a[r] = _mm512_shuffle_i32x4(b[r], b[r + 8], 0x88);
+    a[r + 8] = _mm512_shuffle_i32x4(b[r], b[r + 8], 0xdd);
+    a[r + 4] = _mm512_shuffle_i32x4(b[r + 4], b[r + 12], 0x88);
+    a[r + 12] = _mm512_shuffle_i32x4(b[r + 4], b[r + 12], 0xdd);
+  }
+}
+
 template <>
 struct Vec<float> {
   using Real = float;
   static constexpr Index kLanes = 16;
   // 6 x 4 tile: 24 accumulators + 4 weights + 1 broadcast of 32 registers; 8 x 3: 24 + 3 + 1
   static constexpr int tile_rows(int n) { return n >= 4 ? 6 : 8; }
+  static constexpr bool kTransposes = true;
 
   __m512 v;
 
@@ -46,6 +80,16 @@ struct Vec<float> {
   }
   FASTRNN_FN friend Vec scale(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
   FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return scale(a, n); }
+
+  // a[i] lane j to a[j] lane i
+  FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {
+    __m512i bits[kLanes];
+    FASTRNN_UNROLL
+    for (int i = 0; i < kLanes; ++i) bits[i] = _mm512_castps_si512(a[i].v);
+    transpose_words(bits);
+    FASTRNN_UNROLL
+    for (int i = 0; i < kLanes; ++i) a[i].v = _mm512_castsi512_ps(bits[i]);
+  }
 };
 
 template <>
@@ -53,6 +97,7 @@ struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 8;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
+  static constexpr bool kTransposes = false;
 
   __m512d v;
 

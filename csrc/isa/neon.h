@@ -8,6 +8,7 @@ struct Vec<float> {
   using Real = float;
   static constexpr Index kLanes = 4;
   static constexpr int tile_rows(int n) { return n >= 4 ? 6 : 8; }
+  static constexpr bool kTransposes = false;
 
   float32x4_t v;
 
@@ -58,6 +59,7 @@ struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 2;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
+  static constexpr bool kTransposes = false;
 
   float64x2_t v;
 

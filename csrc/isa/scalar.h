@@ -7,6 +7,7 @@ struct Vec {
   static constexpr Index kLanes = 1;
   // accumulators in the register tile: rows for a tile of n vectors
   static constexpr int tile_rows(int n) { return n >= 3 ? 2 : 4; }
+  static constexpr bool kTransposes = false;
 
   Real v;
 

@@ -36,6 +36,8 @@ class Least(NamedTuple):
 
 _FUNCTIONS = "Forward", "Backward", "packed_size", "pack", "split_size", "split"
 
+_BYTE = np.dtype(np.uint8)
+
 # Of how many bfloat16 numbers the tile unit makes a float, and the least sizes from which it is
 # faster than fused multiply-adds (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
 _PARTS = {"highest": 3, "high": 2, "medium": 1}
@@ -70,14 +72,14 @@ class Packed:
         self._kernels, self._memory = kernels, memory
         self._panels = []
         for phase in (False, True)[: 1 + backward]:
-            panels = memory.empty((kernels.packed_size(arrays, phase),), arrays["ih"].dtype)
+            panels = memory.aligned((kernels.packed_size(arrays, phase),), arrays["ih"].dtype)
             kernels.pack(arrays, phase, threads, panels)
             self._panels.append(panels)
         self._split: dict[tuple[int, bool], Array] = {}
         self._lock = threading.Lock()
         self.dtype = arrays["ih"].dtype
         # the cell, I, H, P, and what is in no panels
-        self.spec = {
+        self.spec: dict[str, Any] = {
             name: value.copy() if isinstance(value, np.ndarray) else value
             for name, value in arrays.items()
             if name not in ("ih", "hh")
@@ -94,7 +96,7 @@ class Packed:
         with self._lock:
             if key not in self._split:
                 size = self._kernels.split_size(self.spec, backward, parts)
-                split = self._memory.empty((size,), np.uint16)
+                split = self._memory.aligned((size,), np.dtype(np.uint16))
                 self._kernels.split(self.spec, backward, parts, threads, panels, split)
                 self._split[key] = split
             return self._split[key]
@@ -160,7 +162,7 @@ class CpuBackend:
         """Run one pass; see `Backend.forward`. One chain a sum makes every call reproducible."""
         T, B, _ = x.shape
         fill = rows.counts is not None  # with zeros, where rows do not run
-        y_shape = (T, B, int(h0.shape[1]))
+        y_shape = T, B, h0.shape[1]
         hn = np.empty_like(h0)
         cn = None if c0 is None else np.empty_like(c0)
         gates = c = None
@@ -176,7 +178,7 @@ class CpuBackend:
             | _arguments(x, h0, c0, rows, reverse, threads)
             | {"hn": hn, "cn": cn, "y": y, "gates": gates, "c": c}
         )
-        call(self._memory.empty((call.work_size(),), np.uint8))
+        call(self._memory.empty((call.work_size(),), _BYTE))
         if gates is None:
             return y, hn, cn, None
         return y.copy(), hn, cn, Saved(y, gates, c)
@@ -218,7 +220,7 @@ class CpuBackend:
                 "grads": grads._asdict(),
             }
         )
-        call(self._memory.empty((call.work_size(),), np.uint8))
+        call(self._memory.empty((call.work_size(),), _BYTE))
         return dx, dh0, dc0
 
     def bind(

@@ -13,11 +13,10 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_LEAST = 1 << 16  # bytes; smaller blocks are kept by every C library
+_LEAST = 1 << 16  # bytes; smaller blocks C libraries keep by themselves
 _WASTE = 1.25  # a block may be so much larger than what is asked for
 _PATIENCE = 64  # requests that a block may wait for one that wants it
 _LINE = 64  # bytes; blocks begin on a cache line, so that no vector load of a panel splits one
@@ -26,18 +25,21 @@ _LINE = 64  # bytes; blocks begin on a cache line, so that no vector load of a p
 class _Loan:
     """What an array of a block refers to as its base; the block goes back when that is gone."""
 
-    def __init__(self, block: Array, shape: tuple[int, ...], dtype: Any, back: deque[Array]):
+    def __init__(
+        self, block: Array, shape: tuple[int, ...], dtype: np.dtype[Any], back: deque[Array]
+    ) -> None:
         start = block.ctypes.data
         self.__array_interface__ = {
             "version": 3,
             "shape": shape,
-            "typestr": np.dtype(dtype).str,
+            "typestr": dtype.str,
             "data": (start + -start % _LINE, False),
         }
         self._block, self._back = block, back
 
     def __del__(self) -> None:
-        self._back.append(self._block)  # atomic: a collector may run this anywhere
+        if self._block.nbytes >= _LEAST:
+            self._back.append(self._block)  # atomic: a collector may run this anywhere
 
 
 class Memory:
@@ -49,18 +51,20 @@ class Memory:
         self._free: list[tuple[int, Array]] = []  # since which request, block
         self._requests = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return an array as `numpy.empty` does."""
+        size = math.prod(shape) * dtype.itemsize
+        return np.empty(shape, dtype) if size < _LEAST else self.aligned(shape, dtype)
+
+    def aligned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return an array as `numpy.empty` does, on a cache line."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize + _LINE
+        size = math.prod(shape) * dtype.itemsize + _LINE
         block = self._take(size) if size >= _LEAST else None
         if block is None:
             block = np.empty(size, np.uint8)
-        if size < _LEAST:
-            start = -block.ctypes.data % _LINE
-            return block[start : start + size - _LINE].view(dtype).reshape(shape)
         return np.asarray(_Loan(block, shape, dtype, self._back))
 
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return an array of zeros."""
         array = self.empty(shape, dtype)
         array.fill(0)
