@@ -81,7 +81,7 @@ class Optimizer(ABC):
             name = "grads.flat" if len(vectors) == 1 else f"grads[{index}].flat"
             checks.array(name, vector, layer.flat_params.dtype)
             checks.same_shape(name, vector.shape, layer.flat_params.shape)
-            checks.writeable(layer.flat_params)
+            checks.writeable(layer.flat_params.flags.writeable)
         self.steps += 1
         scalars = self._scalars()
         with np.errstate(all="ignore"):  # NaN and inf flow through
