@@ -1,0 +1,98 @@
+"""Machine code for every architecture, from NVRTC; no GPU. Needs the extra [cuda-test]."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn.backends.cuda import compile
+from fastrnn.cellmath import CELLS
+
+pytest.importorskip("cupy", reason='NVRTC comes with the extra "cuda-test"')
+try:
+    compile.nvrtc()
+except RuntimeError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_120")
+PROGRAMS = [(dtype, cell) for dtype in ("float32", "float64") for cell in (None, *CELLS)]
+
+# Of 65536 registers a multiprocessor has, 64 let four blocks of 256 threads share it.
+MOST_REGISTERS = 64
+
+_USAGE = re.compile(
+    r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+    r"(\d+) bytes spill loads.*?Used (\d+) registers",
+    re.DOTALL,
+)
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+
+
+def text_of(dtype: str, cell: str | None) -> str:
+    return compile.source(compile.program(np.dtype(dtype), cell))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("dtype", "cell"), PROGRAMS)
+def test_every_kernel_fits_into_registers(dtype: str, cell: str | None, arch: str) -> None:
+    text = text_of(dtype, cell)
+    report = compile.report(text, arch)
+    assert f"for '{arch}'" in report
+    usage = {name: tuple(map(int, rest)) for name, *rest in _USAGE.findall(report)}
+    assert sorted(usage) == sorted(_KERNEL.findall(text))
+    for name, (stack, stores, loads, registers) in usage.items():
+        assert (stack, stores, loads) == (0, 0, 0), name
+        assert registers <= MOST_REGISTERS, name
+
+
+def test_the_budget_finds_a_spill() -> None:
+    """Twenty-four registers are too few for an LSTM's backward in double precision."""
+    text = text_of("float64", "lstm")
+    options = ("-arch=sm_90", *compile.OPTIONS, "--maxrregcount=24", "--ptxas-options=-v")
+    report = compile._compile(compile.nvrtc(), text, options)[1]
+    assert any(int(stores) for _, _, stores, _, _ in _USAGE.findall(report))
+
+
+def test_an_error_names_the_file_and_the_line() -> None:
+    text = text_of("float32", "gru").replace("u.h_prev = load(h + i);", "u.h_prev = nothing;", 1)
+    with pytest.raises(compile.CompileError, match=r'pointwise\.cu\(\d+\): error: .*"nothing"'):
+        compile.report(text, "sm_90")
+
+
+@pytest.fixture(scope="module")
+def cuobjdump() -> str:
+    """The program that reads machine code, from its wheel or from a toolkit."""
+    for folder in map(Path, sys.path):
+        program = folder / "nvidia" / "cu13" / "bin" / "cuobjdump"
+        if program.is_file():
+            return str(program)
+    found = shutil.which("cuobjdump")
+    if found is None:
+        pytest.skip('cuobjdump comes with the extra "cuda-test"')
+    return found
+
+
+def test_the_machine_code_is_whole(cuobjdump: str, tmp_path: Any, monkeypatch: Any) -> None:
+    """What is kept on disk is what the tools of CUDA can read, with its last byte."""
+    monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
+    text = text_of("float32", None)
+    code = compile.cubin(text, "sm_90")
+    assert compile.cubin(text, "sm_90") == code
+    file = tmp_path / "shared.cubin"
+    file.write_bytes(code)
+    listing = subprocess.run(
+        [cuobjdump, "-sass", str(file)], capture_output=True, text=True, check=True
+    ).stdout
+    functions = dict(re.findall(r"Function : (\w+)(.*?)(?=Function :|\Z)", listing, re.DOTALL))
+    assert set(functions) == set(_KERNEL.findall(text))
+    assert "FFMA" in functions["chain_product"]
+    assert "BAR.SYNC" in functions["chain_product"]
+    for name, body in functions.items():
+        assert not re.search(r"\b(LDL|STL)\b", body), name
