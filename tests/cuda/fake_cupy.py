@@ -201,6 +201,7 @@ cuda = SimpleNamespace(Device=Device, runtime=_Runtime)
 __version__ = "14"
 
 
-def install(monkeypatch: Any) -> None:
-    """Let `import cupy` find this module."""
+def install(monkeypatch: Any, gemm: Any) -> None:
+    """Let `import cupy` find this module, and `import cupy.cublas` this product."""
     monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, "cupy.cublas", SimpleNamespace(gemm=gemm))

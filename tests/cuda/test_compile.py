@@ -27,6 +27,7 @@ class Nvrtc:
 
     version = (13, 0)
     compiled = 0
+    products: list[Any]
 
     def getVersion(self) -> tuple[int, int]:
         return self.version
@@ -79,7 +80,8 @@ def nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Nvrtc:
         function=SimpleNamespace(Module=type("Fresh", (Module,), {"loaded": []})),
     )
     monkeypatch.setattr(fake_cupy, "cuda", cuda)
-    fake_cupy.install(monkeypatch)
+    binding.products = []
+    fake_cupy.install(monkeypatch, lambda *a, **keywords: binding.products.append((a, keywords)))
     monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
     return binding
 
@@ -168,12 +170,9 @@ def test_each_device_loads_a_program_once(nvrtc: Nvrtc) -> None:
     assert len(loaded) == 3
 
 
-def test_products_go_to_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-    cublas = SimpleNamespace(gemm=lambda *args, **keywords: calls.append((args, keywords)))
-    monkeypatch.setattr(fake_cupy, "cublas", cublas, raising=False)
+def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
     CupyDevice().gemm("a", "b", "out", accumulate=True)
-    assert calls == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]
+    assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]
 
 
 # ---- what is missing -----------------------------------------------------------------------------
@@ -222,4 +221,11 @@ def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "getVersion", fail)
     reason = str(why_not())
     assert reason.startswith("NVRTC cannot be loaded (libnvrtc.so.13: cannot open")
+    assert reason.endswith('pip install "fastrnn[cuda]"')
+
+
+def test_no_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy.cublas", None)
+    reason = str(why_not())
+    assert reason.startswith("cuBLAS cannot be loaded (")
     assert reason.endswith('pip install "fastrnn[cuda]"')

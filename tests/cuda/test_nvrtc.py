@@ -96,3 +96,48 @@ def test_the_machine_code_is_whole(cuobjdump: str, tmp_path: Any, monkeypatch: A
     assert "BAR.SYNC" in functions["chain_product"]
     for name, body in functions.items():
         assert not re.search(r"\b(LDL|STL)\b", body), name
+
+
+def test_cupy_has_what_its_stand_in_has() -> None:
+    """The emulated device must not offer more than the real one."""
+    import cupy
+    import fake_cupy
+
+    own = {"Address", "Host", "install", "ndarray", "cuda"}
+    functions = [
+        name
+        for name, value in vars(fake_cupy).items()
+        if getattr(value, "__module__", None) == fake_cupy.__name__ and not name.startswith("_")
+    ]
+    assert len(functions) > 8
+    for name in {*functions, "concatenate"} - own:
+        assert hasattr(cupy if name != "Device" else cupy.cuda, name), name
+    for name in vars(fake_cupy.ndarray):
+        assert name in ("_host", "__weakref__", "__dict__", "__bool__") or hasattr(
+            cupy.ndarray, name
+        ), name
+    assert cupy.ndarray.__module__ == fake_cupy.ndarray.__module__ == "cupy"
+
+
+def test_cupy_has_what_the_device_asks_for() -> None:
+    import importlib.util
+
+    import cupy
+
+    cublas = importlib.util.find_spec("cupy.cublas")  # which cannot be imported without the library
+    assert cublas is not None
+    assert cublas.origin is not None
+    text = Path(cublas.origin).read_text()
+    assert "def gemm(transa, transb, a, b, out=None, alpha=1.0, beta=0.0):" in text
+    for path in (
+        "cuda.Device.compute_capability",
+        "cuda.function.Module.load",
+        "cuda.function.Module.get_function",
+        "cuda.runtime.getDevice",
+        "cuda.runtime.getDeviceCount",
+        "cuda.runtime.CUDARuntimeError",
+        "asnumpy",
+    ):
+        found = cupy
+        for name in path.split("."):
+            found = getattr(found, name)

@@ -72,8 +72,8 @@ def nvrtc() -> Any:
     RuntimeError
         The library cannot be loaded.
     """
-    binding = import_module("cupy").cuda.nvrtc
     try:
+        binding = import_module("cupy").cuda.nvrtc
         binding.getVersion()
     except (RuntimeError, ImportError, OSError) as error:
         raise RuntimeError(

@@ -55,6 +55,12 @@ class CupyDevice:
             raise RuntimeError(f"there is no CUDA driver or no NVIDIA GPU ({error})") from error
         self._arch()
         compile.nvrtc()
+        try:
+            self._gemm = import_module("cupy.cublas").gemm
+        except ImportError as error:
+            raise RuntimeError(
+                f'cuBLAS cannot be loaded ({error}): pip install "fastrnn[cuda]"'
+            ) from error
         self._kernels: dict[tuple[int, compile.Program, str], Kernel] = {}
         self._modules: dict[tuple[int, compile.Program], Any] = {}
         self._lock = threading.Lock()
@@ -86,4 +92,4 @@ class CupyDevice:
 
     def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         """Write or add a product, through cuBLAS; see `Device.gemm`."""
-        self.xp.cublas.gemm("N", "N", a, b, out=out, beta=float(accumulate))
+        self._gemm("N", "N", a, b, out=out, beta=float(accumulate))
