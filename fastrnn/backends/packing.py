@@ -24,7 +24,7 @@ class Packing:
 
     def __init__(self, T: int, B: int, rows: Rows, xp: Any = np) -> None:
         self.shape = (T, B)
-        self._xp = xp
+        self.xp = xp
         self.order = None if rows.order is None else xp.asarray(rows.order)
         self.index: tuple[Array, Array] | None = None
         self.starts = np.arange(T + 1, dtype=np.int64) * B
@@ -54,7 +54,7 @@ class Packing:
         shape = (*self.shape, rows.shape[1])
         if self.index is None:
             return rows.reshape(shape)
-        out: Array = self._xp.zeros(shape, rows.dtype)
+        out: Array = self.xp.zeros(shape, rows.dtype)
         out[self.index] = rows
         return out
 
@@ -66,6 +66,6 @@ class Packing:
         """Undo `sort`."""
         if self.order is None:
             return state
-        out: Array = self._xp.empty_like(state)
+        out: Array = self.xp.empty_like(state)
         out[self.order] = state
         return out

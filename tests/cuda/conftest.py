@@ -37,5 +37,6 @@ def device(emulated: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     found: Any = emulated._device
     found.seed = 0
+    found.multiprocessors = 0  # steps; test_persistent.py has its own way
     found.launches.clear()
     return found

@@ -35,7 +35,6 @@ using Word = unsigned long long;
 #define EMULATOR_UNWATCHED __attribute__((no_sanitize_thread, noinline))
 extern "C" {
 void* __tsan_create_fiber(unsigned);
-void __tsan_destroy_fiber(void*);
 void __tsan_switch_to_fiber(void*, unsigned);
 void* __tsan_get_current_fiber(void);
 void __tsan_acquire(void*);
@@ -60,12 +59,15 @@ struct Dim3 {
 // Where threads meet: all `need` of them arrive, then all leave.
 struct Barrier {
   unsigned need = 0, here = 0, generation = 0;
+  char order[2] =
+      {};  // the sanitizer's marks, in turn: who leaves late must not see the next arrivals
 };
 
 struct Block {
   Dim3 index;
   Barrier barrier;
   std::vector<Barrier> warps;
+  bool any[3];  // of __syncthreads_or: one in use, one being read, one being cleared
   char* shared;
 };
 
@@ -73,7 +75,7 @@ struct Fiber {
   ucontext_t context;
   jmp_buf jump;
   bool started, done;
-  unsigned thread;
+  unsigned thread, votes;
   Block* block;
   void* sanitizer;
   char* stack;
@@ -97,7 +99,10 @@ static Scheduler scheduler;
 
 EMULATOR_UNWATCHED static Fiber* self() { return scheduler.current; }
 EMULATOR_UNWATCHED static void got_on() { ++scheduler.progress; }
-EMULATOR_UNWATCHED static uint64_t now() { return scheduler.time; }
+// A nanosecond passes with each turn of a fiber, or as many as a test says.
+extern "C" uint64_t nanoseconds_a_turn;
+uint64_t nanoseconds_a_turn = 1;
+EMULATOR_UNWATCHED static uint64_t now() { return scheduler.time * nanoseconds_a_turn; }
 
 EMULATOR_UNWATCHED static void acquire(const void* p) {
 #if defined(__SANITIZE_THREAD__)
@@ -144,7 +149,7 @@ EMULATOR_UNWATCHED static void enter() {
 #endif
   acquire(&scheduler);
   (*scheduler.body)();
-  release(&scheduler);
+  release(&scheduler.body);  // not what the others acquire: an end orders nothing among threads
   self()->done = true;
   got_on();
   yield();
@@ -172,8 +177,8 @@ EMULATOR_UNWATCHED static void resume(Fiber* f) {
 }
 
 EMULATOR_UNWATCHED static void wait(Barrier& b) {
-  release(&b);
   const unsigned generation = b.generation;
+  release(&b.order[generation % 2]);
   if (++b.here == b.need) {
     b.here = 0;
     ++b.generation;
@@ -181,17 +186,36 @@ EMULATOR_UNWATCHED static void wait(Barrier& b) {
   } else {
     while (b.generation == generation) yield();
   }
-  acquire(&b);
+  acquire(&b.order[generation % 2]);
 }
 
 EMULATOR_UNWATCHED static void wait_block() { wait(self()->block->barrier); }
 EMULATOR_UNWATCHED static void wait_warp() { wait(self()->block->warps[self()->thread / 32]); }
+
+EMULATOR_UNWATCHED static bool vote(bool mine) {
+  Fiber* f = self();
+  const unsigned turn = f->votes++;
+  bool* any = f->block->any;
+  any[turn % 3] |= mine;
+  wait_block();
+  any[(turn + 2) % 3] = false;
+  return any[turn % 3];
+}
 
 static char* stack(unsigned index) {
   static std::vector<std::unique_ptr<char[]>> stacks;
   while (stacks.size() <= index) stacks.emplace_back(new char[kStack]);
   return stacks[index].get();
 }
+
+#if defined(__SANITIZE_THREAD__)
+// To make one takes the sanitizer a while, so that they serve again in the next launch.
+static void* watched_thread(unsigned index) {
+  static std::vector<void*> threads;
+  while (threads.size() <= index) threads.push_back(__tsan_create_fiber(0));
+  return threads[index];
+}
+#endif
 
 EMULATOR_UNWATCHED static void prepare(Fiber& f, Block& block, unsigned thread, unsigned index) {
   f = Fiber{};
@@ -205,7 +229,7 @@ EMULATOR_UNWATCHED static void prepare(Fiber& f, Block& block, unsigned thread, 
   f.context.uc_stack.ss_size = kStack;
   makecontext(&f.context, enter, 0);
 #if defined(__SANITIZE_THREAD__)
-  f.sanitizer = __tsan_create_fiber(0);
+  f.sanitizer = watched_thread(index);
 #endif
 }
 
@@ -258,11 +282,8 @@ EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, 
     }
     release(&scheduler);
     waiting = run(fibers, threads, seed);
-    acquire(&scheduler);
+    acquire(&scheduler.body);
     for (Block& b : running) operator delete[](b.shared, std::align_val_t(128));
-#if defined(__SANITIZE_THREAD__)
-    for (Fiber& f : fibers) __tsan_destroy_fiber(f.sanitizer);
-#endif
   }
   return waiting;
 }
@@ -315,6 +336,7 @@ EMULATOR_UNWATCHED static Dim3 grid_size() { return scheduler.grid; }
 
 static inline void __syncthreads() { emulator::wait_block(); }
 static inline void __syncwarp() { emulator::wait_warp(); }
+static inline int __syncthreads_or(int mine) { return emulator::vote(mine); }
 
 // ---- twins of gpu.h
 
@@ -335,4 +357,27 @@ static inline float power_of_two(float n) { return std::ldexp(1.0f, static_cast<
 static inline double power_of_two(double n) { return std::ldexp(1.0, static_cast<int>(n)); }
 static inline Word product_high(Word a, Word b) {
   return static_cast<Word>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+
+static inline float load_fresh(const float* p) { return *p; }
+static inline double load_fresh(const double* p) { return *p; }
+EMULATOR_UNWATCHED static unsigned load_acquire(const unsigned* p) {
+  const unsigned value = *static_cast<const volatile unsigned*>(p);
+  emulator::acquire(p);
+  return value;
+}
+EMULATOR_UNWATCHED static void add_release(unsigned* p, unsigned value) {
+  emulator::release(p);
+  *static_cast<volatile unsigned*>(p) = *p + value;
+  emulator::got_on();
+}
+static inline Word nanoseconds() { return emulator::now(); }
+static inline void wait_a_little() { emulator::yield(); }
+static inline float not_a_number(float) { return std::nanf(""); }
+static inline double not_a_number(double) { return std::nan(""); }
+
+// What a test plants in place of add_release: it counts, and orders nothing.
+EMULATOR_UNWATCHED static void add_relaxed(unsigned* p, unsigned value) {
+  *static_cast<volatile unsigned*>(p) = *p + value;
+  emulator::got_on();
 }

@@ -38,6 +38,8 @@ class EmulatedDevice:
     """
 
     xp = fake_cupy
+    multiprocessors = 132
+    shared_memory = MOST_SHARED
 
     def __init__(self, *flags: str) -> None:
         self.seed = 0
@@ -47,10 +49,22 @@ class EmulatedDevice:
 
     def kernel(self, program: compile.Program, name: str) -> Callable[..., None]:
         if program not in self._libraries:
-            self._libraries[program] = build(
-                compile.source(program, HERE / "emulator.h"), self._flags
-            )
+            self._libraries[program] = build(self.text(program), self._flags)
         return self.wrap(self._libraries[program], name)
+
+    def text(self, program: compile.Program) -> str:
+        """Return what is compiled."""
+        return compile.source(program, HERE / "emulator.h")
+
+    def cooperative(
+        self, program: compile.Program, name: str, threads: int, shared: int
+    ) -> tuple[Callable[..., None], int]:
+        """Kernels need their registers too, but 256 threads of 255 each fit everywhere."""
+        self.kernel(program, name)
+        each = min(2048 // threads, self.shared_memory // shared)
+        return self.wrap(self._libraries[program], name, cooperative=True), (
+            each * self.multiprocessors
+        )
 
     def wrap(self, library: ctypes.CDLL, name: str, cooperative: bool = False) -> Any:
         """Return a kernel of a library that `build` returned."""
@@ -65,6 +79,24 @@ class EmulatedDevice:
         assert out.flags.c_contiguous
         product = fake_cupy.matmul(a, b)
         out[...] = out + product if accumulate else product
+
+
+class Planted(EmulatedDevice):
+    """A device whose kernels have a piece of their text changed.
+
+    `planted` says whether it occurred in a program that was compiled.
+    """
+
+    def __init__(self, old: str, new: str, *flags: str) -> None:
+        super().__init__(*flags)
+        self.planted = False
+        self._change = old, new
+
+    def text(self, program: compile.Program) -> str:
+        old, new = self._change
+        text = super().text(program)
+        self.planted |= old in text
+        return text.replace(old, new)
 
 
 @cache

@@ -170,6 +170,35 @@ def test_each_device_loads_a_program_once(nvrtc: Nvrtc) -> None:
     assert len(loaded) == 3
 
 
+def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is asked for with the memory that the launch will take."""
+    asked: list[Any] = []
+    launched: list[Any] = []
+
+    class Function:
+        ptr = 77
+
+        def __call__(self, *args: Any, **keywords: Any) -> None:
+            launched.append((args, keywords))
+
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+        funcSetAttribute=lambda *args: asked.append(args),
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *args: asked.append(args) or 2,
+    )
+    attributes = {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448}
+    monkeypatch.setattr(fake_cupy.cuda, "driver", driver, raising=False)
+    monkeypatch.setattr(fake_cupy.Device, "attributes", attributes, raising=False)
+    monkeypatch.setattr(Module, "get_function", lambda self, name: Function())
+    device = CupyDevice()
+    assert device.shared_memory == 232448
+    kernel, room = device.cooperative(LSTM, "persistent_forward", 256, 100_000)
+    assert room == 264
+    assert asked == [(77, 8, 100_000), (77, 256, 100_000)]
+    kernel((3,), (256,), (1, 2), 100_000)
+    assert launched == [(((3,), (256,), (1, 2), 100_000), {"enable_cooperative_groups": True})]
+
+
 def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
     CupyDevice().gemm("a", "b", "out", accumulate=True)
     assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]

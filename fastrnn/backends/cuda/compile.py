@@ -25,7 +25,7 @@ GPU = "cuda/gpu.h"
 
 _VALUE = (GPU, "cuda/value.h")
 _CELLS = ("activations.h", "cells/unit.h", "cells/gru.h", "cells/lstm.h", "cells/rnn.h")
-_CELL = (*_VALUE, *_CELLS, "cells/all.h", "cuda/cell.h")
+_CELL = (*_VALUE, *_CELLS, "cells/all.h", "cuda/cell.h", "cuda/step.h")
 
 # No contraction: a fused operation stands where the source says so, which gives the bits of the
 # CPU's cells.
@@ -39,12 +39,14 @@ class Program(NamedTuple):
     defines: tuple[tuple[str, str], ...]
 
 
-def program(dtype: np.dtype[Any], cell: str | None = None) -> Program:
-    """Return the program of a cell's kernels, or without a cell that of what all cells share."""
+def program(dtype: np.dtype[Any], cell: str | None = None, *, persistent: bool = False) -> Program:
+    """Return the program of a cell's steps, or that of its persistent kernels, which run all steps
+    of a pass; without a cell, that of what all cells share."""
     real = ("FASTRNN_REAL", "float" if dtype.itemsize == 4 else "double")
     if cell is None:
         return Program((*_VALUE, "cuda/sums.cu", "cuda/dropout.cu"), (real,))
-    return Program((*_CELL, "cuda/pointwise.cu"), (real, ("FASTRNN_CELL", cell)))
+    kernels = "cuda/persistent.cu" if persistent else "cuda/pointwise.cu"
+    return Program((*_CELL, kernels), (real, ("FASTRNN_CELL", cell)))
 
 
 def source(program: Program, gpu: Path | None = None) -> str:

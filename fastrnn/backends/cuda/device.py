@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
@@ -27,6 +28,20 @@ class Device(Protocol):
 
     def kernel(self, program: compile.Program, name: str) -> Kernel:
         """Return a kernel, compiled and loaded for the current device."""
+
+    def cooperative(
+        self, program: compile.Program, name: str, threads: int, shared: int
+    ) -> tuple[Kernel, int]:
+        """Return a kernel whose blocks wait for each other, and how many of them, with so many
+        threads and bytes of shared memory, the current device holds at once."""
+
+    @property
+    def multiprocessors(self) -> int:
+        """Number of multiprocessors of the current device."""
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block on the current device can have."""
 
     def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         """Write a (M, K) times b (K, N) to out (M, N), or add it."""
@@ -74,6 +89,31 @@ class CupyDevice:
                 f"{OLDEST // 10}.{OLDEST % 10} (Turing) or later is needed"
             )
         return f"sm_{capability}"
+
+    def cooperative(
+        self, program: compile.Program, name: str, threads: int, shared: int
+    ) -> tuple[Kernel, int]:
+        """Return a kernel and how many of its blocks run at once; see `Device.cooperative`."""
+        function: Any = self.kernel(program, name)
+        driver = self.xp.cuda.driver
+        driver.funcSetAttribute(
+            function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared
+        )
+        each = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, threads, shared)
+        kernel = partial(function, enable_cooperative_groups=True)
+        return kernel, each * self.multiprocessors
+
+    @property
+    def multiprocessors(self) -> int:
+        """Number of multiprocessors of the current device."""
+        number: int = self.xp.cuda.Device().attributes["MultiProcessorCount"]
+        return number
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block on the current device can have."""
+        number: int = self.xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+        return number
 
     def kernel(self, program: compile.Program, name: str) -> Kernel:
         """Return a kernel; see `Device.kernel`."""

@@ -40,16 +40,17 @@ class Launcher:
         self.xp = device.xp
         self.dtype = dtype
         self.chain = chain
-        self._device = device
+        self.device = device
+        self.cell = cell
         self._shared = program(dtype)
-        self._cell = program(dtype, cell) if cell else self._shared
+        self._steps = program(dtype, cell) if cell else self._shared
 
     # --------------------------------------------------------------------------- a thread a unit
 
     def units(self, name: str, n: int, width: int, *args: Array | None) -> None:
         """Run a kernel of the cell with a thread for each of n * width results."""
         blocks = -(-n * width // THREADS)
-        kernel = self._device.kernel(self._cell, name)
+        kernel = self.device.kernel(self._steps, name)
         kernel((blocks,), (THREADS,), (n, width, *map(address, args)))
 
     # --------------------------------------------------------------------------------- products
@@ -59,12 +60,12 @@ class Launcher:
         if self.chain:
             self._chain_product(a, b, out, accumulate)
         else:
-            self._device.gemm(a, b, out, accumulate)
+            self.device.gemm(a, b, out, accumulate)
 
     def _chain_product(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         (M, K), N = a.shape, b.shape[1]
         shared = 2 * _TILE * (_TILE + 1) * self.dtype.itemsize
-        kernel = self._device.kernel(self._shared, "chain_product")
+        kernel = self.device.kernel(self._shared, "chain_product")
         kernel(
             (-(-M // _TILE), -(-N // _TILE)),
             (_TILE * _TILE,),
@@ -97,7 +98,7 @@ class Launcher:
         self, a: Array, factor: Array | None, group: int, seed: Array | None, out: Array
     ) -> None:
         rows, columns = a.shape
-        kernel = self._device.kernel(self._shared, "column_sums")
+        kernel = self.device.kernel(self._shared, "column_sums")
         kernel(
             (-(-columns // THREADS), -(-rows // group)),
             (THREADS,),
@@ -115,7 +116,7 @@ class Launcher:
         """Return a dropout mask; see `fastrnn.dropout.mask`."""
         out = self.xp.empty(shape, self.dtype)
         first, last = start // 8, -(-(start + out.size) // 8)
-        kernel = self._device.kernel(self._shared, "dropout_mask")
+        kernel = self.device.kernel(self._shared, "dropout_mask")
         kernel(
             (-(-(last - first) // THREADS),),
             (THREADS,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import persistent
 from .device import Array
 from .launch import Launcher
 from .rows import DeviceRows
@@ -126,7 +127,11 @@ def forward(
     y = empty(h.shape[1])
     all_c = empty(H) if keep and c is not None else None
     saved = empty(cell.saved * H) if keep else None
+    plan = None
+    if can_persist(cell, packed):
+        plan = persistent.plan(launch, "persistent_forward", len(rows.steps), B, cell.gates, H)
     step = Step(launch, cell, packed, B)
+    h0 = h.copy() if plan else h
     span = max(1, CHUNK_ROWS // B)
     gates = empty(cell.gates * H, min(N, span * B))
     for first in range(0, len(rows.steps), span):
@@ -135,6 +140,13 @@ def forward(
         if base == stop:
             continue
         launch.product(x[base:stop], packed.weights.ih.T, gates[: stop - base])
+        if plan is not None:
+            plan.launch(
+                *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
+                *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
+                *(packed.weights.peephole, h0, h, c, y, all_c, saved),
+            )
+            continue
         for t in steps:
             at = rows.of(t)
             n = at.stop - at.start
@@ -151,6 +163,11 @@ def forward(
                 None if saved is None else saved[at],
             )
     return y, all_c, saved
+
+
+def can_persist(cell: Shape, packed: Packed) -> bool:
+    """Whether there are persistent kernels of a cell: those whose step is one product."""
+    return packed.weights.hr is None and not cell.reset_before
 
 
 class Memory(NamedTuple):
@@ -198,7 +215,15 @@ def backward(
     m = empty(H) if projected else None
     dm = empty(H, B) if projected else None
 
-    for t in rows.steps[::-1]:
+    plan = None
+    if can_persist(cell, packed):
+        plan = persistent.plan(launch, "persistent_backward", len(rows.steps), B, G, H)
+    if plan is not None:
+        plan.launch(
+            *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
+            *(h_before, c_before, kept.c, w.peephole, dy, dh, dc, delta, hidden),
+        )
+    for t in () if plan else rows.steps[::-1]:
         at = rows.of(t)
         n = at.stop - at.start
         if n == 0:

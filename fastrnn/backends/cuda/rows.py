@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,18 @@ class DeviceRows(Packing):
 
     def __init__(self, xp: Any, T: int, B: int, rows: Rows, reverse: bool) -> None:
         super().__init__(T, B, rows, xp)
-        self._reverse = reverse
+        self.reverse = reverse
         self._ends = self.starts.tolist()
         self.steps = range(T)[::-1] if reverse else range(T)
         cut_rows = np.flatnonzero(self.cut)
-        self._cut = xp.asarray(self.cut.view(np.uint8)) if cut_rows.size else None
+        self.cut_rows = xp.asarray(self.cut.view(np.uint8)) if cut_rows.size else None
+        """(N,) bytes, 1 where a row begins anew; None if none does."""
         self._cut_steps = set((np.searchsorted(self.starts, cut_rows, "right") - 1).tolist())
+
+    @cached_property
+    def device_starts(self) -> Array:
+        """`starts` on the GPU."""
+        return self.xp.asarray(self.starts)
 
     def of(self, t: int) -> slice:
         """Return the packed rows of step t."""
@@ -32,17 +39,21 @@ class DeviceRows(Packing):
 
     def cuts(self, t: int) -> Array | None:
         """Return which rows of step t begin anew, as (n,) bytes, or None if none does."""
-        return self._cut[self.of(t)] if self._cut is not None and t in self._cut_steps else None
+        return (
+            self.cut_rows[self.of(t)]
+            if self.cut_rows is not None and t in self._cut_steps
+            else None
+        )
 
     def contiguous(self, a: Array) -> Array:
         """Return a as the kernels want it."""
-        return self._xp.ascontiguousarray(a)
+        return self.xp.ascontiguousarray(a)
 
     def before(self, after: Array, initial: Array) -> Array:
         """Return the state before every step, given that `after` (N, W) and the initial (B, W)."""
-        xp, B = self._xp, len(initial)
-        if self.index is None and self._cut is None:
-            both = (after[B:], initial) if self._reverse else (initial, after[:-B])
+        xp, B = self.xp, len(initial)
+        if self.index is None and self.cut_rows is None:
+            both = (after[B:], initial) if self.reverse else (initial, after[:-B])
             return xp.concatenate(both)
         zero = xp.zeros((1, after.shape[1]), after.dtype)
         return xp.concatenate((after, initial, zero))[xp.asarray(self._source(B))]

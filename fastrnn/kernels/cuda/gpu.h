@@ -28,3 +28,24 @@ FASTRNN_FN double power_of_two(double n) {
   return __longlong_as_double((static_cast<long long>(n) + 1023) << 52);
 }
 FASTRNN_FN Word product_high(Word a, Word b) { return __umul64hi(a, b); }
+
+// What passes between the blocks of one launch. Loads and stores of others' numbers go to the L2
+// cache, which all blocks share.
+FASTRNN_FN float load_fresh(const float* p) { return __ldcg(p); }
+FASTRNN_FN double load_fresh(const double* p) { return __ldcg(p); }
+FASTRNN_FN unsigned load_acquire(const unsigned* p) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
+  return value;
+}
+FASTRNN_FN void add_release(unsigned* p, unsigned value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
+}
+FASTRNN_FN Word nanoseconds() {
+  Word now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+FASTRNN_FN void wait_a_little() { __nanosleep(20); }
+FASTRNN_FN float not_a_number(float) { return __int_as_float(0x7fffffff); }
+FASTRNN_FN double not_a_number(double) { return __longlong_as_double(0x7fffffffffffffffll); }
