@@ -1,4 +1,4 @@
-"""Layers on the emulated device that take and return NumPy arrays, so that tests of the CPU's
+"""Layers on the device, emulated or real, that take and return NumPy arrays: so tests of the CPU's
 layers run on them as they are."""
 
 from __future__ import annotations
@@ -6,24 +6,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import fake_cupy
 import numpy as np
-from cases import Case
+from cases import Call, Case
+
+import fastrnn.backends
+
+
+def namespace() -> Any:
+    """CuPy, or what stands in for it."""
+    return fastrnn.backends.get("cuda").xp
 
 
 def up(value: Any) -> Any:
     """To the device: an array, a state, or None."""
     if isinstance(value, tuple):
         return tuple(map(up, value))
-    return fake_cupy.asarray(value) if isinstance(value, np.ndarray) else value
+    return namespace().asarray(value) if isinstance(value, np.ndarray) else value
 
 
 def down(value: Any) -> Any:
     """From the device."""
     if isinstance(value, tuple):
         return tuple(map(down, value))
-    assert isinstance(value, fake_cupy.ndarray)
-    return value.get()
+    assert isinstance(value, namespace().ndarray)
+    return namespace().asnumpy(value)
 
 
 class Gradients:
@@ -54,10 +60,24 @@ class OnDevice:
 
 @dataclass(frozen=True)
 class DeviceCase(Case):
-    """A case whose layers are on the emulated device, whatever backend is asked for."""
+    """A case whose layers are on the device, whatever backend is asked for."""
 
     def layer(self, backend: str = "cuda", **arguments: Any) -> Any:
         return OnDevice(super().layer("cuda", **arguments))
 
     def host_layer(self, **arguments: Any) -> Any:
         return super().layer("numpy", **arguments)
+
+
+def reference(case: DeviceCase, call: Call, **how: Any) -> tuple[Any, Call]:
+    """The readable layer in float64 with a case's parameters, and the call for it."""
+
+    def widened(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(widened, value))
+        return None if value is None else value.astype(np.float64)
+
+    layer = case.but(dtype="float64").host_layer(**how)
+    layer.load_params({name: widened(a) for name, a in case.host_layer().params.items()})
+    x, state, dy, dstate = map(widened, (call.x, call.state, call.dy, call.dstate))
+    return layer, Call(x, state, call.how, dy, dstate)

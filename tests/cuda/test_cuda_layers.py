@@ -7,8 +7,8 @@ from typing import Any
 import fake_cupy
 import numpy as np
 import pytest
-from cases import KINDS, Call, back, close, infer, parts, run, same_bits
-from device import DeviceCase, OnDevice, down, up
+from cases import KINDS, back, close, infer, parts, run, same_bits
+from device import DeviceCase, OnDevice, down, reference, up
 from grid import covering
 
 import fastrnn
@@ -34,22 +34,6 @@ CASES = [
     if not (case["proj"] and (not case["kind"].startswith("lstm") or case["sizes"][3] == 1))
 ] + [DeviceCase(kind, proj=kind.startswith("lstm"), layers=2) for kind in KINDS]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-
-
-def reference(case: DeviceCase, call: Call, **how: Any) -> Any:
-    """What the readable backend computes in float64, from the same parameters."""
-    wide = case.but(dtype="float64")
-    layer = wide.host_layer(**how)
-    layer.load_params({name: a.astype(np.float64) for name, a in case.host_layer().params.items()})
-
-    def widened(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(widened, value))
-        return None if value is None else value.astype(np.float64)
-
-    return layer, Call(
-        *map(widened, (call.x, call.state)), call.how, *map(widened, (call.dy, call.dstate))
-    )
 
 
 @every_case
