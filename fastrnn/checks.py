@@ -43,6 +43,11 @@ def type_name(value: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
+def on_gpu(value: object) -> bool:
+    """Whether a value is an array on a GPU."""
+    return hasattr(value, "__cuda_array_interface__")
+
+
 def array(name: str, value: Any, dtype: np.dtype[Any], like: Any = _HOST) -> Array:
     """Return ``value`` if it is an array of exactly this dtype (a plain view of a subclass).
 
@@ -51,12 +56,12 @@ def array(name: str, value: Any, dtype: np.dtype[Any], like: Any = _HOST) -> Arr
     if type(value) is np.ndarray and type(like) is np.ndarray:
         if value.dtype == dtype:
             return value
-    elif type(like) is not np.ndarray:
+    elif not isinstance(like, np.ndarray):
         _on_device(name, value, dtype, like)
         if value.dtype == dtype:
             return value  # type: ignore[no-any-return]
     elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        if hasattr(value, "__cuda_array_interface__"):
+        if on_gpu(value):
             raise TypeError(
                 f"{name} must be a numpy.ndarray of {dtype}, got {type_name(value)}: "
                 f'copy it from the GPU, or take the layer there with layer.to("cuda")'
@@ -211,7 +216,7 @@ def mask(name: str, value: Any, batch: int) -> Array:
 
 def _like_array(name: str, value: Any) -> Array:
     """Return what NumPy makes of an array or of nested lists."""
-    if hasattr(value, "__cuda_array_interface__"):
+    if on_gpu(value):
         raise TypeError(
             f"{name} must be on the host, where the steps are planned, got {type_name(value)}: "
             f"copy it with cupy.asnumpy({name})"

@@ -47,13 +47,24 @@ class Address(int):
 class ndarray:
     """An array on a device."""
 
-    # NumPy's operators leave it to ours, which refuse NumPy's arrays.
-    __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self.device = Device()
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> ndarray:
+        """NumPy's functions of our arrays, as CuPy has them: none takes NumPy's arrays as well."""
+        out = keywords.pop("out", ())
+        results = {"out": tuple(map(_operand, out))} if out else {}
+        result = getattr(ufunc, method)(*map(_operand, inputs), **keywords, **results)
+        return out[0] if out else ndarray(np.asarray(result))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> ndarray:
+        return globals()[function.__name__](*args, **keywords)
+
+    def __float__(self) -> float:
+        return float(self._host)
 
     def __array__(self, *_: Any, **__: Any) -> Host:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use .get()")
@@ -123,7 +134,7 @@ for _name in ("shape", "dtype", "strides", "ndim", "size", "itemsize", "nbytes")
     setattr(ndarray, _name, _host_attribute(_name))
 for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "view", "transpose"):
     setattr(ndarray, _name, _method(_name))
-for _name in ("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "neg"):
+for _name in ("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "itruediv", "matmul"):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 ndarray.T = property(lambda self: ndarray(self._host.T))  # type: ignore[attr-defined]
 ndarray.__module__ = "cupy"
@@ -153,8 +164,12 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
     return ndarray(host)
 
 
-def empty_like(a: ndarray) -> ndarray:
-    return empty(a.shape, a.dtype)
+def empty_like(a: ndarray, shape: Any = None) -> ndarray:
+    return empty(a.shape if shape is None else shape, a.dtype)
+
+
+def zeros_like(a: ndarray) -> ndarray:
+    return zeros(a.shape, a.dtype)
 
 
 def zeros(shape: Any, dtype: Any = float) -> ndarray:
