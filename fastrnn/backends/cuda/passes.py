@@ -181,6 +181,18 @@ class Memory(NamedTuple):
     c0: Array | None  # (B, H)
 
 
+class Deltas(NamedTuple):
+    """What the time loop leaves for the gradients of the parameters, in packed rows."""
+
+    input: Array  # (N, G*H) gradients of the pre-activations, input side
+    hidden: Array  # (N, G*H) recurrent side; the same array where the two do not differ
+    h_before: Array  # (N, P)
+    c_before: Array | None  # (N, H)
+    reset_h: Array | None  # (N, H) reset before: r * h
+    dh: Array | None  # (N, P) projected: gradient of h
+    m: Array | None  # (N, H) projected: what the projection took in
+
+
 def backward(
     launch: Launcher,
     cell: Shape,
@@ -193,37 +205,62 @@ def backward(
     grads: Weights,
 ) -> Array:
     """Take dh (B, P), dc (B, H) back to the start, in place, and add to `grads`; return dx."""
-    w = packed.weights
-    G, H = cell.gates, w.hh.shape[0] // cell.gates
-    N, B = len(kept.x), len(dh)
-    first = (G - cell.reset_before) * H
+    w, N, B = packed.weights, len(kept.x), len(dh)
+    GH, P = w.hh.shape
 
-    def empty(width: int, n: int = N) -> Array:
-        return launch.xp.empty((n, width), launch.dtype)
+    def empty(width: int, needed: bool = True) -> Array:
+        return launch.xp.empty((N, width), launch.dtype) if needed else None
 
     dx = empty(kept.x.shape[1])
     if N == 0:
         return dx
-    h_before = rows.before(kept.y, kept.h0)
-    c_before = None if kept.c is None else rows.before(kept.c, kept.c0)
-    delta = empty(G * H)
-    hidden = empty(G * H) if cell.split_last else delta
-    reset_h = empty(H) if cell.reset_before else None
-    d_reset_h = empty(H, B) if cell.reset_before else None
+    H = GH // cell.gates
     projected = w.hr is not None
-    all_dh = empty(dh.shape[1]) if projected else None
-    m = empty(H) if projected else None
-    dm = empty(H, B) if projected else None
-
+    delta = empty(GH)
+    deltas = Deltas(
+        input=delta,
+        hidden=empty(GH) if cell.split_last else delta,
+        h_before=rows.before(kept.y, kept.h0),
+        c_before=None if kept.c is None else rows.before(kept.c, kept.c0),
+        reset_h=empty(H, cell.reset_before),
+        dh=empty(P, projected),
+        m=empty(H, projected),
+    )
     plan = None
     if can_persist(cell, packed):
-        plan = persistent.plan(launch, "persistent_backward", len(rows.steps), B, G, H)
-    if plan is not None:
+        steps = len(rows.steps)
+        plan = persistent.plan(launch, "persistent_backward", steps, B, cell.gates, H)
+    if plan is None:
+        _steps_back(launch, cell, w, rows, kept, deltas, dy, dh, dc)
+    else:
         plan.launch(
             *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
-            *(h_before, c_before, kept.c, w.peephole, dy, dh, dc, delta, hidden),
+            *(deltas.h_before, deltas.c_before, kept.c, w.peephole, dy, dh, dc),
+            *(deltas.input, deltas.hidden),
         )
-    for t in () if plan else rows.steps[::-1]:
+    # In a chain, rows are summed in the order of backpropagation: then a sequence cut into spans,
+    # last span first, gives the same bits as the whole.
+    _add_gradients(launch, cell, kept, deltas, grads, last_first=not rows.reverse)
+    launch.product(delta, w.ih, dx)
+    return dx
+
+
+def _steps_back(
+    launch: Launcher,
+    cell: Shape,
+    w: Weights,
+    rows: DeviceRows,
+    kept: Memory,
+    deltas: Deltas,
+    dy: Array | None,
+    dh: Array,
+    dc: Array | None,
+) -> None:
+    """Run the time loop a step at a time: dh, dc in place, `deltas` written."""
+    H = w.hh.shape[0] // cell.gates
+    first = (cell.gates - cell.reset_before) * H
+    scratch = launch.xp.empty((len(dh), H), launch.dtype)  # a product with R_n, or with W_hr
+    for t in rows.steps[::-1]:
         at = rows.of(t)
         n = at.stop - at.start
         if n == 0:
@@ -234,10 +271,10 @@ def backward(
 
         dh_t, dc_t = dh[:n], None if dc is None else dc[:n]
         d_out, dy_t = dh_t, part(dy)
-        if all_dh is not None and dm is not None:
-            all_dh[at] = dh_t if dy_t is None else dh_t + dy_t
-            d_out, dy_t = dm[:n], None
-            launch.product(all_dh[at], w.hr, d_out)
+        if deltas.dh is not None:
+            deltas.dh[at] = dh_t if dy_t is None else dh_t + dy_t
+            d_out, dy_t = scratch[:n], None
+            launch.product(deltas.dh[at], w.hr, d_out)
         launch.units(
             "cell_backward",
             n,
@@ -246,50 +283,58 @@ def backward(
             dy_t,
             kept.saved[at],
             kept.y[at],
-            h_before[at],
-            part(c_before),
+            deltas.h_before[at],
+            part(deltas.c_before),
             part(kept.c),
             w.peephole,
             dc_t,
             dh_t if cell.keeps_h else None,
-            delta[at],
-            hidden[at],
-            part(m),
+            deltas.input[at],
+            deltas.hidden[at],
+            part(deltas.m),
         )
-        if d_reset_h is not None:
-            launch.product(delta[at, first:], w.hh[first:], d_reset_h[:n])
+        if deltas.reset_h is not None:
+            launch.product(deltas.input[at, first:], w.hh[first:], scratch[:n])
             launch.units(
                 "cell_reset_backward",
                 n,
                 H,
-                d_reset_h,
+                scratch,
                 kept.saved[at],
-                h_before[at],
+                deltas.h_before[at],
                 dh_t,
-                delta[at],
-                part(reset_h),
+                deltas.input[at],
+                deltas.reset_h[at],
             )
-        launch.product(hidden[at, :first], w.hh[:first], dh_t, accumulate=cell.keeps_h)
+        launch.product(deltas.hidden[at, :first], w.hh[:first], dh_t, accumulate=cell.keeps_h)
         _restart(launch, rows.cuts(t), dh_t, dc_t)
 
-    # In a chain, rows are summed in the order of backpropagation: then a sequence cut into spans,
-    # last span first, gives the same bits as the whole.
-    last_first = rows.steps.step > 0
-    launch.add_product(grads.ih, delta, kept.x, last_first)
-    launch.add_product(grads.hh[:first], hidden[:, :first], h_before, last_first)
-    if reset_h is not None:
-        launch.add_product(grads.hh[first:], delta[:, first:], reset_h, last_first)
+
+def _add_gradients(
+    launch: Launcher,
+    cell: Shape,
+    kept: Memory,
+    deltas: Deltas,
+    grads: Weights,
+    last_first: bool,
+) -> None:
+    """Add the gradients of all parameters, from the rows of all steps at once."""
+    H = grads.hh.shape[0] // cell.gates
+    first = (cell.gates - cell.reset_before) * H
+    launch.add_product(grads.ih, deltas.input, kept.x, last_first)
+    launch.add_product(grads.hh[:first], deltas.hidden[:, :first], deltas.h_before, last_first)
+    if deltas.reset_h is not None:
+        launch.add_product(grads.hh[first:], deltas.input[:, first:], deltas.reset_h, last_first)
     if grads.b_ih is not None and grads.b_hh is not None:
-        launch.add_sum(grads.b_ih, delta, last_first)
-        launch.add_sum(grads.b_hh, hidden, last_first)
-    if all_dh is not None:
-        launch.add_product(grads.hr, all_dh, m, last_first)
+        launch.add_sum(grads.b_ih, deltas.input, last_first)
+        launch.add_sum(grads.b_hh, deltas.hidden, last_first)
+    if deltas.dh is not None:
+        launch.add_product(grads.hr, deltas.dh, deltas.m, last_first)
     if grads.peephole is not None:
-        for k, (gate, factor) in enumerate(((0, c_before), (1, c_before), (3, kept.c))):
-            of_gate = delta[:, gate * H : (gate + 1) * H]
-            launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, factor)
-    launch.product(delta, w.ih, dx)
-    return dx
+        before, after = deltas.c_before, kept.c
+        for k, (gate, c) in enumerate(((0, before), (1, before), (3, after))):  # i, f, o
+            of_gate = deltas.input[:, gate * H : (gate + 1) * H]
+            launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
 
 
 def _restart(launch: Launcher, cut: Array | None, *states: Array | None) -> None:
