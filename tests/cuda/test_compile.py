@@ -194,7 +194,7 @@ def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> N
     assert device.shared_memory == 232448
     kernel, room = device.cooperative(LSTM, "persistent_forward", 256, 100_000)
     assert room == 264
-    assert asked == [(77, 8, 100_000), (77, 256, 100_000)]
+    assert asked == [(77, 8, 232448), (77, 256, 100_000)]
     kernel((3,), (256,), (1, 2), 100_000)
     assert launched == [(((3,), (256,), (1, 2), 100_000), {"enable_cooperative_groups": True})]
 

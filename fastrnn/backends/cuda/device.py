@@ -78,6 +78,7 @@ class CupyDevice:
             ) from error
         self._kernels: dict[tuple[int, compile.Program, str], Kernel] = {}
         self._modules: dict[tuple[int, compile.Program], Any] = {}
+        self._known: dict[int, dict[str, int]] = {}
         self._lock = threading.Lock()
 
     def _arch(self) -> str:
@@ -96,9 +97,9 @@ class CupyDevice:
         """Return a kernel and how many of its blocks run at once; see `Device.cooperative`."""
         function: Any = self.kernel(program, name)
         driver = self.xp.cuda.driver
-        driver.funcSetAttribute(
-            function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared
-        )
+        # As much as there is, not as much as this launch takes: other threads launch it as well.
+        most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.funcSetAttribute(function.ptr, most, self.shared_memory)
         each = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, threads, shared)
         kernel = partial(function, enable_cooperative_groups=True)
         return kernel, each * self.multiprocessors
@@ -106,14 +107,19 @@ class CupyDevice:
     @property
     def multiprocessors(self) -> int:
         """Number of multiprocessors of the current device."""
-        number: int = self.xp.cuda.Device().attributes["MultiProcessorCount"]
-        return number
+        return self._attributes()["MultiProcessorCount"]
 
     @property
     def shared_memory(self) -> int:
         """Bytes of shared memory that a block on the current device can have."""
-        number: int = self.xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
-        return number
+        return self._attributes()["MaxSharedMemoryPerBlockOptin"]
+
+    def _attributes(self) -> dict[str, int]:
+        """Return the current device's attributes, which CuPy asks for one by one."""
+        device = self.xp.cuda.runtime.getDevice()
+        if device not in self._known:
+            self._known[device] = dict(self.xp.cuda.Device().attributes)
+        return self._known[device]
 
     def kernel(self, program: compile.Program, name: str) -> Kernel:
         """Return a kernel; see `Device.kernel`."""
