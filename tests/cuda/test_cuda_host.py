@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from cases import KINDS
 from device import DeviceCase, down, up
-from emulator import EmulatedDevice
 
 import fastrnn
 from fastrnn.backends.cuda import CudaBackend
@@ -181,20 +180,10 @@ def test_shapes_are_the_traits_of_the_cells(kind: str) -> None:
     ]
 
 
-def test_kernels_are_compiled_once(compiler: None) -> None:
-    """A backend of its own, with a device that counts."""
-    made: list[str] = []
-
-    class Counting(EmulatedDevice):
-        def kernel(self, program: Any, name: str) -> Any:
-            made.append(program.defines[-1][1])
-            return super().kernel(program, name)
-
-    backend = CudaBackend(Counting())
-    first = backend._launcher(np.dtype("f4"), "gru", False)
-    assert first is backend._launcher(np.dtype("f4"), "gru", False)
-    assert first is not backend._launcher(np.dtype("f4"), "gru", True)
-    assert not made
+def test_launchers_are_kept(emulated: CudaBackend) -> None:
+    first = emulated._launcher(np.dtype("f4"), "gru", False)
+    assert first is emulated._launcher(np.dtype("f4"), "gru", False)
+    assert first is not emulated._launcher(np.dtype("f4"), "gru", True)
 
 
 def test_a_case_of_each_kind_has_its_own_parameters() -> None:
