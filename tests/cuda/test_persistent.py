@@ -85,7 +85,9 @@ def test_shapes_of_work(
     multiprocessors: int,
 ) -> None:
     monkeypatch.setattr(persistent, "MOST_ROWS", 100)
-    both(device, DeviceCase(kind, sizes, resets="some"), multiprocessors)
+    for lengths in ("", "positive"):
+        both(device, DeviceCase(kind, sizes, resets="some", lengths=lengths), multiprocessors)
+        device.launches.clear()
 
 
 def test_long_sequences_take_several_launches(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +100,22 @@ def test_long_sequences_take_several_launches(device: Any, monkeypatch: pytest.M
     device.launches.clear()
     close(run(layer, call), want, case.dtype)
     assert device.launches.count("persistent_forward") == 8
+
+
+def test_checkpoints(device: Any) -> None:
+    case = DeviceCase("gru", (7, 3, 4, 5), layers=2, lengths="zeros", resets="some")
+    layer, call = case.layer(), case.call()
+    close(run(layer, call, checkpoint_every=3), run(layer, call), case.dtype)
+    assert "cell_forward" not in device.launches
+
+
+@pytest.mark.parametrize(
+    "case", [DeviceCase("lstm", proj=True), DeviceCase("gru_reset_before")], ids=str
+)
+def test_what_takes_two_products_a_step_runs_in_steps(device: Any, case: DeviceCase) -> None:
+    run(case.layer(), case.call())
+    assert "cell_forward" in device.launches
+    assert "persistent_forward" not in device.launches
 
 
 # ---- plans ---------------------------------------------------------------------------------------
