@@ -18,8 +18,9 @@ import sys
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
 
 NO_EXT = os.environ.get("FASTRNN_NO_EXT", "")
 DEFINES = os.environ.get("FASTRNN_DEFINES", "").split()
@@ -46,6 +47,29 @@ class Build(build):  # type: ignore[misc]
         variant = "-".join([*DEFINES, *SANITIZE.split(",")]).strip("-")
         if variant:
             self.build_base = f"build/{variant}"
+
+
+class BuildExt(build_ext):  # type: ignore[misc]
+    """Says so when the extension is left out; `build_ext` itself lets an optional one fail."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except Exception:
+            if ext.optional:
+                tell("the C++ extension could not be built (pip -v says why), so it is left out")
+            raise
+
+
+def tell(message: str) -> None:
+    """Print, on the terminal too: without -v, pip keeps to itself what a build prints."""
+    line = f"fastrnn: {message} (Numba, or else plain NumPy, does the work: fastrnn info)"
+    print(line, file=sys.stderr)
+    try:
+        with open("/dev/tty", "w", encoding="utf-8") as terminal:
+            print(f"\n{line}", file=terminal)
+    except OSError:
+        return  # there is no terminal
 
 
 def stale(obj: str, source: str) -> bool:
@@ -82,10 +106,10 @@ def extension() -> Pybind11Extension:
 
 
 if __name__ == "__main__":
-    if NO_EXT == "1":
-        print("fastrnn: FASTRNN_NO_EXT=1, so the C++ extension is left out", file=sys.stderr)
+    if NO_EXT == "1" and not {"bdist_wheel", "editable_wheel"}.isdisjoint(sys.argv):
+        tell("FASTRNN_NO_EXT=1, so the C++ extension is left out")
     with ParallelCompile("FASTRNN_JOBS", needs_recompile=stale):
         setup(
             ext_modules=[] if NO_EXT == "1" else [extension()],
-            cmdclass={"build": Build},
+            cmdclass={"build": Build, "build_ext": BuildExt},
         )

@@ -11,16 +11,17 @@ struct BackwardWeights {
   static constexpr int G = Cell::kGates;
   static constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
 
-  Panels<V> recurrent, reset, input, project;
-  Index at_reset, at_input, at_project, size;
+  Layout<V> layout;
+  Matrix<V> recurrent, reset, input, project;
+  Sizes z;
 
-  FASTRNN_FN explicit BackwardWeights(const Sizes& z)
-      : recurrent(z.P, 1), reset(z.P, 1), input(z.I, 1), project(z.H, 1) {
-    at_reset = recurrent.size(kFirst * z.H);
-    at_input = at_reset + (Cell::kResetBefore ? reset.size(z.H) : 0);
-    at_project = at_input + input.size(G * z.H);
-    size = at_project + (z.projected ? project.size(z.P) : 0);
-  }
+  FASTRNN_FN BackwardWeights(const Sizes& sizes, int parts)
+      : layout{parts},
+        recurrent(layout.take({sizes.P, 1}, kFirst * sizes.H)),
+        reset(layout.take({sizes.P, 1}, sizes.H, Cell::kResetBefore)),
+        input(layout.take({sizes.I, 1}, G * sizes.H)),
+        project(layout.take({sizes.H, 1}, sizes.P, sizes.projected)),
+        z(sizes) {}
 
   // row k of a matrix
   struct Plain {
@@ -40,16 +41,24 @@ struct BackwardWeights {
     }
   };
 
-  FASTRNN_NOINLINE static void pack(const Sizes& z, const Weights<const Real>& w, Real* out) {
-    const BackwardWeights at(z);
-    const Index first = kFirst * z.H;
-    pack_rows<V>(first, z.P, out, 0, at.recurrent.count(), Plain{w.hh, z.P});
-    if constexpr (Cell::kResetBefore)
-      pack_rows<V>(z.H, z.P, out + at.at_reset, 0, at.reset.count(),
-                   Plain{w.hh + first * z.P, z.P});
-    pack_rows<V>(G * z.H, z.I, out + at.at_input, 0, at.input.count(), Blocks{w.ih, z.I, z.H});
-    if (z.projected)
-      pack_rows<V>(z.P, z.H, out + at.at_project, 0, at.project.count(), Plain{w.hr, z.H});
+  // rank's share of the packing
+  FASTRNN_NOINLINE void pack(const Weights<const Real>& w, int rank, int ranks, Real* out) const {
+    pack(recurrent, Plain{w.hh, z.P}, rank, ranks, out);
+    pack(reset, Plain{w.hh + kFirst * z.H * z.P, z.P}, rank, ranks, out);
+    pack(input, Blocks{w.ih, z.I, z.H}, rank, ranks, out);
+    pack(project, Plain{w.hr, z.H}, rank, ranks, out);
+  }
+
+  template <class Work>
+  FASTRNN_FN void each(const Work& work) const {
+    work(recurrent), work(reset), work(input), work(project);
+  }
+
+ private:
+  template <class RowOf>
+  FASTRNN_FN static void pack(const Matrix<V>& matrix, const RowOf& row, int rank, int ranks,
+                              Real* out) {
+    if (matrix.present) pack_rows<V>(matrix.K, matrix.panels.N, out + matrix.at, rank, ranks, row);
   }
 };
 
@@ -64,7 +73,7 @@ class BackwardPass {
       : call_(call),
         z_(call.sizes),
         plan_(plan),
-        weights_(call.sizes),
+        weights_(call.sizes, call.split.parts),
         barrier_(plan.threads),
         step_barrier_(plan.threads) {
     Arena arena(work);
@@ -75,7 +84,7 @@ class BackwardPass {
     ld_ = extra_ + (Cell::kResetBefore ? z_.H : 0) + (z_.projected ? z_.P + z_.H : 0);
     constexpr Index line = 64 / sizeof(Real);
     ld_ = ((ld_ + line - 1) / line | 1) * line;
-    const Index rows = larger(kChunkRows, z_.B);
+    const Index rows = chunk_rows(z_.T, z_.B);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     delta_ = arena.take<Real>(rows * ld_);
     d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
@@ -85,14 +94,14 @@ class BackwardPass {
     c_ = arena.take<const Real*>(rows);
     dx_ = arena.take<Real*>(rows);
     delta_rows_ = arena.take<const Real*>(rows);
-    packed_x_ = arena.take<Real>(Panels<V>(z_.I, 1).size(rows));
-    packed_h_ = arena.take<Real>(Panels<V>(z_.P, 1).size(rows));
-    packed_extra_ =
-        arena.take<Real>(Cell::kResetBefore || z_.projected ? Panels<V>(z_.H, 1).size(rows) : 0);
+    right_x_ = take_chunk(arena, z_.I, rows);
+    right_h_ = take_chunk(arena, z_.P, rows);
+    right_extra_ = take_chunk(arena, Cell::kResetBefore || z_.projected ? z_.H : 0, rows);
     threads_ = arena.take<Thread>(plan_.threads);
     for (int i = 0; i < plan_.threads; ++i) {
-      Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr};
+      Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr, {}};
       const Index own = thread.place.size();
+      thread.products = {call_.packed, call_.split, arena.take<Half>(scratch_size(own, rows))};
       BackRows<Real>& step = thread.step;
       step.h_prev = arena.take<const Real*>(own);
       step.c_prev = arena.take<const Real*>(own);
@@ -124,7 +133,25 @@ class BackwardPass {
     BackRows<Real> step;
     const Real** in;  // rows of a product
     Real** out;
+    Products<V> products;
   };
+
+  // What the sums over a chunk's rows are taken with.
+  struct Chunk {
+    Index N;
+    Real* packed;  // [panel][row][vector][lane]
+    Half* split;   // the same in parts
+  };
+
+  FASTRNN_FN Index scratch_size(Index own, Index chunk) const {
+    using P = Products<V>;
+    const int parts = call_.split.parts;
+    const Index columns = product_scratch<V>(larger(z_.H, z_.P), chunk, parts);
+    return larger(columns, larger(larger(P::scratch_size(weights_.recurrent, own, parts),
+                                         P::scratch_size(weights_.input, chunk, parts)),
+                                  larger(P::scratch_size(weights_.reset, own, parts),
+                                         P::scratch_size(weights_.project, own, parts))));
+  }
 
   // A thread's units of those that lie in plain panels.
   FASTRNN_FN static Share own_units(const Place& place, Index N) {
@@ -181,14 +208,13 @@ class BackwardPass {
     meet(me);
     if constexpr (Cell::kResetBefore) {
       const ResetBackStage<V, Cell> stage{me.step, z_.H, extra_};
-      product(me, stage, weights_.reset, rows, call_.packed + weights_.at_reset, z_.H);
+      product(me, stage, weights_.reset, rows);
       meet(me);
     }
     const Index hidden = Cell::kHiddenFirst * z_.H;
     for (Index m = 0; m < rows; ++m) me.in[m] = me.step.delta[m] + hidden;
     const RowStage<V, Cell::kNeedsHPrev> stage{me.in, me.step.dh, z_.P};
-    product(me, stage, weights_.recurrent, rows, call_.packed,
-            BackwardWeights<V, Cell>::kFirst * z_.H);
+    product(me, stage, weights_.recurrent, rows);
     meet(me);
     if (call_.rows.cut) {
       if (me.place.rank == 0) cut(me, t, rows);
@@ -236,7 +262,7 @@ class BackwardPass {
     }
     meet(me);
     const RowStage<V, false> stage{me.in, me.out, z_.H};
-    product(me, stage, weights_.project, rows, call_.packed + weights_.at_project, z_.P);
+    product(me, stage, weights_.project, rows);
     meet(me);
   }
 
@@ -295,18 +321,24 @@ class BackwardPass {
     FASTRNN_FN const Real* operator()(Index k) const { return rows[k] + offset; }
   };
 
-  FASTRNN_FN void pack_share(const Thread& me, Index rows, Index N, Real* out,
-                             Pointers from) const {
-    const Share share(Panels<V>(N, 1).count(), me.place.index, plan_.threads);
-    pack_rows<V>(rows, N, out, share.begin, share.end, from);
+  FASTRNN_FN Chunk take_chunk(Arena& arena, Index N, Index rows) const {
+    Real* packed = arena.take<Real>(Panels<V>(N, 1).size(rows));
+    return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.parts))};
+  }
+
+  FASTRNN_FN void pack_share(const Thread& me, Index rows, const Chunk& out, Pointers from) const {
+    const int rank = me.place.index, ranks = plan_.threads, parts = call_.split.parts;
+    pack_rows<V>(rows, out.N, out.packed, rank, ranks, from);
+    if constexpr (kSplits<V>) {
+      if (parts) split_share(Panels<V>(out.N, 1), out.packed, rows, parts, rank, ranks, out.split);
+    }
   }
 
   FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
-    pack_share(me, rows, z_.I, packed_x_, {x_, 0});
-    pack_share(me, rows, z_.P, packed_h_, {h_prev_, 0});
-    if constexpr (Cell::kResetBefore)
-      pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_});
-    if (z_.projected) pack_share(me, rows, z_.H, packed_extra_, {delta_rows_, extra_ + z_.P});
+    pack_share(me, rows, right_x_, {x_, 0});
+    pack_share(me, rows, right_h_, {h_prev_, 0});
+    if constexpr (Cell::kResetBefore) pack_share(me, rows, right_extra_, {delta_rows_, extra_});
+    if (z_.projected) pack_share(me, rows, right_extra_, {delta_rows_, extra_ + z_.P});
   }
 
   FASTRNN_NOINLINE void weight_gradients(const Thread& me, Index rows) const {
@@ -315,14 +347,13 @@ class BackwardPass {
       const Index from = Cell::input_block(g) * z_.H, into = g * z_.H;
       const Index hidden = (Cell::kHiddenFirst + g) * z_.H;
       const bool past_reset = Cell::kResetBefore && g == G - 1;
-      outer(me, rows, from, z_.H, packed_x_, z_.I, d.ih + into * z_.I);
-      outer(me, rows, hidden, z_.H, past_reset ? packed_extra_ : packed_h_, z_.P,
-            d.hh + into * z_.P);
+      outer(me, rows, from, z_.H, right_x_, d.ih + into * z_.I);
+      outer(me, rows, hidden, z_.H, past_reset ? right_extra_ : right_h_, d.hh + into * z_.P);
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       if (d.b_ih) column_sums(rows, from, units, nullptr, d.b_ih + into);
       if (d.b_hh) column_sums(rows, hidden, units, nullptr, d.b_hh + into);
     }
-    if (z_.projected) outer(me, rows, extra_, z_.P, packed_extra_, z_.H, d.hr);
+    if (z_.projected) outer(me, rows, extra_, z_.P, right_extra_, d.hr);
     if constexpr (Cell::kPeephole) {
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       column_sums(rows, 0, units, c_prev_, d.peephole);
@@ -331,15 +362,16 @@ class BackwardPass {
     }
   }
 
-  // out[m][n] += sum over rows of delta[row][from + m] * packed[row][n]
-  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Real* packed,
-                        Index N, Real* out) const {
-    const Panels<V> panels(N, 1);
+  // out[m][n] += sum over rows of delta[row][from + m] * right[row][n]
+  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Chunk& right,
+                        Real* out) const {
+    const Panels<V> panels(right.N, 1);
     using Stage = ColumnStage<V>;
-    const Share share(M, me.place.index, plan_.threads, V::tile_rows(Stage::kVectors));
-    run_panels<V, Stage::kVectors, Stage::kStep>(
-        Stage{delta_ + from, ld_, out, N}, {share.begin, share.end, 0, panels.count()},
-        panels.count(), panels.last(), packed, rows, false);
+    const Index group = call_.split.parts ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
+    const Share share(M, me.place.index, plan_.threads, group);
+    run_product(Stage{delta_ + from + share.begin, ld_, out + share.begin * right.N, right.N},
+                panels, Share(panels.count(), 0, 1), share.end - share.begin, right.packed,
+                {right.split, call_.split.parts}, me.products.scratch, rows);
   }
 
   // out[i] += sum over rows of delta[row][from + i] (* factor[row][i])
@@ -360,15 +392,14 @@ class BackwardPass {
     const Share share(rows, me.place.index, plan_.threads,
                       V::tile_rows(RowStage<V, false>::kVectors));
     const RowStage<V, false> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I};
-    const Panels<V>& panels = weights_.input;
-    run_share(stage, panels, Share(panels.count(), 0, 1), share.end - share.begin,
-              call_.packed + weights_.at_input, G * z_.H, false);
+    me.products.run(stage, weights_.input, Share(weights_.input.panels.count(), 0, 1),
+                    share.end - share.begin);
   }
 
   template <class Stage>
-  FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Panels<V>& panels,
-                                 Index rows, const Real* packed, Index K) {
-    run_share(stage, panels, me.place.panels(panels.count()), rows, packed, K, false);
+  FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Matrix<V>& matrix,
+                                 Index rows) {
+    me.products.run(stage, matrix, me.place.panels(matrix.panels.count()), rows);
   }
 
   BackwardCall<Real> call_;
@@ -381,7 +412,7 @@ class BackwardPass {
   Real* d_out_;  // (B, H) gradient of the cell's output, before a projection
   const Real **x_, **h_prev_, **c_prev_, **c_, **delta_rows_;  // by row of the chunk
   Real** dx_;
-  Real *packed_x_, *packed_h_, *packed_extra_;
+  Chunk right_x_, right_h_, right_extra_;
   Thread* threads_;
   Index work_size_;
 };

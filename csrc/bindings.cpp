@@ -66,6 +66,7 @@ ForwardCall<Real> call_of(const py::dict& a, ForwardCall<Real>*) {
           rows(a),
           a["threads"].cast<int>(),
           pointer<const Real>(a, "packed"),
+          {pointer<const Half>(a, "split"), a["parts"].cast<int>()},
           weights<const Real>(a),
           sequence<const Real>(a, "x"),
           pointer<const Real>(a, "h0"),
@@ -84,6 +85,7 @@ BackwardCall<Real> call_of(const py::dict& a, BackwardCall<Real>*) {
           rows(a),
           a["threads"].cast<int>(),
           pointer<const Real>(a, "packed"),
+          {pointer<const Half>(a, "split"), a["parts"].cast<int>()},
           weights<const Real>(a),
           sequence<const Real>(a, "x"),
           pointer<const Real>(a, "h0"),
@@ -112,7 +114,7 @@ struct Bound {
   void run(const py::array_t<std::uint8_t>& work) const {
     Call with_work = call;
     with_work.work = py::array(work).mutable_data();
-    const py::gil_scoped_release release;  // the one place; raw pointers only from here
+    const py::gil_scoped_release release;  // raw pointers only from here
     kernel(with_work);
   }
 };
@@ -140,13 +142,26 @@ void bind(py::module_& m, const std::string& suffix) {
     return cell<Real>(a).packed_size(sizes(a), phase(backward));
   });
   m.def(("pack" + suffix).c_str(),
-        [phase](const py::dict& a, bool backward, py::array_t<Real> out) {
+        [phase](const py::dict& a, bool backward, int threads, py::array_t<Real> out) {
           const auto pack = cell<Real>(a).pack;
           const Sizes z = sizes(a);
           const Weights<const Real> w = weights<const Real>(a);
           Real* to = out.mutable_data();
           const py::gil_scoped_release release;
-          pack(z, w, phase(backward), to);
+          pack(z, w, phase(backward), threads, to);
+        });
+  m.def(("split_size" + suffix).c_str(), [phase](const py::dict& a, bool backward, int parts) {
+    return cell<Real>(a).split_size(sizes(a), phase(backward), parts);
+  });
+  m.def(("split" + suffix).c_str(),
+        [phase](const py::dict& a, bool backward, int parts, int threads,
+                const py::array_t<Real>& packed, py::array_t<Half> out) {
+          const auto split = cell<Real>(a).split;
+          const Sizes z = sizes(a);
+          const Real* from = packed.data();
+          Half* to = out.mutable_data();
+          const py::gil_scoped_release release;
+          split(z, phase(backward), parts, threads, from, to);
         });
   const auto activation =
       [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
@@ -158,6 +173,18 @@ void bind(py::module_& m, const std::string& suffix) {
       };
   activation("sigmoid", &Kernels<Real>::sigmoid);
   activation("tanh", &Kernels<Real>::tanh);
+  m.def(("fma_loop" + suffix).c_str(), [](Index rounds) {
+    const py::gil_scoped_release release;
+    Real sum;
+    return kernels().of<Real>().fma_loop(rounds, &sum);
+  });
+  m.def(("read_sum" + suffix).c_str(),
+        [](const py::array_t<Real, py::array::c_style>& x, Index repeats) {
+          const Real* data = x.data();
+          const Index n = x.size();
+          const py::gil_scoped_release release;
+          return kernels().of<Real>().read_sum(data, n, repeats);
+        });
 }
 
 }  // namespace
@@ -165,6 +192,7 @@ void bind(py::module_& m, const std::string& suffix) {
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind<float>(m, "32");
   bind<double>(m, "64");
+  m.def("tile_unit", [] { return kernels().tile_unit; });
   m.def("isa", [] { return kernels().isa; });
   m.def("usable_isas", &usable_isas);
   m.def("cells", [] {

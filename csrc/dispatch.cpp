@@ -7,6 +7,10 @@
 
 #if defined(FASTRNN_X86) && defined(_MSC_VER)
 #include <intrin.h>
+#elif defined(FASTRNN_X86) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace fastrnn {
@@ -15,6 +19,7 @@ extern const KernelTable scalar_table;
 #if defined(FASTRNN_X86)
 extern const KernelTable avx2_table;
 extern const KernelTable avx512_table;
+extern const KernelTable amx_table;
 #elif defined(FASTRNN_ARM64)
 extern const KernelTable neon_table;
 #endif
@@ -40,10 +45,28 @@ bool has_avx512() {
 }
 #endif
 
+#if defined(FASTRNN_X86) && defined(__linux__)
+// Tiles and their bfloat16 products, and the operating system's permission to use them, which it
+// gives on demand: the tiles enlarge what it saves of a thread.
+bool has_amx() {
+  unsigned a, b, c, d, a1, b1, c1, d1;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
+      !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1))
+    return false;
+  const bool tiles = d >> 24 & 1, products = d >> 22 & 1, conversion = a1 >> 5 & 1;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return tiles && products && conversion &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 // best first
 std::vector<const KernelTable*> usable_tables() {
   std::vector<const KernelTable*> tables;
 #if defined(FASTRNN_X86)
+#if defined(__linux__)
+  if (has_amx()) tables.push_back(&amx_table);
+#endif
   if (has_avx512()) tables.push_back(&avx512_table);
   if (has_avx2()) tables.push_back(&avx2_table);
 #elif defined(FASTRNN_ARM64)

@@ -13,22 +13,105 @@
 #include "panels.h"
 #include "tile.h"
 #include "stages.h"
+#include "amx/layout.h"
+#ifdef FASTRNN_TILE_UNIT
+FASTRNN_REGION(FASTRNN_TILE_UNIT)
+#include "amx/tiles.h"
+#include "amx/parts.h"
+#include "amx/product.h"
+FASTRNN_REGION_END
+template <class V>
+constexpr bool kSplits = std::is_same_v<V, Vec<float>>;
+#else
+template <class V>
+constexpr bool kSplits = false;
+#endif
+#include "weights.h"
 #include "forward.h"
 #include "backward.h"
+#include "ceilings.h"
 
 template <class V, class Cell>
 struct Entry {
   using Real = typename V::Real;
 
   static Index packed_size(const Sizes& z, Phase phase) {
-    return phase == Phase::forward ? ForwardWeights<V, Cell>(z).size
-                                   : BackwardWeights<V, Cell>(z).size;
+    return phase == Phase::forward ? ForwardWeights<V, Cell>(z, 0).layout.size
+                                   : BackwardWeights<V, Cell>(z, 0).layout.size;
   }
-  static void pack(const Sizes& z, const Weights<const Real>& w, Phase phase, Real* out) {
+  static Index split_size(const Sizes& z, Phase phase, int parts) {
+    return phase == Phase::forward ? ForwardWeights<V, Cell>(z, parts).layout.split_size
+                                   : BackwardWeights<V, Cell>(z, parts).layout.split_size;
+  }
+
+  // Runs task(rank, ranks) on up to `threads` threads.
+  template <class Task>
+  static void share_out(int threads, Index size, const Task& task) {
+    struct Job {
+      const Task& task;
+      int ranks;
+      static void enter(void* self, int rank) {
+        const Job& job = *static_cast<Job*>(self);
+        job.task(rank, job.ranks);
+      }
+    };
+    // below some ten thousand numbers, waking a thread takes longer than packing
+    const Lease lease(size < 30000 ? 1 : threads);
+    Job job{task, lease.size()};
+    lease.run(lease.size(), Job::enter, &job);
+  }
+
+  template <class PhaseWeights>
+  struct Packing {
+    const PhaseWeights& at;
+    const Weights<const Real>& weights;
+    Real* out;
+    void operator()(int rank, int ranks) const { at.pack(weights, rank, ranks, out); }
+  };
+  template <class PhaseWeights>
+  static void pack_as(const PhaseWeights& at, const Weights<const Real>& w, int threads,
+                      Real* out) {
+    share_out(threads, at.layout.size, Packing<PhaseWeights>{at, w, out});
+  }
+  static void pack(const Sizes& z, const Weights<const Real>& w, Phase phase, int threads,
+                   Real* out) {
     if (phase == Phase::forward)
-      ForwardWeights<V, Cell>::pack(z, w, out);
+      pack_as(ForwardWeights<V, Cell>(z, 0), w, threads, out);
     else
-      BackwardWeights<V, Cell>::pack(z, w, out);
+      pack_as(BackwardWeights<V, Cell>(z, 0), w, threads, out);
+  }
+
+  template <class PhaseWeights>
+  struct Splitting {
+    const PhaseWeights& at;
+    int parts;
+    const Real* packed;
+    Half* out;
+    void operator()(int rank, int ranks) const { at.each(One{*this, rank, ranks}); }
+
+    struct One {
+      const Splitting& all;
+      int rank, ranks;
+      void operator()(const Matrix<V>& m) const {
+        if (m.present)
+          split_share(m.panels, all.packed + m.at, m.K, all.parts, rank, ranks,
+                      all.out + m.at_split);
+      }
+    };
+  };
+  template <class PhaseWeights>
+  static void split_as(const PhaseWeights& at, int parts, int threads, const Real* packed,
+                       Half* out) {
+    share_out(threads, at.layout.size, Splitting<PhaseWeights>{at, parts, packed, out});
+  }
+  static void split(const Sizes& z, Phase phase, int parts, int threads, const Real* packed,
+                    Half* out) {
+    if constexpr (kSplits<V>) {
+      if (phase == Phase::forward)
+        split_as(ForwardWeights<V, Cell>(z, parts), parts, threads, packed, out);
+      else
+        split_as(BackwardWeights<V, Cell>(z, parts), parts, threads, packed, out);
+    }
   }
 
   // The memory for `threads` threads, and for one, which a call gets when the pool is busy.
@@ -53,6 +136,8 @@ struct Entry {
             Cell::kHasC,
             packed_size,
             pack,
+            split_size,
+            split,
             work<Forward, ForwardCall<Real>>,
             run<Forward, ForwardCall<Real>>,
             work<Backward, BackwardCall<Real>>,
@@ -73,10 +158,10 @@ void tanh_of(const typename V::Real* x, typename V::Real* y, Index n) {
 template <class V>
 constexpr Kernels<typename V::Real> make_kernels() {
 #define FASTRNN_ENTRY(name, type) Entry<V, type>::kernels(#name),
-  return {{FASTRNN_CELLS(FASTRNN_ENTRY)}, sigmoid_of<V>, tanh_of<V>};
+  return {{FASTRNN_CELLS(FASTRNN_ENTRY)}, sigmoid_of<V>, tanh_of<V>, fma_loop<V>, read_sum<V>};
 #undef FASTRNN_ENTRY
 }
 
-constexpr KernelTable make_table() {
-  return {Vec<float>::kIsa, make_kernels<Vec<float>>(), make_kernels<Vec<double>>()};
+constexpr KernelTable make_table(const char* isa, bool tile_unit = false) {
+  return {isa, tile_unit, make_kernels<Vec<float>>(), make_kernels<Vec<double>>()};
 }

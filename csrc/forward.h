@@ -8,23 +8,33 @@ struct ForwardWeights {
   // gates of the first recurrent product; the rest has one of its own
   static constexpr int kFirst = Cell::kResetBefore ? G - 1 : G;
 
-  Panels<V> input, recurrent, reset, project;
-  Index at_recurrent, at_reset, at_project, size;
+  Layout<V> layout;
+  Matrix<V> input, recurrent, reset, project;
 
-  FASTRNN_FN explicit ForwardWeights(const Sizes& z)
-      : input(z.H, G), recurrent(z.H, kFirst), reset(z.H, 1), project(z.P, 1) {
-    at_recurrent = input.size(z.I);
-    at_reset = at_recurrent + recurrent.size(z.P);
-    at_project = at_reset + (Cell::kResetBefore ? reset.size(z.P) : 0);
-    size = at_project + (z.projected ? project.size(z.H) : 0);
+  FASTRNN_FN ForwardWeights(const Sizes& z, int parts)
+      : layout{parts},
+        input(layout.take({z.H, G}, z.I)),
+        recurrent(layout.take({z.H, kFirst}, z.P)),
+        reset(layout.take({z.H, 1}, z.P, Cell::kResetBefore)),
+        project(layout.take({z.P, 1}, z.H, z.projected)) {}
+
+  // rank's share of the packing
+  FASTRNN_NOINLINE void pack(const Weights<const Real>& w, int rank, int ranks, Real* out) const {
+    pack(input, w.ih, 0, rank, ranks, out);
+    pack(recurrent, w.hh, 0, rank, ranks, out);
+    pack(reset, w.hh, G - 1, rank, ranks, out);
+    pack(project, w.hr, 0, rank, ranks, out);
   }
 
-  FASTRNN_NOINLINE static void pack(const Sizes& z, const Weights<const Real>& w, Real* out) {
-    const ForwardWeights at(z);
-    at.input.pack(w.ih, 0, z.I, out);
-    at.recurrent.pack(w.hh, 0, z.P, out + at.at_recurrent);
-    if constexpr (Cell::kResetBefore) at.reset.pack(w.hh, G - 1, z.P, out + at.at_reset);
-    if (z.projected) at.project.pack(w.hr, 0, z.H, out + at.at_project);
+  template <class Work>
+  FASTRNN_FN void each(const Work& work) const {
+    work(input), work(recurrent), work(reset), work(project);
+  }
+
+ private:
+  FASTRNN_FN static void pack(const Matrix<V>& matrix, const Real* w, int first_gate, int rank,
+                              int ranks, Real* out) {
+    if (matrix.present) matrix.panels.pack(w, first_gate, matrix.K, rank, ranks, out + matrix.at);
   }
 };
 
@@ -36,25 +46,30 @@ class ForwardPass {
  public:
   // Lays out the buffers in `work`; with no memory it only measures.
   FASTRNN_NOINLINE ForwardPass(const ForwardCall<Real>& call, Plan plan, void* work)
-      : call_(call), z_(call.sizes), plan_(plan), weights_(call.sizes), barrier_(plan.threads) {
+      : call_(call),
+        z_(call.sizes),
+        plan_(plan),
+        weights_(call.sizes, call.split.parts),
+        barrier_(plan.threads) {
     Arena arena(work);
     bias_ = arena.take<Real>(G * z_.H);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
     reset_ = arena.take<Real>(Cell::kResetBefore ? z_.B * z_.H : 0);
     threads_ = arena.take<Thread>(plan_.threads);
-    Real* gates = plan_.by_rows ? nullptr : arena.take<Real>(chunk_rows(z_.B) * G * z_.H);
+    Real* gates = plan_.by_rows ? nullptr : arena.take<Real>(chunk_rows(z_.T, z_.B) * G * z_.H);
     for (int i = 0; i < plan_.threads; ++i) {
-      Thread thread{Place(z_, call_.rows, plan_, i), nullptr, nullptr, {}};
+      Thread thread{Place(z_, call_.rows, plan_, i), nullptr, nullptr, {}, {}};
       const Index rows = thread.place.size();
-      thread.x = arena.take<const Real*>(chunk_rows(rows));
+      thread.products = {call_.packed, call_.split, arena.take<Half>(scratch_size(rows))};
+      thread.x = arena.take<const Real*>(chunk_rows(z_.T, rows));
       thread.step.h_prev = arena.take<const Real*>(rows);
       thread.step.c_prev = arena.take<const Real*>(rows);
       thread.step.c = arena.take<Real*>(rows);
       thread.step.h = arena.take<Real*>(rows);
       thread.step.saved = arena.take<Real*>(rows);
       thread.step.reset_h = arena.take<Real*>(rows);
-      thread.gates = plan_.by_rows ? arena.take<Real>(chunk_rows(rows) * G * z_.H) : gates;
+      thread.gates = plan_.by_rows ? arena.take<Real>(chunk_rows(z_.T, rows) * G * z_.H) : gates;
       if (threads_) threads_[i] = thread;
     }
     work_size_ = arena.size();
@@ -78,9 +93,16 @@ class ForwardPass {
     const Real** x;  // rows of a chunk
     Real* gates;     // projected input of a chunk
     StepRows<Real> step;
+    Products<V> products;
   };
 
-  FASTRNN_FN static Index chunk_rows(Index rows) { return larger(kChunkRows, rows); }
+  FASTRNN_FN Index scratch_size(Index rows) const {
+    using P = Products<V>;
+    const int parts = call_.split.parts;
+    return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows), parts),
+                         P::scratch_size(weights_.recurrent, rows, parts)),
+                  P::scratch_size(weights_.project, rows, parts));
+  }
 
   static void enter(void* self, int i) {
     auto* pass = static_cast<ForwardPass*>(self);
@@ -119,7 +141,7 @@ class ForwardPass {
       rows += n;
     }
     const ProjectStage<V, G> stage{me.x, bias_, me.gates, z_.H};
-    product(me, stage, weights_.input, rows, call_.packed, z_.I, false);
+    product(me, stage, weights_.input, rows, false);
     meet(me);
     return s;
   }
@@ -151,12 +173,12 @@ class ForwardPass {
     constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
     const CellStage<V, Cell, 0, kFirst> first{at, split_bias, w.peephole, z_.H,
                                               call_.gates != nullptr};
-    product(me, first, weights_.recurrent, rows, call_.packed + weights_.at_recurrent, z_.P, down);
+    product(me, first, weights_.recurrent, rows, down);
     meet(me);
     if constexpr (Cell::kResetBefore) {
       const CellStage<V, Cell, kFirst, 1> last{at, split_bias, w.peephole, z_.H,
                                                call_.gates != nullptr};
-      product(me, last, weights_.reset, rows, call_.packed + weights_.at_reset, z_.P, down);
+      product(me, last, weights_.reset, rows, down);
       meet(me);
     }
     if (z_.projected) {
@@ -166,15 +188,15 @@ class ForwardPass {
         at.saved[m] = call_.y.at(t, call_.rows.row(me.place.m0 + m));
       }
       const RowStage<V, false> stage{at.h_prev, at.saved, z_.P};
-      product(me, stage, weights_.project, rows, call_.packed + weights_.at_project, z_.H, down);
+      product(me, stage, weights_.project, rows, down);
       meet(me);
     }
   }
 
   template <class Stage>
-  FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Panels<V>& panels,
-                                 Index rows, const Real* packed, Index K, bool down) {
-    run_share(stage, panels, me.place.panels(panels.count()), rows, packed, K, down);
+  FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Matrix<V>& matrix,
+                                 Index rows, bool down) {
+    me.products.run(stage, matrix, me.place.panels(matrix.panels.count()), rows, down);
   }
 
   FASTRNN_FN void copy_rows(const Place& own, const Real* from, Real* to) const {

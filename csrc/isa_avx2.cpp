@@ -12,7 +12,7 @@ namespace {
 #include "engine.h"
 }  // namespace
 
-extern const KernelTable avx2_table = make_table();
+extern const KernelTable avx2_table = make_table("avx2");
 
 }  // namespace fastrnn
 FASTRNN_REGION_END

@@ -9,6 +9,10 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#if defined(__GNUC__) && defined(__linux__)  // clang too; the permission for tiles is Linux's
+#define FASTRNN_TILE_UNIT "avx2,fma,avx512f,avx512dq,avx512bf16,amx-tile,amx-bf16"
+#endif
+
 FASTRNN_REGION("avx2,fma,avx512f,avx512dq")
 namespace fastrnn {
 namespace {
@@ -17,7 +21,10 @@ namespace {
 #include "engine.h"
 }  // namespace
 
-extern const KernelTable avx512_table = make_table();
+extern const KernelTable avx512_table = make_table("avx512");
+#ifdef FASTRNN_TILE_UNIT
+extern const KernelTable amx_table = make_table("amx", true);
+#endif
 
 }  // namespace fastrnn
 FASTRNN_REGION_END

@@ -11,7 +11,7 @@ namespace {
 #include "engine.h"
 }  // namespace
 
-extern const KernelTable neon_table = make_table();
+extern const KernelTable neon_table = make_table("neon");
 
 }  // namespace fastrnn
 

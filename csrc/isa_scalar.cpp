@@ -9,6 +9,6 @@ namespace {
 #include "engine.h"
 }  // namespace
 
-extern const KernelTable scalar_table = make_table();
+extern const KernelTable scalar_table = make_table("scalar");
 
 }  // namespace fastrnn

@@ -49,12 +49,22 @@ struct Weights {
   Real* peephole;  // (3*H,)
 };
 
+// bfloat16: the upper half of a float
+using Half = std::uint16_t;
+
+// Weights in parts of bfloat16, for products on a tile unit.
+struct SplitWeights {
+  const Half* data;
+  int parts;  // 1 .. 3; 0: there are none, and products run in floats
+};
+
 template <class Real>
 struct ForwardCall {
   Sizes sizes;
   Rows rows;
   int threads;
   const Real* packed;  // pack(sizes, weights, forward)
+  SplitWeights split;  // split(sizes, forward, packed)
   Weights<const Real> weights;
   Sequence<const Real> x;  // (T, B, I)
   const Real* h0;          // (B, P)
@@ -73,6 +83,7 @@ struct BackwardCall {
   Rows rows;
   int threads;
   const Real* packed;  // pack(sizes, weights, backward)
+  SplitWeights split;  // split(sizes, backward, packed)
   Weights<const Real> weights;
   Sequence<const Real> x;   // as in forward
   const Real* h0;           // as in forward
@@ -96,7 +107,9 @@ struct CellKernels {
   int gates, saved;
   bool has_c;
   Index (*packed_size)(const Sizes&, Phase);  // in elements
-  void (*pack)(const Sizes&, const Weights<const Real>&, Phase, Real* out);
+  void (*pack)(const Sizes&, const Weights<const Real>&, Phase, int threads, Real* out);
+  Index (*split_size)(const Sizes&, Phase, int parts);  // 0: no tile unit
+  void (*split)(const Sizes&, Phase, int parts, int threads, const Real* packed, Half* out);
   Index (*forward_work)(const ForwardCall<Real>&);  // in bytes
   void (*forward)(const ForwardCall<Real>&);
   Index (*backward_work)(const BackwardCall<Real>&);
@@ -110,10 +123,13 @@ struct Kernels {
   CellKernels<Real> cells[kCells];
   void (*sigmoid)(const Real* x, Real* y, Index n);  // for the accuracy tests
   void (*tanh)(const Real* x, Real* y, Index n);
+  double (*fma_loop)(Index rounds, Real* out);  // for the benchmarks: ceilings.h
+  Real (*read_sum)(const Real* x, Index n, Index repeats);
 };
 
 struct KernelTable {
   const char* isa;
+  bool tile_unit;  // products of split floats run on one: `split` and calls with parts are allowed
   Kernels<float> f32;
   Kernels<double> f64;
 

@@ -24,10 +24,13 @@ struct Panels {
   }
   FASTRNN_FN Index size(Index K) const { return vectors() * G * V::kLanes * K; }
 
-  // Packs forward weights, one row an output: B[k][gate, unit] = w[(first_gate + gate) * N + unit][k].
-  FASTRNN_NOINLINE void pack(const typename V::Real* w, int first_gate, Index K,
-                             typename V::Real* out) const {
-    for (Index p = 0; p < count(); ++p) {
+  // Packs rank's share of forward weights, one row an output:
+  // B[k][gate, unit] = w[(first_gate + gate) * N + unit][k].
+  FASTRNN_NOINLINE void pack(const typename V::Real* w, int first_gate, Index K, int rank,
+                             int ranks, typename V::Real* out) const {
+    const Share share(count(), rank, ranks);
+    out += share.begin * K * U * G * V::kLanes;
+    for (Index p = share.begin; p < share.end; ++p) {
       const int in_panel = p + 1 < count() ? U * G : last();
       const Index stride = in_panel * V::kLanes;
       for (int v = 0; v < in_panel; ++v) {
@@ -53,12 +56,13 @@ struct Panels {
   }
 };
 
-// Packs B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector (panels p0 .. p1).
+// Packs rank's share of B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector.
 template <class V, class RowOf>
-FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, Index p0, Index p1,
+FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, int rank, int ranks,
                           const RowOf& row) {
   const Panels<V> panels(N, 1);
-  for (Index p = p0; p < p1; ++p) {
+  const Share share(panels.count(), rank, ranks);
+  for (Index p = share.begin; p < share.end; ++p) {
     const int vectors = p + 1 < panels.count() ? panels.U : panels.last();
     typename V::Real* to = out + p * K * panels.U * V::kLanes;
     const Index first = p * panels.U * V::kLanes;

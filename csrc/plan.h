@@ -17,6 +17,12 @@ struct Share {
 // Steps are taken in chunks of about this many rows, so that their gates stay in the L2 cache.
 constexpr Index kChunkRows = 192;
 
+// The most rows that a chunk of a call with B rows in each of T steps can have.
+FASTRNN_FN Index chunk_rows(Index T, Index B) {
+  const Index most = B > kChunkRows ? B : kChunkRows;
+  return T < most && T * B < most ? T * B : most;
+}
+
 struct Plan {
   int threads;
   bool by_rows;  // each thread has rows of its own and meets no other in the time loop;

@@ -72,19 +72,47 @@ FASTRNN_FN void tile_row_pair(const Stage& stage, Index m, Index p, const typena
   stage.finish(m, p + 1, acc1);
 }
 
-// Rows [m, m_end) of panel p: tiles of R rows, the rest in halves.
+// Rows [m, m_end) of panel p: tiles of R rows, the rest in smaller ones. None is left to run alone,
+// since one row has too few chains to keep the multipliers busy: 7 rows of tiles of 6 are 4 + 3.
 template <class V, int R, int N, class Stage>
 FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p,
                           const typename V::Real* b, Index K) {
-  for (; m + R <= m_end; m += R) tile<V, R, N>(stage, m, p, b, K);
+  for (; m + R <= m_end && (R == 1 || m + R + 1 != m_end); m += R) tile<V, R, N>(stage, m, p, b, K);
   if constexpr (R > 1) {
-    if (m < m_end) tile_rows<V, R / 2, N>(stage, m, m_end, p, b, K);
+    if (m < m_end) tile_rows<V, (R > 4 ? 4 : R - 1), N>(stage, m, m_end, p, b, K);
   }
 }
 
 // A part of the rows and of the panels.
 struct Block {
   Index m0, m1, p0, p1;
+};
+
+// work.run<n>() for the n that a panel's number of vectors is: N, or less by multiples of kStep.
+template <int N, int kStep, class Work>
+FASTRNN_FN void with_vectors(int vectors, const Work& work) {
+  if constexpr (N <= kStep) {
+    work.template run<N>();
+  } else {
+    if (vectors == N)
+      work.template run<N>();
+    else
+      with_vectors<N - kStep, kStep>(vectors, work);
+  }
+}
+
+template <class V, class Stage>
+struct PanelWork {
+  const Stage& stage;
+  const Block& block;
+  Index p;
+  const typename V::Real* panel;
+  Index K;
+
+  template <int N>
+  FASTRNN_FN void run() const {
+    tile_rows<V, V::tile_rows(N), N>(stage, block.m0, block.m1, p, panel, K);
+  }
 };
 
 // Runs a stage over a block. Full panels hold N vectors; the last one of the product may hold fewer
@@ -97,38 +125,16 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
   const bool single = block.m1 - block.m0 == 1;
   for (Index i = block.p0; i < block.p1; ++i) {
     const Index p = down ? block.p1 - 1 - (i - block.p0) : i;
-    const typename V::Real* panel = b + p * stride;
-    if (p + 1 < panels || last_vectors == N) {
-      if constexpr (!Stage::kColumns) {
-        // the neighbour in walking order is full as well, unless it is the short last one
-        const Index low = down ? p - 1 : p;
-        if (single && i + 1 < block.p1 && (low + 2 < panels || last_vectors == N)) {
-          tile_row_pair<V, N>(stage, block.m0, low, b + low * stride, K);
-          ++i;
-          continue;
-        }
-      }
-      tile_rows<V, V::tile_rows(N), N>(stage, block.m0, block.m1, p, panel, K);
-      continue;
-    }
-    if constexpr (N > kStep) {
-      if (last_vectors == kStep) {
-        tile_rows<V, V::tile_rows(kStep), kStep>(stage, block.m0, block.m1, p, panel, K);
-      }
-      if constexpr (N > 2 * kStep) {
-        if (last_vectors == 2 * kStep)
-          tile_rows<V, V::tile_rows(2 * kStep), 2 * kStep>(stage, block.m0, block.m1, p, panel, K);
-        if (last_vectors == 3 * kStep)
-          tile_rows<V, V::tile_rows(3 * kStep), 3 * kStep>(stage, block.m0, block.m1, p, panel, K);
+    if constexpr (!Stage::kColumns) {
+      // the neighbour in walking order is full as well, unless it is the short last one
+      const Index low = down ? p - 1 : p;
+      if (single && i + 1 < block.p1 && (low + 2 < panels || last_vectors == N)) {
+        tile_row_pair<V, N>(stage, block.m0, low, b + low * stride, K);
+        ++i;
+        continue;
       }
     }
+    with_vectors<N, kStep>(p + 1 < panels ? N : last_vectors,
+                           PanelWork<V, Stage>{stage, block, p, b + p * stride, K});
   }
-}
-
-// The same over rows 0 .. rows-1 and a share of the panels.
-template <class V, class Stage>
-FASTRNN_FN void run_share(const Stage& stage, const Panels<V>& panels, const Share& share,
-                          Index rows, const typename V::Real* packed, Index K, bool down) {
-  run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
-                                               panels.count(), panels.last(), packed, K, down);
 }

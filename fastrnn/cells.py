@@ -65,7 +65,7 @@ class Cell(Recurrent):
 
         The tape references x_t, so x_t must not be changed before `backward`.
         """
-        call, batched = self._call(x_t, state)
+        call, batched = self._call(x_t, state, training=True)
         _, h, c, levels = self._network.forward(call, keep=True)
         index = self._state_index[batched]
         return pair(h, c, index), Tape(self._network, call, levels, batched, index)

@@ -132,11 +132,7 @@ def _facts() -> dict[str, Any]:
             else "none: no cpu backend"
         ),
         "threads": _or_why_not(get_num_threads),
-        "precision": {
-            "highest": "float32 accuracy",
-            "high": "runs as highest in this version",
-            "medium": "runs as highest in this version",
-        },
+        "precision": _precisions(reasons["cpu"] is None),
         "environment": {
             name: os.environ[name]
             for name in (
@@ -147,6 +143,26 @@ def _facts() -> dict[str, Any]:
             )
             if name in os.environ
         },
+    }
+
+
+def _precisions(cpu: bool) -> dict[str, str]:
+    """What each precision of float32 products runs as on the default backend."""
+    if _or_why_not(lambda: cpu and import_module("fastrnn._core").tile_unit()) is True:
+        from .backends.cpu import TILES_FROM
+
+        least = TILES_FROM
+        how = "of bfloat16 on the tile unit for calls of at least"
+        where = f"{how} B={least.B} and T*B={least.rows} by layers of at least H={least.H}"
+        return {
+            "highest": f"float32 accuracy: six products {where}, else fused multiply-adds",
+            "high": f"three products {where}, else as highest",
+            "medium": f"one product {where}, else as highest",
+        }
+    return {
+        "highest": "float32 accuracy",
+        "high": "as highest: no tile unit",
+        "medium": "as highest: no tile unit",
     }
 
 

@@ -128,7 +128,7 @@ class Layer(Recurrent):
         """
         if checkpoint_every is not None:
             checkpoint_every = checks.size("checkpoint_every", checkpoint_every)
-        call, batched = self._call(x, state, lengths, resets)
+        call, batched = self._call(x, state, lengths, resets, training=True)
         if self._network.dropout or rng is not None:
             seed = masks.seed(rng)
             if self._network.dropout:
@@ -205,8 +205,9 @@ class RNN(RNNKind, Layer):
     rng : None, int or numpy.random.Generator
         Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
     precision : {"highest", "high", "medium"}
-        Of products in float32, as `torch.set_float32_matmul_precision` means it. This version runs
-        the lower ones as "highest", which `show_config` says too.
+        Of products in float32, as `torch.set_float32_matmul_precision` means it: float32 accuracy,
+        that of three products of bfloat16 parts, or that of bfloat16. The lower ones run as
+        "highest" where that is as fast; `show_config` says where.
     reproducible : bool
         The same bits for any batch size, position in the batch, number of threads and padding.
     backend : {"auto", "cpu", "numba", "numpy", "cuda"}
@@ -291,8 +292,9 @@ class GRU(GRUKind, Layer):
     rng : None, int or numpy.random.Generator
         Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
     precision : {"highest", "high", "medium"}
-        Of products in float32, as `torch.set_float32_matmul_precision` means it. This version runs
-        the lower ones as "highest", which `show_config` says too.
+        Of products in float32, as `torch.set_float32_matmul_precision` means it: float32 accuracy,
+        that of three products of bfloat16 parts, or that of bfloat16. The lower ones run as
+        "highest" where that is as fast; `show_config` says where.
     reproducible : bool
         The same bits for any batch size, position in the batch, number of threads and padding.
     backend : {"auto", "cpu", "numba", "numpy", "cuda"}
@@ -381,8 +383,9 @@ class LSTM(LSTMKind, Layer):
     rng : None, int or numpy.random.Generator
         Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
     precision : {"highest", "high", "medium"}
-        Of products in float32, as `torch.set_float32_matmul_precision` means it. This version runs
-        the lower ones as "highest", which `show_config` says too.
+        Of products in float32, as `torch.set_float32_matmul_precision` means it: float32 accuracy,
+        that of three products of bfloat16 parts, or that of bfloat16. The lower ones run as
+        "highest" where that is as fast; `show_config` says where.
     reproducible : bool
         The same bits for any batch size, position in the batch, number of threads and padding.
     backend : {"auto", "cpu", "numba", "numpy", "cuda"}

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import config
-from .backends.base import Array, Backend, Saved, Weights
+from .backends.base import Array, Backend, Numerics, Saved, Weights
 from .cellmath import CellSpec
 from .rows import Rows
 
@@ -76,7 +76,7 @@ class Network:
     num_layers, bidirectional : L and D
     widths : (P, H), sizes of h and of c
     dropout : float in [0, 1), after every layer but the last, in training
-    reproducible : bool
+    numerics : Numerics
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Network:
         bidirectional: bool,
         widths: tuple[int, int],
         dropout: float,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> None:
         self.cell = cell
         self.backend = backend
@@ -98,16 +98,19 @@ class Network:
         self.widths = widths
         # One layer has nothing between layers.
         self.dropout = dropout if num_layers > 1 else 0.0
-        self.reproducible = reproducible
+        self.numerics = numerics
         self.levels: list[tuple[Chain, ...]] = (
             [(Chain((2 * n,), False), Chain((2 * n + 1,), True)) for n in range(num_layers)]
             if bidirectional
             else [(Chain(tuple(range(num_layers)), False),)]
         )
 
-    def pack(self, weights: Sequence[Weights]) -> list[object]:
-        """Return the passes' weights as the backend wants them."""
-        return [self.backend.pack(self.cell, w) for w in weights]
+    def pack(self, weights: Sequence[Weights], *, backward: bool) -> list[object]:
+        """Return the passes' weights as the backend wants them, for `backward` too or not."""
+        threads = config.get_num_threads()
+        return [
+            self.backend.pack(self.cell, w, backward=backward, threads=threads) for w in weights
+        ]
 
     # ---------------------------------------------------------------------------- forward
 
@@ -126,7 +129,7 @@ class Network:
             reverse=False,
             keep=False,
             threads=config.get_num_threads(),
-            reproducible=self.reproducible,
+            numerics=self.numerics,
         )
         return y, h[None], None if c is None else c[None]
 
@@ -210,7 +213,7 @@ class Network:
                 reverse=chain.reverse,
                 keep=keep,
                 threads=threads,
-                reproducible=self.reproducible,
+                numerics=self.numerics,
             )
             ends.append((hn, cn))
             if saved is not None:
@@ -309,7 +312,7 @@ class Network:
                     grads[index],
                     reverse=chain.reverse,
                     threads=threads,
-                    reproducible=self.reproducible,
+                    numerics=self.numerics,
                 )
                 if dc is not None:
                     dc[index] = dc0

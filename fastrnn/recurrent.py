@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from . import backends, checks
-from .backends.base import Weights
+from .backends.base import Numerics, Weights
 from .cellmath import CELLS
 from .checks import RNG
 from .network import Call, Network
@@ -119,7 +119,7 @@ class Recurrent(Parametrized):
             bidirectional=config.get("bidirectional", False),
             widths=(proj or hidden, hidden),
             dropout=config.get("dropout", 0.0),
-            reproducible=config["reproducible"],
+            numerics=Numerics(config["precision"], config["reproducible"]),
         )
         # (letter, size) of the last axis of h and of c
         self._widths = (("P", proj) if proj else ("H", hidden), ("H", hidden))
@@ -193,7 +193,7 @@ class Recurrent(Parametrized):
             if self._packed is None:
                 self._params.set_writeable(False)
                 try:
-                    self._packed = self._network.pack(self._weights)
+                    self._packed = self._network.pack(self._weights, backward=True)
                 finally:
                     if self._packed is None:
                         self._params.set_writeable(True)
@@ -250,7 +250,13 @@ class Recurrent(Parametrized):
     # ------------------------------------------------------------------------ running
 
     def _call(
-        self, x: Array, state: State | None, lengths: Any = None, resets: Any = None
+        self,
+        x: Array,
+        state: State | None,
+        lengths: Any = None,
+        resets: Any = None,
+        *,
+        training: bool = False,
     ) -> tuple[Call, bool]:
         """Check what came with a call; return it in the network's form, and whether batched."""
         x = checks.array("x", x, self._dtype, self._params.flat)
@@ -267,12 +273,14 @@ class Recurrent(Parametrized):
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:
             rows = _plan(lengths, resets, steps, batch if batched else None)
-        return Call(self._pack(), x, h0, c0, rows), batched
+        return Call(self._pack(training), x, h0, c0, rows), batched
 
-    def _pack(self) -> list[object]:
+    def _pack(self, training: bool = False) -> list[object]:
         """Return the packed weights: those kept by `freeze`, or new ones."""
         packed = self._packed
-        return self._network.pack(self._weights) if packed is None else packed
+        if packed is None:
+            return self._network.pack(self._weights, backward=training)
+        return packed
 
     def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]:
         """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state."""

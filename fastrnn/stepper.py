@@ -51,7 +51,7 @@ class Stepper:
                 None if self._c is None else self._c[n],
                 outputs[n],
                 threads=config.get_num_threads(),
-                reproducible=network.reproducible,
+                numerics=network.numerics,
             )
             for n, packed in enumerate(layer._pack())
         ]

@@ -353,7 +353,9 @@ def test_freeze_packs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = fastrnn.GRU(I, H, L, rng=0, backend="numpy")
     packed: list[int] = []
     pack = layer._network.pack
-    monkeypatch.setattr(layer._network, "pack", lambda w: packed.append(len(w)) or pack(w))
+    monkeypatch.setattr(
+        layer._network, "pack", lambda w, **how: packed.append(len(w)) or pack(w, **how)
+    )
     x = ones(T, B, I)
     layer(x)
     layer(x)
@@ -372,7 +374,7 @@ def test_freeze_packs_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_freeze_that_fails_leaves_the_layer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = fastrnn.GRU(I, H, rng=0, backend="numpy")
 
-    def pack(weights: Any) -> Any:
+    def pack(weights: Any, *, backward: bool) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(layer._network, "pack", pack)

@@ -16,6 +16,7 @@ from grid import BACKENDS, per_backend
 
 import fastrnn.backends
 from fastrnn.backends import Saved, Weights
+from fastrnn.backends.base import Numerics
 from fastrnn.backends.sequence import CHUNK_ROWS
 from fastrnn.cellmath import CELLS, MATHS, CellSpec, lstm
 from fastrnn.rows import ALL, Rows, plan
@@ -100,7 +101,7 @@ def forward(
     engine = fastrnn.backends.get(backend)
     return engine.forward(
         p.cell,
-        engine.pack(p.cell, p.weights),
+        engine.pack(p.cell, p.weights, backward=True, threads=1),
         p.x,
         p.h0,
         p.c0,
@@ -108,7 +109,7 @@ def forward(
         reverse=p.reverse,
         keep=keep,
         threads=1,
-        reproducible=reproducible,
+        numerics=Numerics(reproducible=reproducible),
     )
 
 
@@ -121,7 +122,7 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
     grads = Weights(*(a if a is None else np.ones_like(a) for a in p.weights))
     dx, dh0, dc0 = engine.backward(
         p.cell,
-        engine.pack(p.cell, p.weights),
+        engine.pack(p.cell, p.weights, backward=True, threads=1),
         p.x,
         p.h0,
         p.c0,
@@ -133,7 +134,7 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
         grads,
         reverse=p.reverse,
         threads=1,
-        reproducible=reproducible,
+        numerics=Numerics(reproducible=reproducible),
     )
     results = {"y": y, "hn": hn, "cn": cn, "saved_y": saved.y, "saved_c": saved.c}
     results |= {"gates": saved.gates, "dx": dx, "dh0": dh0, "dc0": dc0}
@@ -280,7 +281,7 @@ def test_more_steps_than_a_chunk(backend: str, rows: str, reverse: bool) -> None
     y, hn, *_ = forward(backend, p)
     h, c = p.h0, p.c0
     engine = fastrnn.backends.get(backend)
-    packed = engine.pack(p.cell, p.weights)
+    packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
     for t in range(len(p.x))[:: -1 if reverse else 1]:
         y_t, h, c, _ = engine.forward(
             p.cell,
@@ -292,7 +293,7 @@ def test_more_steps_than_a_chunk(backend: str, rows: str, reverse: bool) -> None
             reverse=reverse,
             keep=False,
             threads=1,
-            reproducible=False,
+            numerics=Numerics(),
         )
         np.testing.assert_allclose(y[t], y_t[0], atol=1e-12)
     np.testing.assert_allclose(hn, h, atol=1e-12)
@@ -356,9 +357,9 @@ def test_without_dy(backend: str) -> None:
 def test_a_pack_is_a_snapshot(backend: str) -> None:
     p = make(Case("lstm"))
     engine = fastrnn.backends.get(backend)
-    how = {"reverse": False, "keep": False, "threads": 1, "reproducible": False}
+    how = {"reverse": False, "keep": False, "threads": 1, "numerics": Numerics()}
     expected = forward(backend, p)[0]
-    packed = engine.pack(p.cell, p.weights)
+    packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
     for a in p.weights:
         if a is not None:
             a.fill(np.nan)
@@ -389,8 +390,8 @@ def test_bind(backend: str, kind: str) -> None:
     y, hn, cn, _ = forward(backend, p)
     x, h, out = p.x[0].copy(), p.h0.copy(), np.empty_like(p.h0)
     c = None if p.c0 is None else p.c0.copy()
-    packed = engine.pack(p.cell, p.weights)
-    advance = engine.bind(p.cell, packed, x, h, c, out, threads=1, reproducible=False)
+    packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
+    advance = engine.bind(p.cell, packed, x, h, c, out, threads=1, numerics=Numerics())
     for t in range(len(p.x)):
         x[...] = p.x[t]
         advance()
@@ -477,6 +478,7 @@ def test_accuracy_of_tanh(name: str) -> None:
 CACHED = """
 import sys, numpy as np
 from fastrnn.backends import Weights, get, numba
+from fastrnn.backends.base import Numerics
 from fastrnn.cellmath import CELLS
 from fastrnn.rows import ALL
 digest, *kinds = sys.argv[1:]
@@ -487,8 +489,10 @@ for kind in kinds:
     results = []
     for engine in (get("numpy"), get("numba")):
         cell, one = CELLS[kind], np.ones((1, 1))
-        packed = engine.pack(cell, Weights(*[np.ones((len(cell.gates), 1))] * 2))
-        how = dict(reverse=False, keep=False, threads=1, reproducible=False)
+        packed = engine.pack(
+            cell, Weights(*[np.ones((len(cell.gates), 1))] * 2), backward=False, threads=1
+        )
+        how = dict(reverse=False, keep=False, threads=1, numerics=Numerics())
         c = one if cell.has_c else None
         results.append(engine.forward(cell, packed, one[None], one, c, ALL, **how)[0])
     np.testing.assert_allclose(*results)

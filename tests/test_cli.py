@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from grid import BACKENDS
 
 import fastrnn
 from fastrnn.cli import demo, main
@@ -64,32 +63,6 @@ def test_python_m_fastrnn_is_the_same() -> None:
 def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "{info,demo,bench}" in capsys.readouterr().out
-
-
-def test_bench_checks_measures_and_writes_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fastrnn.cli import bench
-
-    monkeypatch.setattr(bench, "QUICK", [("lstm", 5, 2, 3, 4), ("rnn", 4, 1, 3, 2)])
-    # Without numba, which would compile for seconds.
-    names = tuple(name for name in BACKENDS if name != "numba")
-    monkeypatch.setattr(bench.backends, "NAMES", names)
-    assert main(["bench", "--quick", "--json", str(tmp_path / "figures")]) == 0
-    out = capsys.readouterr().out
-    report = json.loads((tmp_path / "figures").read_text())
-    assert [r["mode"] for r in report["results"]] == ["forward", "forward+backward"] * 2
-    assert set(report["results"][0]["seconds"]) == {*names, "torch"}
-    assert all(name in out for name in (*names, "torch"))
-    assert all(len(s) == 3 for r in report["results"] for s in r["seconds"].values())
-
-
-def test_bench_stops_at_a_wrong_answer() -> None:
-    from fastrnn.cli import bench
-
-    wrong = bench.Contender("abacus", lambda mode: {})
-    with pytest.raises(SystemExit, match=r"abacus is wrong: y differs by 5\.0e-01"):
-        bench._compare(wrong, {"y": np.array([1.0, 3.0])}, {"y": np.array([1.0, 2.0])})
 
 
 # ------------------------------------------------------------------------------- demo

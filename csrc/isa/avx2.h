@@ -11,7 +11,6 @@ template <>
 struct Vec<float> {
   using Real = float;
   static constexpr Index kLanes = 8;
-  static constexpr const char* kIsa = "avx2";
   // 3 x 4 tile: 12 accumulators, the weights come from memory operands, 3 broadcasts
   static constexpr int tile_rows(int n) { return n >= 4 ? 3 : n == 3 ? 4 : n == 2 ? 6 : 8; }
 
@@ -68,7 +67,6 @@ template <>
 struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 4;
-  static constexpr const char* kIsa = "avx2";
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
 
   __m256d v;

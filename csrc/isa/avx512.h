@@ -7,7 +7,6 @@ template <>
 struct Vec<float> {
   using Real = float;
   static constexpr Index kLanes = 16;
-  static constexpr const char* kIsa = "avx512";
   // 6 x 4 tile: 24 accumulators + 4 weights + 1 broadcast of 32 registers; 8 x 3: 24 + 3 + 1
   static constexpr int tile_rows(int n) { return n >= 4 ? 6 : 8; }
 
@@ -53,7 +52,6 @@ template <>
 struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 8;
-  static constexpr const char* kIsa = "avx512";
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
 
   __m512d v;

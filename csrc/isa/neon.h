@@ -7,7 +7,6 @@ template <>
 struct Vec<float> {
   using Real = float;
   static constexpr Index kLanes = 4;
-  static constexpr const char* kIsa = "neon";
   static constexpr int tile_rows(int n) { return n >= 4 ? 6 : 8; }
 
   float32x4_t v;
@@ -58,7 +57,6 @@ template <>
 struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 2;
-  static constexpr const char* kIsa = "neon";
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
 
   float64x2_t v;

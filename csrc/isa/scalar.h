@@ -5,7 +5,6 @@ template <class Real_>
 struct Vec {
   using Real = Real_;
   static constexpr Index kLanes = 1;
-  static constexpr const char* kIsa = "scalar";
   // accumulators in the register tile: rows for a tile of n vectors
   static constexpr int tile_rows(int n) { return n >= 3 ? 2 : 4; }
 

@@ -39,6 +39,13 @@ class Saved(NamedTuple):
     c: Array | None  # (T, B, H), c after every step; None for cells without c
 
 
+class Numerics(NamedTuple):
+    """How exact a layer wants its sums; see the layers' arguments of these names."""
+
+    precision: str = "highest"
+    reproducible: bool = False
+
+
 class Backend(Protocol):
     """One engine. Callers have checked every shape and dtype before."""
 
@@ -57,8 +64,13 @@ class Backend(Protocol):
     ) -> Array:
         """Return a dropout mask; see `fastrnn.dropout.mask`, whose bits it has."""
 
-    def pack(self, cell: CellSpec, w: Weights) -> object:
-        """Return the weights as the kernels want them: a snapshot that shares no memory with w."""
+    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> object:
+        """Return the weights as the kernels want them: a snapshot that shares no memory with w.
+
+        Parameters
+        ----------
+        backward : it is to serve `backward` too, not `forward` alone
+        """
 
     def forward(
         self,
@@ -72,7 +84,7 @@ class Backend(Protocol):
         reverse: bool,
         keep: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass.
 
@@ -108,7 +120,7 @@ class Backend(Protocol):
         *,
         reverse: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass.
 
@@ -134,7 +146,7 @@ class Backend(Protocol):
         y: Array,
         *,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step.
 

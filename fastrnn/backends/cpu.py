@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from fastrnn import dropout
 
-from .base import Array, Saved, Weights
+from .base import Array, Numerics, Saved, Weights
+from .memory import Memory
 
 if TYPE_CHECKING:
     from fastrnn import _core
@@ -26,20 +28,78 @@ def why_not() -> str | None:
     return None
 
 
+class Least(NamedTuple):
+    """Sizes of a call: B, T*B and H."""
+
+    B: int
+    rows: int
+    H: int
+
+
+_FUNCTIONS = "Forward", "Backward", "packed_size", "pack", "split_size", "split"
+
+# Of how many bfloat16 numbers the tile unit makes a float, and the least sizes from which it is
+# faster than fused multiply-adds (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
+_PARTS = {"highest": 3, "high": 2, "medium": 1}
+TILES_FROM = Least(B=16, rows=256, H=64)
+
+
 class Kernels(NamedTuple):
     """The extension's functions for one dtype."""
 
     forward: type[_core.Forward]
     backward: type[_core.Backward]
     packed_size: Callable[[_core.Pass, bool], int]
-    pack: Callable[[_core.Pass, bool, Array], None]
+    pack: Callable[[_core.Pass, bool, int, Array], None]
+    split_size: Callable[[_core.Pass, bool, int], int]
+    split: Callable[[_core.Pass, bool, int, int, Array, Array], None]
 
 
-class Packed(NamedTuple):
-    """Weights of one pass: a copy, and the same in the panels of the forward kernels."""
+class Packed:
+    """Weights of one pass: the matrices in the kernels' panels, the rest as it is.
 
-    weights: Weights
-    forward: Array
+    On a processor with a tile unit also the panels in parts of bfloat16, made at first need.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        memory: Memory,
+        arrays: dict[str, Any],
+        backward: bool,
+        threads: int,
+    ) -> None:
+        self._kernels, self._memory = kernels, memory
+        self._panels = []
+        for phase in (False, True)[: 1 + backward]:
+            panels = memory.empty((kernels.packed_size(arrays, phase),), arrays["ih"].dtype)
+            kernels.pack(arrays, phase, threads, panels)
+            self._panels.append(panels)
+        self._split: dict[tuple[int, bool], Array] = {}
+        self._lock = threading.Lock()
+        self.dtype = arrays["ih"].dtype
+        # the cell, I, H, P, and what is in no panels
+        self.spec = {
+            name: value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in arrays.items()
+            if name not in ("ih", "hh")
+        } | {"ih": None, "hh": None}
+
+    def arguments(self, backward: bool, parts: int, threads: int) -> dict[str, Any]:
+        """Return what a call of the kernels wants to know of the weights."""
+        panels = self._panels[backward]
+        split = self._in_parts(panels, backward, parts, threads) if parts else None
+        return self.spec | {"packed": panels, "split": split, "parts": parts}
+
+    def _in_parts(self, panels: Array, backward: bool, parts: int, threads: int) -> Array:
+        key = parts, backward
+        with self._lock:
+            if key not in self._split:
+                size = self._kernels.split_size(self.spec, backward, parts)
+                split = self._memory.empty((size,), np.uint16)
+                self._kernels.split(self.spec, backward, parts, threads, panels, split)
+                self._split[key] = split
+            return self._split[key]
 
 
 class CpuBackend:
@@ -54,20 +114,38 @@ class CpuBackend:
 
         _core.isa()  # a wrong FASTRNN_ISA is an error here, not a reason for another backend
         self._kernels = {
-            np.dtype(np.float32): Kernels(
-                _core.Forward32, _core.Backward32, _core.packed_size32, _core.pack32
-            ),
-            np.dtype(np.float64): Kernels(
-                _core.Forward64, _core.Backward64, _core.packed_size64, _core.pack64
-            ),
+            np.dtype(dtype): Kernels(*(getattr(_core, name + suffix) for name in _FUNCTIONS))
+            for dtype, suffix in ((np.float32, "32"), (np.float64, "64"))
         }
+        self._tile_unit = _core.tile_unit()
+        self._memory = Memory()
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
 
-    def pack(self, cell: CellSpec, w: Weights) -> Packed:
-        """Return a copy of the weights and their panels."""
-        # mypy: a list of optional arrays for fields of which two are never None
-        copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
-        return Packed(copied, self._panels(cell, copied, backward=False))
+    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
+        """Return the panels of the forward kernels, and of the backward ones if they are wanted."""
+        sizes = {
+            "cell": self._cells[cell.kind],
+            "T": 0,
+            "B": 0,
+            "I": w.ih.shape[1],
+            "H": w.hh.shape[0] // len(cell.gates),
+            "P": w.hh.shape[1],
+        }
+        kernels = self._kernels[w.ih.dtype]
+        return Packed(kernels, self._memory, sizes | w._asdict(), backward, threads)
+
+    def _parts(self, packed: Packed, numerics: Numerics, steps: int, batch: int) -> int:
+        """Return of how many bfloat16 numbers the tile unit is to make a float; 0: it is not used.
+
+        It depends on the whole call and not on the share of a thread, so that the number of threads
+        cannot change a bit.
+        """
+        if not self._tile_unit or numerics.reproducible or packed.dtype != np.float32:
+            return 0
+        enough = TILES_FROM
+        if batch < enough.B or steps * batch < enough.rows or packed.spec["H"] < enough.H:
+            return 0
+        return _PARTS[numerics.precision]
 
     def forward(
         self,
@@ -81,24 +159,28 @@ class CpuBackend:
         reverse: bool,
         keep: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. One chain a sum makes every call reproducible."""
         T, B, _ = x.shape
-        H = packed.weights.hh.shape[0] // len(cell.gates)
-        make = np.empty if rows.counts is None else np.zeros
-        y = make((T, B, h0.shape[1]), x.dtype)
+        fill = rows.counts is not None  # with zeros, where rows do not run
+        y_shape = (T, B, int(h0.shape[1]))
         hn = np.empty_like(h0)
         cn = None if c0 is None else np.empty_like(c0)
         gates = c = None
         if keep:
-            gates = make((T, B, len(cell.saved) * H), x.dtype)
-            c = None if c0 is None else make((T, B, H), x.dtype)
+            make = self._memory.zeros if fill else self._memory.empty
+            y = make(y_shape, x.dtype)
+            gates = make((T, B, len(cell.saved) * packed.spec["H"]), x.dtype)
+            c = None if c0 is None else make((T, B, c0.shape[1]), x.dtype)
+        else:
+            y = (np.zeros if fill else np.empty)(y_shape, x.dtype)
         call = self._kernels[x.dtype].forward(
-            self._arguments(cell, packed.weights, x, h0, c0, rows, reverse, threads)
-            | {"packed": packed.forward, "hn": hn, "cn": cn, "y": y, "gates": gates, "c": c}
+            packed.arguments(False, self._parts(packed, numerics, T, B), threads)
+            | _arguments(x, h0, c0, rows, reverse, threads)
+            | {"hn": hn, "cn": cn, "y": y, "gates": gates, "c": c}
         )
-        call(np.empty(call.work_size(), np.uint8))
+        call(self._memory.empty((call.work_size(),), np.uint8))
         if gates is None:
             return y, hn, cn, None
         return y.copy(), hn, cn, Saved(y, gates, c)
@@ -119,7 +201,7 @@ class CpuBackend:
         *,
         reverse: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
         make = np.empty if rows.counts is None else np.zeros
@@ -127,9 +209,9 @@ class CpuBackend:
         dh0 = dh.copy()
         dc0 = None if dc is None else dc.copy()
         call = self._kernels[x.dtype].backward(
-            self._arguments(cell, packed.weights, x, h0, c0, rows, reverse, threads)
+            packed.arguments(True, self._parts(packed, numerics, *x.shape[:2]), threads)
+            | _arguments(x, h0, c0, rows, reverse, threads)
             | {
-                "packed": self._panels(cell, packed.weights, backward=True),
                 "y": saved.y,
                 "gates": saved.gates,
                 "c": saved.c,
@@ -140,7 +222,7 @@ class CpuBackend:
                 "grads": grads._asdict(),
             }
         )
-        call(np.empty(call.work_size(), np.uint8))
+        call(self._memory.empty((call.work_size(),), np.uint8))
         return dx, dh0, dc0
 
     def bind(
@@ -153,61 +235,41 @@ class CpuBackend:
         y: Array,
         *,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
         from fastrnn.rows import ALL
 
         call = self._kernels[x.dtype].forward(
-            self._arguments(cell, packed.weights, x[None], h, c, ALL, False, threads)
-            | {"packed": packed.forward, "hn": h, "cn": c, "y": y[None], "gates": None, "c": None}
+            packed.arguments(False, self._parts(packed, numerics, 1, len(x)), threads)
+            | _arguments(x[None], h, c, ALL, False, threads)
+            | {"hn": h, "cn": c, "y": y[None], "gates": None, "c": None}
         )
         work = np.empty(call.work_size(), np.uint8)
         return lambda: call(work)
 
-    def _panels(self, cell: CellSpec, w: Weights, *, backward: bool) -> Array:
-        kernels = self._kernels[w.ih.dtype]
-        spec = self._sizes(cell, w)
-        panels = _aligned(kernels.packed_size(spec, backward), w.ih.dtype)
-        kernels.pack(spec, backward, panels)
-        return panels
 
-    def _sizes(self, cell: CellSpec, w: Weights) -> dict[str, Any]:
-        H = w.hh.shape[0] // len(cell.gates)
-        return {
-            "cell": self._cells[cell.kind],
-            "T": 0,
-            "B": 0,
-            "I": w.ih.shape[1],
-            "H": H,
-            "P": w.hh.shape[1],
-            **w._asdict(),
-        }
-
-    def _arguments(
-        self,
-        cell: CellSpec,
-        w: Weights,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
-        reverse: bool,
-        threads: int,
-    ) -> dict[str, Any]:
-        x = _rows(x)
-        return self._sizes(cell, w) | {
-            "T": x.shape[0],
-            "B": x.shape[1],
-            "x": x,
-            "h0": h0,
-            "c0": c0,
-            "order": rows.order,
-            "counts": rows.counts,
-            "cut": None if rows.cut is None else rows.cut.view(np.uint8),
-            "reverse": reverse,
-            "threads": threads,
-        }
+def _arguments(
+    x: Array,
+    h0: Array,
+    c0: Array | None,
+    rows: Rows,
+    reverse: bool,
+    threads: int,
+) -> dict[str, Any]:
+    x = _rows(x)
+    return {
+        "T": x.shape[0],
+        "B": x.shape[1],
+        "x": x,
+        "h0": h0,
+        "c0": c0,
+        "order": rows.order,
+        "counts": rows.counts,
+        "cut": None if rows.cut is None else rows.cut.view(np.uint8),
+        "reverse": reverse,
+        "threads": threads,
+    }
 
 
 def _rows(a: Array) -> Array:
@@ -216,10 +278,3 @@ def _rows(a: Array) -> Array:
     if a.strides[2] == size and a.flags.aligned and a.strides[0] % size == a.strides[1] % size == 0:
         return a
     return a.copy()  # ascontiguousarray would hand back what is contiguous but unaligned
-
-
-def _aligned(n: int, dtype: np.dtype[Any]) -> Array:
-    """Return an empty vector on a cache line, so that no vector load of a panel splits one."""
-    raw = np.empty(n * dtype.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + n * dtype.itemsize].view(dtype)

@@ -12,7 +12,7 @@ from fastrnn import dropout
 from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Packed
 
 from . import sequence
-from .base import Array, Saved, Weights
+from .base import Array, Numerics, Saved, Weights
 from .packing import Packing
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NumpyBackend:
         """Return the loops of a cell."""
         return loops(MATHS[cell.kind])
 
-    def pack(self, cell: CellSpec, w: Weights) -> Packed:
+    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
         """Return a copy; see `Backend.pack`."""
         H = w.hh.shape[0] // len(cell.gates)
         zeros = np.zeros(w.hh.shape[0], w.hh.dtype)
@@ -77,7 +77,7 @@ class NumpyBackend:
         reverse: bool,
         keep: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
         T, B, _ = x.shape
@@ -95,7 +95,7 @@ class NumpyBackend:
                 S,
                 reverse,
                 keep,
-                reproducible,
+                numerics.reproducible,
             )
         y = packing.unpack(packed_y)
         hn, cn = packing.unsort(h), packing.unsort(c) if cell.has_c else None
@@ -124,7 +124,7 @@ class NumpyBackend:
         *,
         reverse: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
         T, B, _ = x.shape
@@ -147,7 +147,7 @@ class NumpyBackend:
                 dh,
                 dc,
                 reverse,
-                reproducible,
+                numerics.reproducible,
             )
         return packing.unpack(dx), packing.unsort(dh), packing.unsort(dc) if cell.has_c else None
 
@@ -161,7 +161,7 @@ class NumpyBackend:
         y: Array,
         *,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
         forward = self.loops(cell).forward
@@ -172,7 +172,7 @@ class NumpyBackend:
 
         def advance() -> None:
             with np.errstate(all="ignore"):
-                forward(packed, x, h, state_c, starts, cut, S, False, False, reproducible)
+                forward(packed, x, h, state_c, starts, cut, S, False, False, numerics.reproducible)
             y[...] = h
 
         return advance

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .. import __version__, show_config
+from . import blas
+from .arguments import positive
+from .bench import options as bench_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,14 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # Each command imports what it needs when it runs: `info` is to be quick.
     if options.command == "demo":
-        from . import blas, demo
+        from . import demo
 
         if argv is None:  # this process is ours
             blas.restart_on_one_thread()
         return demo.run(options)
-    from . import bench
+    from .bench import command
 
-    return bench.run(options)
+    if argv is None:
+        blas.restart_on_one_thread()
+    return command.run(options, alone=argv is None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,15 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     add = demo.add_argument
     add("--text", metavar="FILE", help="UTF-8 text (default: Python's own reference)")
     add("--cell", choices=["rnn", "gru", "lstm"], help="default: lstm")
-    add("--hidden", type=_positive(int), metavar="H", help="hidden units (default: 256)")
-    add("--layers", type=_positive(int), metavar="L", help="layers (default: 1)")
-    add("--batch", type=_positive(int), metavar="B", help="streams of text (default: 16)")
-    add("--steps", type=_positive(int), metavar="T", help="steps of BPTT (default: 64)")
-    add("--epochs", type=_positive(int), metavar="N", help="times through the text (default: 3)")
-    add("--lr", type=_positive(float), help="highest learning rate (default: by cell and size)")
+    add("--hidden", type=positive(int), metavar="H", help="hidden units (default: 256)")
+    add("--layers", type=positive(int), metavar="L", help="layers (default: 1)")
+    add("--batch", type=positive(int), metavar="B", help="streams of text (default: 16)")
+    add("--steps", type=positive(int), metavar="T", help="steps of BPTT (default: 64)")
+    add("--epochs", type=positive(int), metavar="N", help="times through the text (default: 3)")
+    add("--lr", type=positive(float), help="highest learning rate (default: by cell and size)")
     add("--seed", type=int, help="of the initial weights and the sample (default: 0)")
     add(
-        "--minutes", type=_positive(float), default=5.0,
+        "--minutes", type=positive(float), default=5.0,
         help="stop training after so many (default: 5); the learning rate falls in time",
     )  # fmt: skip
     add("--out", metavar="DIR", default="fastrnn-demo", help="folder (default: %(default)s)")
@@ -67,21 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="measure forward and backward on this machine",
-        description="Time the usable backends, and torch if it is installed, on a few shapes. "
-        "Every answer is compared with the numpy backend's.",
+        help="measure the layers on this machine, beside other libraries",
+        description="Measure the layers on this machine. Every answer is compared with the numpy "
+        "backend's before it is timed.",
     )
-    bench.add_argument("--quick", action="store_true", help="fewer shapes, fewer repetitions")
-    bench.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    bench_options.add_to(bench)
     return parser
-
-
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    number.__name__ = f"positive {kind.__name__}"  # argparse says: invalid positive int value: '0'
-    return number

@@ -20,6 +20,7 @@ from .model import CharModel
 from .ngram import witten_bell_bits
 from .plot import plot
 from .progress import Progress
+from .say import say
 from .text import Corpus, reference_text, streams
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -290,8 +291,8 @@ def _report(training: Training) -> None:
     sample = "".join(corpus.characters[index] for index in written)
     (folder / "sample.txt").write_text(sample, encoding="utf-8")
     characters = history.update * training.settings.batch * training.settings.steps
-    _say(f"\n{sample}\n")
-    _say(
+    say(f"\n{sample}\n")
+    say(
         f"held-out  {history.best:.3f} bits per character (update {history.best_update} of "
         f"{history.update})\n"
         f"n-gram    {ngram:.3f} bits per character (order 4, Witten-Bell, on the same split)\n"
@@ -299,9 +300,3 @@ def _report(training: Training) -> None:
         f"{characters / max(history.seconds, 1e-9):,.0f} a second\n"
         f"files     {folder / _MODEL}, {picture}"
     )
-
-
-def _say(text: str) -> None:
-    """Print, also where the terminal lacks a character of the text."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))

@@ -166,7 +166,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   Result<Real> out;
 
   Array<Real> packed(kernels.packed_size(pass.sizes, Phase::forward));
-  kernels.pack(pass.sizes, pass.weights(), Phase::forward, packed.data());
+  kernels.pack(pass.sizes, pass.weights(), Phase::forward, threads, packed.data());
   out.y = zeros<Real>(T * B * P);
   out.hn = zeros<Real>(B * P);
   out.cn = zeros<Real>(kernels.has_c ? B * H : 0);
@@ -192,7 +192,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   if (!pass.keep) return out;
 
   Array<Real> packed_back(kernels.packed_size(pass.sizes, Phase::backward));
-  kernels.pack(pass.sizes, pass.weights(), Phase::backward, packed_back.data());
+  kernels.pack(pass.sizes, pass.weights(), Phase::backward, threads, packed_back.data());
   out.dx = zeros<Real>(T * B * I);
   out.dh = pass.dh;
   out.dc = pass.dc;

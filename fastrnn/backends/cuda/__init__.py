@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.backends.base import Saved, Weights
+from fastrnn.backends.base import Numerics, Saved, Weights
 
 from . import passes
 from .device import Array, CupyDevice, Device
@@ -67,7 +67,7 @@ class CudaBackend:
         """Return a dropout mask; see `fastrnn.dropout.mask`."""
         return self._launcher(dtype).mask(seed, layer, start, shape, p)
 
-    def pack(self, cell: CellSpec, w: Weights) -> Packed:
+    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
         """Return a copy of the weights, and their biases summed."""
         # mypy: a list of optional arrays for fields of which two are never None
         copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
@@ -93,10 +93,10 @@ class CudaBackend:
         reverse: bool,
         keep: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
-        launch = self._launcher(x.dtype, cell.kind, reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, saved = passes.forward(
@@ -125,10 +125,10 @@ class CudaBackend:
         *,
         reverse: bool,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        launch = self._launcher(x.dtype, cell.kind, reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
         kept = Memory(
@@ -162,10 +162,10 @@ class CudaBackend:
         y: Array,
         *,
         threads: int,
-        reproducible: bool,
+        numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        launch = self._launcher(x.dtype, cell.kind, reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
         step = Step(launch, shape(cell), packed, len(x))
         w = packed.weights
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)

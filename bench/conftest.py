@@ -1,0 +1,81 @@
+"""One benchmark for each case and contender; answers are checked before anything is timed."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import pytest
+
+import fastrnn
+from fastrnn import backends
+from fastrnn.cli.bench import ours, peers
+from fastrnn.cli.bench.contender import Contender
+from fastrnn.cli.bench.problem import Problem
+from fastrnn.cli.bench.shapes import GROUPS, Case, cases
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the benchmarks."""
+    group = parser.getgroup("fastrnn")
+    group.addoption("--threads", type=int, default=0, help="of everybody (default: ours)")
+    group.addoption("--dtype", action="append", help="float32 (default), float64, bfloat16")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test the cases that its module is named for."""
+    kind = metafunc.module.__name__.removeprefix("test_")
+    dtypes = metafunc.config.getoption("--dtype") or ["float32"]
+    metafunc.parametrize(
+        ("case", "who"),
+        [
+            pytest.param(case, who, id=f"{case.group}-{case}-{' '.join(who)}".replace(" ", "-"))
+            for case in cases(list(GROUPS), [kind], dtypes)
+            if not case.too_long
+            for who in _who(case)
+        ],
+    )
+
+
+def _who(case: Case) -> list[tuple[str, ...]]:
+    """Our backend in all ways, and the peers that are installed."""
+    able = [name for name in _present() if peers.why_not(name, case) is None]
+    backend = backends.resolve("auto")
+    return [*((backend, way) if way else (backend,) for way in ours.ways(case)), *zip(able)]
+
+
+@cache
+def _present() -> list[str]:
+    return [name for name in peers.NAMES if peers.missing(name) is None]
+
+
+@lru_cache(1)
+def _problem(case: Case) -> Problem:
+    return Problem(case)
+
+
+@pytest.fixture(scope="session")
+def threads(request: pytest.FixtureRequest) -> int:
+    """Threads of everybody."""
+    n: int = request.config.getoption("--threads") or fastrnn.get_num_threads()
+    fastrnn.set_num_threads(n)
+    return n
+
+
+@pytest.fixture
+def contender(
+    case: Case, who: tuple[str, ...], threads: int, request: pytest.FixtureRequest
+) -> Contender:
+    """Who is measured, with an answer that was found right."""
+    name, *way = who
+    problem = _problem(case)
+    found = (
+        peers.contender(name, problem, threads)
+        if name in peers.NAMES
+        else ours.contender(problem, name, " ".join(way))
+    )
+    found.check()
+    benchmark: Any = request.getfixturevalue("benchmark")
+    benchmark.group = f"{case.group}: {case}"
+    benchmark.extra_info["flops"] = case.flops
+    return found

@@ -1,0 +1,11 @@
+"""Forward of whole sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrnn.cli.bench.contender import Contender
+
+
+def test_inference(benchmark: Any, contender: Contender) -> None:
+    benchmark(contender.run)

@@ -1,0 +1,20 @@
+"""Peak extra memory of forward and backward: in extra_info, as "bytes"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastrnn import backends
+from fastrnn.cli.bench import memory
+from fastrnn.cli.bench.contender import Contender
+
+pytestmark = pytest.mark.skipif(memory.why_not() is not None, reason=str(memory.why_not()))
+
+
+def test_memory(benchmark: Any, contender: Contender, threads: int) -> None:
+    ours = (backends.resolve("auto"),)
+    case = contender.problem.case
+    benchmark.extra_info["bytes"] = memory.measure(case, contender, ours, threads, 1)[0]
+    benchmark.pedantic(contender.run)

@@ -1,0 +1,194 @@
+// Stages (stages.h) run on the tile unit. Sums come out of the tiles a panel and 32 rows at a time,
+// are added to what the stage seeds, and are finished by it as those of tile.h are.
+
+// The order of the parts' products (of A, of B): each step changes one side only, to save loads.
+struct PartProducts {
+  int count;
+  std::uint8_t a[6], b[6];
+};
+constexpr PartProducts kPartProducts[] = {
+    {1, {0}, {0}}, {3, {1, 0, 0}, {0, 0, 1}}, {6, {0, 0, 1, 1, 2, 0}, {2, 1, 1, 0, 0, 0}}};
+
+// C of kR x kC tiles, A's column of tiles, B's row of tiles, all in registers; both at most 2.
+template <int kR, int kC>
+struct TileBlock {
+  static constexpr int kA = kR * kC, kB = kA + kR;
+
+  template <int kTile = 0>
+  FASTRNN_FN static void zero() {
+    tile_zero<kTile>();
+    if constexpr (kTile + 1 < kR * kC) zero<kTile + 1>();
+  }
+
+  FASTRNN_FN static void load_a(const Half* a, Index stride) {
+    tile_load<kA>(a);
+    if constexpr (kR > 1) tile_load<kA + 1>(a + stride);
+  }
+
+  FASTRNN_FN static void load_b(const Half* b, Index stride) {
+    tile_load<kB>(b);
+    if constexpr (kC > 1) tile_load<kB + 1>(b + stride);
+  }
+
+  FASTRNN_FN static void multiply() {
+    tile_multiply<0, kA, kB>();
+    if constexpr (kR > 1) tile_multiply<kC, kA + 1, kB>();
+    if constexpr (kC > 1) tile_multiply<1, kA, kB + 1>();
+    if constexpr (kR > 1 && kC > 1) tile_multiply<3, kA + 1, kB + 1>();
+  }
+
+  template <int kTile = 0>
+  FASTRNN_FN static void store(float* c, Index stride) {
+    tile_store<kTile>(c + kTile / kC * stride + kTile % kC * kTileRows * 16);
+    if constexpr (kTile + 1 < kR * kC) store<kTile + 1>(c, stride);
+  }
+
+  // a: [row block, `a_stride` apart][depth][part]; b: [depth, `b_stride` apart][vector][part]
+  template <int kParts>
+  FASTRNN_NOINLINE static void run(const Half* a, Index a_stride, const Half* b, Index b_stride,
+                                   Index depth, float* c, Index c_stride) {
+    constexpr PartProducts products = kPartProducts[kParts - 1];
+    zero();
+    for (Index k = 0; k < depth; ++k, a += kParts * kTileSize, b += b_stride) {
+      FASTRNN_UNROLL
+      for (int i = 0; i < products.count; ++i) {
+        if (i == 0 || products.a[i] != products.a[i - 1])
+          load_a(a + products.a[i] * kTileSize, a_stride);
+        if (i == 0 || products.b[i] != products.b[i - 1])
+          load_b(b + products.b[i] * kTileSize, kParts * kTileSize);
+        multiply();
+      }
+    }
+    store(c, c_stride);
+  }
+
+  FASTRNN_FN static void run(int parts, const Half* a, Index a_stride, const Half* b,
+                             Index b_stride, Index depth, float* c, Index c_stride) {
+    if (parts == 3)
+      run<3>(a, a_stride, b, b_stride, depth, c, c_stride);
+    else if (parts == 2)
+      run<2>(a, a_stride, b, b_stride, depth, c, c_stride);
+    else
+      run<1>(a, a_stride, b, b_stride, depth, c, c_stride);
+  }
+};
+
+// Splits rank's share of packed panels.
+template <class V>
+FASTRNN_NOINLINE void split_share(const Panels<V>& panels, const float* packed, Index K, int parts,
+                                  int rank, int ranks, Half* data) {
+  const SplitPanels at(panels, K, parts);
+  const Share share(panels.count(), rank, ranks);
+  for (Index p = share.begin; p < share.end; ++p) {
+    const int vectors = p + 1 < panels.count() ? panels.U * panels.G : panels.last();
+    const float* from = packed + p * K * panels.U * panels.G * V::kLanes;
+    reinterpret_cast<Range*>(data)[p] = split_panel(from, vectors, K, parts, at.tiles(data, p));
+  }
+}
+
+template <class V, class Stage>
+struct SplitWork {
+  const Stage& stage;
+  Index m, rows, p;  // up to 32 rows from m on; panel
+  int parts;
+  const Half *a, *b;
+  Index depth;
+  bool two;              // row blocks
+  bool wide;             // two vectors at a time
+  std::uint32_t wanted;  // of the rows
+
+  template <int N>
+  FASTRNN_NOINLINE void run() const {  // with_vectors, which calls it, is compiled for less
+    constexpr Index kStride = N * kTileRows * 16;
+    alignas(64) float c[2 * kStride];
+    if (two && wide && N % 2 == 0)
+      columns<2, N % 2 ? 1 : 2, N>(c);
+    else if (two)
+      columns<2, 1, N>(c);
+    else
+      columns<1, 1, N>(c);
+    for (Index r = 0; r < rows; ++r) {
+      if (!(wanted >> r & 1)) continue;
+      const float* from = c + r / kTileRows * kStride + r % kTileRows * 16;
+      V acc[N];
+      stage.seed(m + r, p, acc);
+      FASTRNN_UNROLL
+      for (int n = 0; n < N; ++n) acc[n] = acc[n] + V::load(from + n * kTileRows * 16);
+      stage.finish(m + r, p, acc);
+    }
+  }
+
+ private:
+  template <int R, int C, int N>
+  FASTRNN_FN void columns(float* c) const {
+    const Index tiles = parts * kTileSize;
+    for (int n = 0; n < N; n += C)
+      TileBlock<R, C>::run(parts, a, depth * tiles, b + n * tiles, N * tiles, depth,
+                           c + n * kTileRows * 16, N * kTileRows * 16);
+  }
+};
+
+// A bit for each row of some blocks.
+FASTRNN_NOINLINE std::uint32_t rows_that_fit(const Range& panel, const Range* rows, int blocks) {
+  std::uint32_t fit = 0;
+  for (int i = 0; i < blocks * kTileRows; ++i) fit |= std::uint32_t{panel.fits(rows[i])} << i;
+  return fit;
+}
+
+template <class Stage>
+struct StageRow {
+  const Stage& stage;
+  Index m;
+  FASTRNN_FN const float* operator()(Index r) const { return stage.row(m + r); }
+};
+
+// Runs a stage over rows 0 .. rows-1 and a share of the panels; `scratch` as `split_scratch` says.
+template <class V, class Stage>
+FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, const Share& share,
+                                Index rows, const float* packed, const Half* split, Index K,
+                                int parts, bool down, Half* scratch) {
+  constexpr int N = Stage::kVectors;
+  const SplitPanels at(panels, K, parts);
+  const Index group = split_group(rows, K, parts);
+  // Two vectors at a time need fewer loads in all, one at a time fewer from beyond the L1 cache: 8.3
+  // and 7.5 ns a multiplication where the panels lie in the L2 cache, 11.9 and 13.1 beyond it.
+  const bool wide = (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
+  tiles_configure();
+  for (Index m0 = 0; m0 < rows; m0 += group * kTileRows) {
+    const Index m1 = smaller(rows, m0 + group * kTileRows);
+    Range ranges[kGroupBlocks][kTileRows], blocks[kGroupBlocks];
+    for (Index m = m0, i = 0; m < m1; m += kTileRows, ++i) {
+      const Index n = smaller(kTileRows, m1 - m);
+      Half* out = scratch + i * at.depth * parts * kTileSize;
+      if constexpr (Stage::kColumns)
+        split_columns(stage.base() + m, stage.ld(), n, K, parts, out, ranges[i]);
+      else
+        split_rows(StageRow<Stage>{stage, m}, n, K, parts, out, ranges[i]);
+      for (const Range& row : ranges[i]) blocks[i].join(row);
+    }
+    for (Index j = share.begin; j < share.end; ++j) {
+      const Index p = down ? share.end - 1 - (j - share.begin) : j;
+      const int vectors = p + 1 < panels.count() ? N : panels.last();
+      const Range& range = reinterpret_cast<const Range*>(split)[p];
+      for (Index m = m0; m < m1; m += 2 * kTileRows) {
+        const Index i = (m - m0) / kTileRows, end = smaller(m1, m + 2 * kTileRows);
+        const bool two = m + kTileRows < m1;
+        std::uint32_t wanted = ~0u;
+        if (parts > 1 && !(range.fits(blocks[i]) && (!two || range.fits(blocks[i + 1]))))
+          wanted = rows_that_fit(range, &ranges[i][0], two ? 2 : 1);
+        if (wanted)
+          with_vectors<N, Stage::kStep>(
+              vectors, SplitWork<V, Stage>{stage, m, end - m, p, parts,
+                                           scratch + i * at.depth * parts * kTileSize,
+                                           at.tiles(split, p), at.depth, two, wide, wanted});
+        // a row at a time, so that what is beside it in a block changes no bit
+        for (Index r = m; r < end && ~wanted; ++r) {
+          if (!(wanted >> (r - m) & 1))
+            run_panels<V, N, Stage::kStep>(stage, {r, r + 1, p, p + 1}, panels.count(),
+                                           panels.last(), packed, K, false);
+        }
+      }
+    }
+  }
+  tiles_release();
+}

@@ -1,0 +1,75 @@
+// The packed matrices of a pass, and products with them.
+
+template <class V>
+struct Matrix {
+  Panels<V> panels;
+  Index K;
+  Index at;        // in the packed weights
+  Index at_split;  // in the split ones
+  bool present;
+};
+
+// Halves of memory for the parts of so many panels.
+template <class V>
+FASTRNN_FN Index parts_size(const Panels<V>& panels, Index K, int parts) {
+  if constexpr (kSplits<V>) return parts ? SplitPanels(panels, K, parts).size : 0;
+  return 0;
+}
+
+// Says where matrices lie, one behind the other, and how much memory they need together.
+template <class V>
+struct Layout {
+  int parts;
+  Index size = 0, split_size = 0;
+
+  FASTRNN_FN Matrix<V> take(const Panels<V>& panels, Index K, bool present = true) {
+    const Matrix<V> matrix{panels, K, size, split_size, present};
+    if (present) {
+      size += panels.size(K);
+      split_size += parts_size(panels, K, parts);
+    }
+    return matrix;
+  }
+};
+
+// Runs a stage over a block, in parts of bfloat16 if there are any.
+template <class V, class Stage>
+FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const Share& share,
+                            Index rows, const typename V::Real* packed, const SplitWeights& split,
+                            Half* scratch, Index K, bool down = false) {
+  if constexpr (kSplits<V>) {
+    if (split.parts && K > 0)  // a step may have no rows to sum over
+      return run_split(stage, panels, share, rows, packed, split.data, K, split.parts, down,
+                       scratch);
+  }
+  run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
+                                               panels.count(), panels.last(), packed, K, down);
+}
+
+// Halves of memory that a thread needs for products of up to so many rows.
+template <class V>
+FASTRNN_FN Index product_scratch(Index rows, Index K, int parts) {
+  if constexpr (kSplits<V>) return parts ? split_scratch(rows, K, parts) : 0;
+  return 0;
+}
+
+// A call's weights, and a thread's memory for the parts of its rows.
+template <class V>
+struct Products {
+  const typename V::Real* packed;
+  SplitWeights split;
+  Half* scratch;
+
+  // Halves of memory for products of up to so many rows.
+  FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows, int parts) {
+    return matrix.present ? product_scratch<V>(rows, matrix.K, parts) : 0;
+  }
+
+  // Runs a stage over rows 0 .. rows-1 and a share of the panels.
+  template <class Stage>
+  FASTRNN_FN void run(const Stage& stage, const Matrix<V>& matrix, const Share& share, Index rows,
+                      bool down = false) const {
+    const SplitWeights at{split.parts ? split.data + matrix.at_split : nullptr, split.parts};
+    run_product(stage, matrix.panels, share, rows, packed + matrix.at, at, scratch, matrix.K, down);
+  }
+};

@@ -1,0 +1,1 @@
+"""``fastrnn bench``: our layers beside other libraries', on the machine it runs on."""

@@ -1,0 +1,62 @@
+"""The report as Markdown, which a terminal shows as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from textwrap import fill
+
+from . import figures
+from .report import Report, summary
+
+
+def write(report: Report) -> str:
+    """The whole report."""
+    machine = report.machine | {"versions": ", ".join(" ".join(v) for v in report.versions.items())}
+    parts = [
+        "# fastrnn bench",
+        f"```sh\n{report.command}\n```",
+        fill(figures.EXPLANATION, 100),
+        "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+        "\n".join(f"- {name}: {value}" for name, value in report.peers.items()),
+        _ceilings(report),
+        *tables(report),
+    ]
+    if report.left_out:
+        left_out = (f"- {case}: {reason}" for case, reason in report.left_out.items())
+        parts += ["## Left out", "\n".join(left_out)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def tables(report: Report) -> Iterator[str]:
+    """The tables and what is to be said below them."""
+    for heading, results in report.tables():
+        head, lines = figures.table(results, report.ceilings)
+        below = [f"- {note}" for note in figures.notes(results)]
+        for name, (mean, least) in summary(results).items():
+            below.append(f"- peer / {name}: geometric mean {mean:.2f}, least {least:.2f}")
+        yield "\n\n".join(filter(None, [f"## {heading}", _table(head, lines), "\n".join(below)]))
+
+
+def _ceilings(report: Report) -> str:
+    peaks = [f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in report.ceilings.gflops.items()]
+    reading = [
+        f"{figures.amount(size, 'bytes')} {rate:.0f}" for size, rate in report.ceilings.bandwidth
+    ]
+    return (
+        f"Ceilings ({report.ceilings.source}): {', '.join(peaks)}; "
+        f"GB/s of reading by size: {', '.join(reading)}."
+    )
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join([first, *rest])} |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(head), line(rule), *map(line, lines)])

@@ -1,0 +1,138 @@
+"""Times of contenders that take turns in one process."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .contender import Contender
+from .problem import WrongAnswer
+
+SAMPLE = 2e-3  # seconds that one sample lasts at least, so that the clock does not matter
+_LOOK = 5e-3  # seconds of one look at whether other threads are at work
+_LOOKS = 60
+_LONG = 0.1  # seconds of a run that needs no warming up
+_STEPS = 200  # single calls in one sample of a step
+_MIN_ROUNDS = 3
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    rounds: int
+    seconds: float
+    """Fewer rounds, but not fewer than three, where a case would take longer."""
+
+
+QUICK = Effort(5, 1.0)
+FULL = Effort(25, 12.0)
+
+
+def turns(items: Sequence[Item], rounds: int) -> Iterator[list[Item]]:
+    """The order of each round: everyone is first equally often, neighbours go both ways."""
+    for number in range(rounds):
+        start = number % len(items)
+        order = [*items[start:], *items[:start]]
+        yield order[::-1] if number // len(items) % 2 else order
+
+
+def check(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:
+    """Return those whose answer is the reference's, and why peers failed to give one.
+
+    Raises
+    ------
+    WrongAnswer
+        An answer is another one, and not a peer's in bfloat16: nothing is to be timed.
+    """
+    reasons = {contender.name: _failure(contender) for contender in contenders}
+    able = [contender for contender in contenders if reasons[contender.name] is None]
+    return able, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _failure(contender: Contender) -> str | None:
+    """Why a peer gives no answer that counts, or None; what is ours must not fail."""
+    try:
+        contender.check()
+    except WrongAnswer as error:
+        # Over thousands of steps a sum in bfloat16 stops growing: coarse, but no mistake of ours.
+        if contender.role != "peer" or contender.problem.case.dtype != "bfloat16":
+            raise
+        return str(error)
+    except Exception as error:
+        if contender.role != "peer":
+            raise
+        return f"failed: {error}"
+    return None
+
+
+def measure(
+    contenders: Sequence[Contender], effort: Effort, threads: int = 1
+) -> dict[str, list[float]]:
+    """Return a sample of seconds a run for each contender and round; answers were checked."""
+    counts, warm = {}, {}
+    each = 0.0
+    for contender in contenders:
+        seconds = _seconds(contender.run, 1)
+        if seconds < SAMPLE:
+            seconds = _seconds(contender.run, 5)
+        counts[contender.name] = math.ceil(SAMPLE / seconds)
+        warm[contender.name] = 0 if seconds > _LONG else counts[contender.name] // 4 + 1
+        each += 1.25 * max(seconds, SAMPLE) + (_LOOK if threads > 1 else 0)
+    rounds = min(effort.rounds, max(_MIN_ROUNDS, int(effort.seconds / each)))
+    samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for order in turns(contenders, rounds):
+        for contender in order:
+            count = counts[contender.name]
+            _settle(contender.run, threads, warm[contender.name])
+            samples[contender.name].append(_seconds(contender.run, count))
+    return samples
+
+
+def measure_steps(
+    contenders: Sequence[Contender], effort: Effort, threads: int = 1
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Time every call by itself; return each round's median, and the 99th percentile of all."""
+    medians: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    calls: dict[str, list[int]] = {contender.name: [] for contender in contenders}
+    clock = time.perf_counter_ns
+    for order in turns(contenders, effort.rounds):
+        for contender in order:
+            _settle(contender.run, threads, _STEPS)
+            run, taken = contender.run, []
+            for _ in range(_STEPS):
+                start = clock()
+                run()
+                taken.append(clock() - start)
+            medians[contender.name].append(sorted(taken)[_STEPS // 2] * 1e-9)
+            calls[contender.name] += taken
+    worst = {name: sorted(all_)[len(all_) * 99 // 100] * 1e-9 for name, all_ in calls.items()}
+    return medians, worst
+
+
+def _settle(run: Callable[[], Any], threads: int, count: int) -> None:
+    """Wait until others' threads sleep, then fill the caches again.
+
+    After a call, threads go on spinning, on the cores of the one whose turn is next: on two cores
+    torch's took 7 ms of processor time, ONNX Runtime's 25 ms.
+    """
+    for _ in range(_LOOKS if threads > 1 else 0):
+        before = time.process_time()
+        time.sleep(_LOOK)
+        if time.process_time() - before < _LOOK / 5:
+            break
+    for _ in range(count):
+        run()
+
+
+def _seconds(run: Callable[[], Any], count: int) -> float:
+    """Seconds of one run, as a mean of so many."""
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - start) / count

@@ -1,0 +1,57 @@
+"""The options of ``fastrnn bench``, and the command line that they came from."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from ..arguments import positive
+from .shapes import GROUPS, ITEMSIZE, KINDS
+
+DEFAULT_GROUPS = ("numbers", "odd", "streaming", "audio", "rl", "ragged")
+QUICK_GROUPS = ("small",)
+
+# those that take several names
+_LISTS = ("groups", "modes", "dtype", "backends")
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the command's parser."""
+    add = parser.add_argument
+    add("--quick", action="store_true", help="small shapes, few rounds: half a minute")
+    add("--peers", action="store_true", help="beside torch, onnxruntime, openvino, jax, if there")
+    add("--threads", type=positive(int), metavar="N", help="of everybody (default: ours)")
+    add(
+        "--groups", nargs="+", metavar="NAME", choices=tuple(GROUPS),
+        help=f"of shapes: {', '.join(GROUPS)} (default: {', '.join(DEFAULT_GROUPS)})",
+    )  # fmt: skip
+    add(
+        "--modes", nargs="+", metavar="MODE", choices=KINDS, default=list(KINDS),
+        help=f"{', '.join(KINDS)} (default: all)",
+    )  # fmt: skip
+    add(
+        "--dtype", nargs="+", metavar="DTYPE", choices=tuple(ITEMSIZE), default=["float32"],
+        help=f"{', '.join(ITEMSIZE)} (default: float32)",
+    )  # fmt: skip
+    add("--backends", nargs="+", metavar="NAME", help='of ours (default: what "auto" means)')
+    add(
+        "--report", metavar="FILE", action="append", default=[],
+        help="write one, as its name ends: .html, .md, or .json with all samples; may be repeated",
+    )  # fmt: skip
+
+
+def groups(options: argparse.Namespace) -> tuple[str, ...]:
+    """Names of the groups to measure."""
+    return tuple(options.groups or (QUICK_GROUPS if options.quick else DEFAULT_GROUPS))
+
+
+def command(options: argparse.Namespace, threads: int) -> str:
+    """The command line that does the same again, with what was left open written out."""
+    words = ["fastrnn", "bench", *["--quick"] * options.quick, *["--peers"] * options.peers]
+    words += ["--threads", str(threads)]
+    for name in _LISTS:
+        if getattr(options, name):
+            words += [f"--{name}", *getattr(options, name)]
+    for path in options.report:
+        words += ["--report", path]
+    return shlex.join(words)

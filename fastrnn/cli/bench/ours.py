@@ -1,0 +1,75 @@
+"""Our layers as contenders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ... import show_config
+from .contender import Contender
+from .problem import Answer, Problem, solve
+from .shapes import Case
+
+
+def ways(case: Case) -> list[str]:
+    """How a caller can use a layer for a case; "dense" is the yardstick of lengths."""
+    if case.mode == "step":
+        return ["stepper"]
+    if case.mode == "inference":
+        return ["", "frozen", *["frozen dense"] * case.shape.ragged]
+    return ["", *["dense"] * case.shape.ragged]
+
+
+def contender(problem: Problem, backend: str, way: str) -> Contender:
+    """Make one of ours."""
+    name = f"{backend} {way}".strip()
+    if way == "stepper":
+        return _stepper(name, problem, backend)
+    if way.endswith("dense"):
+        return _layer(name, "yardstick", problem.dense(), backend, frozen="frozen" in way)
+    return _layer(name, "ours", problem, backend, frozen=way == "frozen")
+
+
+def _layer(name: str, role: str, problem: Problem, backend: str, *, frozen: bool) -> Contender:
+    layer = problem.layer(backend)
+    if frozen:
+        layer.freeze()
+
+    x, dy, lengths, resets = problem.x, problem.dy, problem.lengths, problem.resets
+
+    def infer() -> Any:
+        return layer(x, lengths=lengths, resets=resets)
+
+    def train() -> Any:
+        y, _, tape = layer.forward(x, lengths=lengths, resets=resets)
+        return y, layer.backward(tape, dy)
+
+    def answer() -> Answer:
+        return solve(layer, problem, x, dy)
+
+    run = infer if problem.case.mode == "inference" else train
+    return Contender(name, role, problem, run, answer, _note(problem, backend))
+
+
+def _stepper(name: str, problem: Problem, backend: str) -> Contender:
+    layer = problem.layer(backend)
+    layer.freeze()
+    step = layer.stepper(problem.case.shape.B)
+    x_t = problem.x[0]
+
+    def answer() -> Answer:
+        step.reset()
+        return {"y": np.stack([step(x).copy() for x in problem.x])}
+
+    return Contender(name, "ours", problem, lambda: step(x_t), answer, _note(problem, backend))
+
+
+def _note(problem: Problem, backend: str) -> str:
+    """What a precision means in this version, and whose threads run."""
+    notes = []
+    if problem.case.dtype == "bfloat16":
+        notes.append(f'precision="medium": {show_config("dicts")["precision"]["medium"]}')
+    if backend == "numpy":
+        notes.append("as many threads as NumPy's BLAS was started with")
+    return "; ".join(notes)
