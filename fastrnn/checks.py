@@ -26,6 +26,10 @@ MAX_LAYERS = 10_000
 Form = Sequence[tuple[str, int | None]]
 
 
+# What an array is compared with that must be NumPy's.
+_HOST = np.empty(0)
+
+
 class FormError(TypeError, ValueError):
     """A single array came where a pair belongs, or the reverse: wrong in type and in shape."""
 
@@ -39,12 +43,29 @@ def type_name(value: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-def array(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
-    """Return ``value`` if it is an array of exactly this dtype (a plain view of a subclass)."""
-    if type(value) is np.ndarray:
+def on_gpu(value: object) -> bool:
+    """Whether a value is an array on a GPU."""
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def array(name: str, value: Any, dtype: np.dtype[Any], like: Any = _HOST) -> Array:
+    """Return ``value`` if it is an array of exactly this dtype (a plain view of a subclass).
+
+    It must be on the device of ``like``: a NumPy array, or one of CuPy on the same GPU.
+    """
+    if type(value) is np.ndarray and type(like) is np.ndarray:
         if value.dtype == dtype:
             return value
+    elif not isinstance(like, np.ndarray):
+        _on_device(name, value, dtype, like)
+        if value.dtype == dtype:
+            return value  # type: ignore[no-any-return]
     elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        if on_gpu(value):
+            raise TypeError(
+                f"{name} must be a numpy.ndarray of {dtype}, got {type_name(value)}: "
+                f'copy it from the GPU, or take the layer there with layer.to("cuda")'
+            )
         raise TypeError(
             f"{name} must be a numpy.ndarray of {dtype}, got {type_name(value)}: "
             f"make one with np.asarray({name}, dtype='{dtype}')"
@@ -55,6 +76,22 @@ def array(name: str, value: Any, dtype: np.dtype[Any]) -> Array:
             f"cast it with {name}.astype('{dtype}')"
         )
     return np.asarray(value)
+
+
+def _on_device(name: str, value: Any, dtype: np.dtype[Any], like: Any) -> None:
+    """Raise unless ``value`` is an array of the kind of ``like``, on its device."""
+    if not isinstance(value, type(like)):
+        kind = type(like).__module__
+        raise TypeError(
+            f"{name} must be a {kind}.ndarray of {dtype}, got {type_name(value)}: "
+            f"copy it to the GPU with {kind}.asarray({name})"
+        )
+    here = type(like.device)()  # CuPy's current device
+    if not value.device == like.device == here:
+        raise TypeError(
+            f"{name} is on {value.device}, the layer's parameters are on {like.device}, and the "
+            f"current device is {here}: they must be the same one"
+        )
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
@@ -112,16 +149,17 @@ def too_large(what: str) -> MemoryError:
     return MemoryError(f"{what} needs more bytes than can be addressed")
 
 
-def writeable(value: Array) -> None:
-    """Raise if an array of parameters has been made read-only."""
-    if not value.flags.writeable:
+def writeable(allowed: bool) -> None:
+    """Raise if parameters have been made read-only."""
+    if not allowed:
         raise ValueError("the parameters are frozen: call unfreeze() before changing them")
 
 
 def named_arrays(
-    mapping: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+    mapping: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], like: Array
 ) -> dict[str, Array]:
-    """Return the arrays of ``mapping`` in the order of ``shapes``, each of its shape and dtype."""
+    """Return the arrays of ``mapping`` in the order of ``shapes``, each of its shape and of the
+    dtype of ``like``; NumPy's, or on its device."""
     if not isinstance(mapping, Mapping):
         raise TypeError(f"parameters must be a mapping name -> array, got {type_name(mapping)}")
     missing = [name for name in shapes if name not in mapping]
@@ -132,7 +170,8 @@ def named_arrays(
         raise ValueError(f"unknown parameters: {', '.join(extra)}; known: {', '.join(shapes)}")
     checked = {}
     for name, expected in shapes.items():
-        value = array(name, mapping[name], dtype)
+        given = mapping[name]
+        value = array(name, given, like.dtype, _HOST if isinstance(given, np.ndarray) else like)
         if value.shape != expected:
             raise ValueError(f"{name} must be {expected}, got {value.shape}")
         checked[name] = value
@@ -177,6 +216,11 @@ def mask(name: str, value: Any, batch: int) -> Array:
 
 def _like_array(name: str, value: Any) -> Array:
     """Return what NumPy makes of an array or of nested lists."""
+    if on_gpu(value):
+        raise TypeError(
+            f"{name} must be on the host, where the steps are planned, got {type_name(value)}: "
+            f"copy it with cupy.asnumpy({name})"
+        )
     try:
         return np.asarray(value)
     except ValueError:

@@ -135,7 +135,12 @@ def _facts() -> dict[str, Any]:
         "precision": _precisions(reasons["cpu"] is None),
         "environment": {
             name: os.environ[name]
-            for name in ("FASTRNN_BACKEND", "FASTRNN_ISA", "FASTRNN_NUM_THREADS")
+            for name in (
+                "FASTRNN_BACKEND",
+                "FASTRNN_CACHE_DIR",
+                "FASTRNN_ISA",
+                "FASTRNN_NUM_THREADS",
+            )
             if name in os.environ
         },
     }

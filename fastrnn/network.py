@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import config, dropout
+from . import config
 from .backends.base import Array, Backend, Numerics, Saved, Weights
 from .cellmath import CellSpec
 from .rows import Rows
@@ -92,6 +92,7 @@ class Network:
     ) -> None:
         self.cell = cell
         self.backend = backend
+        self._xp = backend.xp
         self.directions = 2 if bidirectional else 1
         self.num_passes = num_layers * self.directions
         self.widths = widths
@@ -151,10 +152,10 @@ class Network:
         """
         x = call.x
         if x.size == 0:
-            y = np.zeros((*x.shape[:2], self.directions * self.widths[0]), x.dtype)
+            y = self._xp.zeros((*x.shape[:2], self.directions * self.widths[0]), x.dtype)
             return y, call.h0.copy(), None if call.c0 is None else call.c0.copy(), []
-        hn = np.empty_like(call.h0)
-        cn = None if call.c0 is None else np.empty_like(call.c0)
+        hn = self._xp.empty_like(call.h0)
+        cn = None if call.c0 is None else self._xp.empty_like(call.c0)
         levels: list[Level] = []
         for number, chains in enumerate(self.levels):
             if number:
@@ -170,7 +171,7 @@ class Network:
                 spans.append(kept)
             if keep:
                 levels.append(Level(x, spans))
-            x = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            x = outputs[0] if len(outputs) == 1 else self._xp.concatenate(outputs, axis=2)
         return x, hn, cn, levels
 
     def _run_chain(
@@ -183,7 +184,7 @@ class Network:
         if every is None:
             y, ends, kept = self._run_span(call, chain, x, states, 0, keep)
             return y, ends, [Span(0, steps, states, kept)]
-        whole = np.empty((*x.shape[:2], self.widths[0]), x.dtype)
+        whole = self._xp.empty((*x.shape[:2], self.widths[0]), x.dtype)
         spans = []
         for start, stop in _cut(steps, every, chain.reverse):
             spans.append(Span(start, stop, states, None))
@@ -226,7 +227,7 @@ class Network:
         if seed is None:
             return y
         first = start * y.shape[1] * y.shape[2]
-        mask = dropout.mask(seed, layer, first, y.shape, self.dropout, y.dtype)
+        mask = self.backend.mask(seed, layer, first, y.shape, self.dropout, y.dtype)
         with np.errstate(invalid="ignore", over="ignore"):  # inf and NaN flow through
             return y * mask
 
@@ -256,7 +257,7 @@ class Network:
         dh0, dc0 : (L*D, B, P), (L*D, B, H) or None
         """
         if not levels:
-            return np.zeros(call.x.shape, call.x.dtype), dh, dc
+            return self._xp.zeros(call.x.shape, call.x.dtype), dh, dc
         dx = dy
         for number in reversed(range(len(levels))):
             dys = self._by_direction(dx)
@@ -291,7 +292,7 @@ class Network:
         grads: Sequence[Weights],
     ) -> Array:
         """Return dx; what dh and dc hold for the chain's passes goes from the end to the start."""
-        whole = None if len(spans) == 1 else np.empty(x.shape, x.dtype)
+        whole = None if len(spans) == 1 else self._xp.empty(x.shape, x.dtype)
         dx = dy
         for start, stop, states, kept in reversed(spans):
             if kept is None:
@@ -331,8 +332,8 @@ class Network:
     def states(self, call: Call, levels: list[Level]) -> tuple[Array, Array | None]:
         """Return h (T, L*D, B, P) and c (T, L*D, B, H) or None after every step."""
         steps, batch = call.x.shape[:2]
-        h = np.zeros((steps, *call.h0.shape), call.x.dtype)
-        c = None if call.c0 is None else np.zeros((steps, *call.c0.shape), call.x.dtype)
+        h = self._xp.zeros((steps, *call.h0.shape), call.x.dtype)
+        c = None if call.c0 is None else self._xp.zeros((steps, *call.c0.shape), call.x.dtype)
         for chain, x, (start, stop, states, kept) in self._spans(levels):
             if kept is None:
                 kept = self._run_span(call, chain, x[start:stop], states, start, True)[2]
@@ -341,7 +342,8 @@ class Network:
                 if c is not None:
                     c[start:stop, index] = saved.c
         if call.rows[0].counts is not None:
-            idle = ~call.rows[0].active(steps, batch)
+            active = call.rows[0].active(steps, batch)
+            idle = [self._xp.asarray(np.flatnonzero(~rows)) for rows in active]
             for index in range(self.num_passes):
                 reverse = self.directions == 2 and index % 2 == 1
                 _hold(h[:, index], call.h0[index], idle, reverse)
@@ -377,8 +379,8 @@ def _cut(steps: int, every: int, reverse: bool) -> Iterator[tuple[int, int]]:
         yield (steps - more, steps - done) if reverse else (done, more)
 
 
-def _hold(states: Array, first: Array, idle: Array, reverse: bool) -> None:
-    """Fill in, at idle steps, the state that a row has there: states (T, B, .), idle (T, B)."""
+def _hold(states: Array, first: Array, idle: Sequence[Array], reverse: bool) -> None:
+    """Fill in the state that the rows idle[t] have at step t; states (T, B, .)."""
     previous = first
     for t, state in enumerate(states):
         state[idle[t]] = (first if reverse else previous)[idle[t]]

@@ -42,6 +42,8 @@ class Parametrized(ABC):
 
     _config: dict[str, Any]
     _dtype: np.dtype[Any]
+    _xp: Any = np
+    """The namespace of the parameters' arrays: numpy, or cupy."""
     _params: Parameters
 
     @classmethod
@@ -56,7 +58,7 @@ class Parametrized(ABC):
         size = sum(map(math.prod, shapes.values()))
         if size * self._dtype.itemsize > sys.maxsize:
             raise checks.too_large(f"a vector of {size} parameters")
-        return Parameters(shapes, self._dtype)
+        return Parameters(shapes, self._dtype, xp=self._xp)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments but ``rng``, as what JSON can hold."""

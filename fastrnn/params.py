@@ -27,6 +27,7 @@ class Parameters(Mapping[str, Array]):
         float32 or float64.
     vector : ndarray, optional
         The vector to look into, of the right size and dtype; a new one of zeros by default.
+    xp : namespace of the arrays: numpy, or cupy
     """
 
     def __init__(
@@ -34,10 +35,14 @@ class Parameters(Mapping[str, Array]):
         shapes: Mapping[str, tuple[int, ...]],
         dtype: np.dtype[Any],
         vector: Array | None = None,
+        xp: Any = np,
     ) -> None:
         self.shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in self.shapes.values())
-        self.flat: Array = np.zeros(size, dtype) if vector is None else vector
+        self._xp = xp
+        self.writeable = True
+        """Whether values can be copied in by name, or as one vector."""
+        self.flat: Array = xp.zeros(size, dtype) if vector is None else vector
         self._views: dict[str, Array] = {}
         start = 0
         for name, shape in self.shapes.items():
@@ -63,7 +68,10 @@ class Parameters(Mapping[str, Array]):
         return f"Parameters({', '.join(rows)}, dtype={self.flat.dtype})"
 
     def set_writeable(self, writeable: bool) -> None:
-        """Let NumPy accept, or refuse, what is written to the vector and its views."""
+        """Accept, or refuse, what is written; NumPy's arrays do so by themselves as well."""
+        self.writeable = writeable
+        if self._xp is not np:  # CuPy's arrays know no such thing
+            return
         self.flat.flags.writeable = writeable  # before its views, which need its consent
         for view in self._views.values():
             view.flags.writeable = writeable
@@ -75,9 +83,9 @@ class Parameters(Mapping[str, Array]):
     def _put(self, name: str, view: Array, value: Array) -> None:
         if value is view:  # an operation in place has been done already
             return
-        checked = checks.array(name, value, view.dtype)
+        checked = checks.array(name, value, view.dtype, view)
         checks.same_shape(name, checked.shape, view.shape)
-        checks.writeable(view)
+        checks.writeable(self.writeable)
         view[...] = checked
 
     def load(self, mapping: Mapping[str, Any]) -> None:
@@ -90,7 +98,13 @@ class Parameters(Mapping[str, Array]):
         TypeError
             A value is not an array of this dtype.
         """
-        checked = checks.named_arrays(mapping, self.shapes, self.flat.dtype)
-        checks.writeable(self.flat)
+        checked = checks.named_arrays(mapping, self.shapes, self.flat)
+        checks.writeable(self.writeable)
         for name, value in checked.items():
-            self._views[name][...] = value
+            self._views[name][...] = self._xp.asarray(value)
+
+    def host(self) -> dict[str, Array]:
+        """Return the parameters as NumPy arrays: the views themselves, or copies from the GPU."""
+        if self._xp is np:
+            return dict(self._views)
+        return {name: self._xp.asnumpy(view) for name, view in self._views.items()}

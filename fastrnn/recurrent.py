@@ -47,7 +47,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 # What `_build` makes, and so what copies and pickles make anew.
-_BUILT = {"_dtype", "_cell", "_network", "_widths", "_state_outer", "_most_steps"}
+_BUILT = {"_dtype", "_cell", "_xp", "_network", "_widths", "_state_outer", "_most_steps"}
 _BUILT |= {"_params", "_weights", "_packed", "_lock"}
 
 _EVERY_ROW = ALL, ALL
@@ -100,7 +100,8 @@ class Recurrent(Parametrized):
         self._build(config)
         bound = 1 / math.sqrt(config["hidden_size"])
         for value in self._params.values():
-            value[...] = generator.uniform(-bound, bound, value.shape)
+            drawn = generator.uniform(-bound, bound, value.shape)
+            value[...] = self._xp.asarray(drawn, self._dtype)
 
     def _build(self, config: dict[str, Any]) -> None:
         """Make what follows from the constructor's arguments; the parameters are zeros."""
@@ -110,6 +111,7 @@ class Recurrent(Parametrized):
         proj = config.get("proj_size", 0)
         self._cell = CELLS[self._kind(config)]
         backend = backends.get(backends.resolve(config["backend"]))
+        self._xp = backend.xp
         self._network = Network(
             self._cell,
             backend,
@@ -211,14 +213,15 @@ class Recurrent(Parametrized):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: value for name, value in self.__dict__.items() if name not in _BUILT}
-        return own | {"flat_params": self._params.flat, "frozen": self.frozen}
+        flat = self._params.flat if self._xp is np else self._xp.asnumpy(self._params.flat)
+        return own | {"flat_params": flat, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         flat, frozen = state.pop("flat_params"), state.pop("frozen")
         self.__dict__.update(state)
         self._build(self._config)
-        self._params.flat[:] = flat
+        self._params.flat[:] = self._xp.asarray(flat)
         if frozen:
             self.freeze()
 
@@ -256,7 +259,7 @@ class Recurrent(Parametrized):
         training: bool = False,
     ) -> tuple[Call, bool]:
         """Check what came with a call; return it in the network's form, and whether batched."""
-        x = checks.array("x", x, self._dtype)
+        x = checks.array("x", x, self._dtype, self._params.flat)
         rank, batched = x.ndim, x.ndim == self._x_rank
         if not (batched or rank == self._x_rank - 1) or x.shape[-1] != self.input_size:
             width = "I", self.input_size
@@ -284,8 +287,9 @@ class Recurrent(Parametrized):
         if state is None:
             passes, rows = self._network.num_passes, 1 if batch is None else batch
             (_, h_width), (_, c_width) = self._widths
-            h = np.zeros((passes, rows, h_width), self._dtype)
-            return h, np.zeros((passes, rows, c_width), self._dtype) if self._cell.has_c else None
+            zeros = self._xp.zeros
+            h = zeros((passes, rows, h_width), self._dtype)
+            return h, zeros((passes, rows, c_width), self._dtype) if self._cell.has_c else None
         h_width, c_width = self._widths
         if not self._cell.has_c:
             if isinstance(state, (tuple, list)):
@@ -300,7 +304,7 @@ class Recurrent(Parametrized):
 
     def _part(self, name: str, value: Any, batch: int | None, width: tuple[str, int]) -> Array:
         """Check one array of a state and return a copy (L*D, B, width)."""
-        given = checks.array(name, value, self._dtype)
+        given = checks.array(name, value, self._dtype, self._params.flat)
         checks.same_form(name, given.shape, self._state_form(batch, width))
         rows = 1 if batch is None else batch
         return given.copy().reshape(self._network.num_passes, rows, width[1])
@@ -320,13 +324,13 @@ class Recurrent(Parametrized):
         call, batched = tape.call, tape.batched
         steps, batch, _ = call.x.shape
         if dy is not None:
-            dy = checks.array("dy", dy, self._dtype)
+            dy = checks.array("dy", dy, self._dtype, self._params.flat)
             width = "D*P", self._network.directions * self._widths[0][1]
             form = (*self._form(batched, steps, batch), width)
             checks.same_form("dy", dy.shape, form)
             dy = self._time_major(dy, batched)
         dh, dc = self._state("dstate", dstate, batch if batched else None)
-        params = Parameters(self._params.shapes, self._dtype)
+        params = Parameters(self._params.shapes, self._dtype, xp=self._xp)
         dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._views(params))
         return Gradients(self._like_x(dx, batched), pair(dh, dc, tape.state_index), params)
 

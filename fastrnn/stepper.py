@@ -30,12 +30,13 @@ class Stepper:
         network = layer._network
         hidden, width = layer.hidden_size, network.widths[0]
         self._dtype = layer.dtype
-        self._x = np.zeros((batch, layer.input_size), self._dtype)
-        self._h = np.zeros((layer.num_layers, batch, width), self._dtype)
+        xp = self._xp = network.backend.xp
+        self._x = xp.zeros((batch, layer.input_size), self._dtype)
+        self._h = xp.zeros((layer.num_layers, batch, width), self._dtype)
         self._c = (
-            np.zeros((layer.num_layers, batch, hidden), self._dtype) if network.cell.has_c else None
+            xp.zeros((layer.num_layers, batch, hidden), self._dtype) if network.cell.has_c else None
         )
-        outputs = np.zeros((layer.num_layers, batch, width), self._dtype)
+        outputs = xp.zeros((layer.num_layers, batch, width), self._dtype)
         self._y = outputs[-1]
         # The shapes of x_t that are taken, and what is returned for each.
         self._outputs: dict[tuple[int, ...], Array] = {self._x.shape: self._y}
@@ -72,7 +73,7 @@ class Stepper:
         TypeError, ValueError
             ``x_t`` has another type or dtype, or another shape. The state is untouched then.
         """
-        x_t = checks.array("x_t", x_t, self._dtype)
+        x_t = checks.array("x_t", x_t, self._dtype, self._x)
         y_t = self._outputs.get(x_t.shape)
         if y_t is None:
             form = [*zip("BI", self._x.shape, strict=True)]
@@ -109,7 +110,10 @@ class Stepper:
         TypeError, ValueError
             ``mask`` is not of bools, or not (B,). The state is untouched then.
         """
-        rows: Any = slice(None) if mask is None else checks.mask("mask", mask, self.batch_size)
+        rows: Any = slice(None)
+        if mask is not None:
+            chosen = checks.mask("mask", mask, self.batch_size)
+            rows = self._xp.asarray(np.flatnonzero(chosen))
         self._h[:, rows] = 0
         if self._c is not None:
             self._c[:, rows] = 0

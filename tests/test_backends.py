@@ -434,38 +434,6 @@ def test_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         fastrnn.backends.get("numba")
 
 
-def test_cuda_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match='backend "cuda" cannot be used here: '):
-        fastrnn.backends.get("cuda")
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    assert 'pip install "fastrnn[cuda]"' in str(fastrnn.backends.why_not("cuda"))
-
-
-class FakeCupy:
-    """Stands for CuPy on a machine with, or without, a GPU."""
-
-    class cuda:
-        class runtime:
-            class CUDARuntimeError(Exception):
-                pass
-
-            devices = 0
-
-            @classmethod
-            def getDeviceCount(cls) -> int:
-                if cls.devices == 0:
-                    raise cls.CUDARuntimeError("cudaErrorNoDevice")
-                return cls.devices
-
-
-def test_cuda_with_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy)
-    assert "no NVIDIA GPU (cudaErrorNoDevice)" in str(fastrnn.backends.why_not("cuda"))
-    monkeypatch.setattr(FakeCupy.cuda.runtime, "devices", 1)
-    reason = fastrnn.backends.why_not("cuda")
-    assert reason == f"fastrnn {fastrnn.__version__} has no CUDA kernels"
-
-
 def test_backends_are_imported_when_asked_for() -> None:
     text = "import sys, fastrnn.backends; sys.exit('numba' in sys.modules or 'cupy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0

@@ -70,6 +70,7 @@ def test_import_starts_no_thread_and_prints_nothing() -> None:
 def test_the_headers_are_installed() -> None:
     kernels = Path(fastrnn.__file__).parent / "kernels"
     assert (kernels / "cells" / "lstm.h").is_file()
+    assert (kernels / "cuda" / "pointwise.cu").is_file()
     assert (kernels.parent / "py.typed").is_file()
 
 

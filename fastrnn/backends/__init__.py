@@ -1,7 +1,7 @@
 """The engines, found by name and imported when first asked for.
 
-To add one: a module here with `why_not()` and a class `<Name>Backend` with the methods of
-`base.Backend`, and its name in the tuples below.
+To add one: a module or package here with `why_not()` and a class `<Name>Backend` with the methods
+of `base.Backend`, and its name in the tuples below.
 """
 
 from __future__ import annotations

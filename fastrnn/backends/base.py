@@ -50,6 +50,19 @@ class Backend(Protocol):
     """One engine. Callers have checked every shape and dtype before."""
 
     name: str
+    xp: Any
+    """The namespace of the arrays it takes and returns: numpy, or cupy."""
+
+    def mask(
+        self,
+        seed: int,
+        layer: int,
+        start: int,
+        shape: tuple[int, ...],
+        p: float,
+        dtype: np.dtype[Any],
+    ) -> Array:
+        """Return a dropout mask; see `fastrnn.dropout.mask`, whose bits it has."""
 
     def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> object:
         """Return the weights as the kernels want them: a snapshot that shares no memory with w.

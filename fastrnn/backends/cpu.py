@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastrnn import dropout
+
 from .base import Array, Numerics, Saved, Weights
 from .memory import Memory
 
@@ -106,6 +108,8 @@ class CpuBackend:
     """C++ kernels, chosen for the processor at first use."""
 
     name = "cpu"
+    xp = np
+    mask = staticmethod(dropout.mask)
 
     def __init__(self) -> None:
         from fastrnn import _core

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastrnn import dropout
 from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Packed
 
 from . import sequence
 from .base import Array, Numerics, Saved, Weights
+from .packing import Packing
 
 if TYPE_CHECKING:
     from fastrnn.rows import Rows
@@ -38,52 +40,12 @@ def loops(math: CellMath) -> Loops:
     )
 
 
-class Packing:
-    """The way between arrays (T, B, W) and their active rows (N, W), see `sequence`."""
-
-    def __init__(self, T: int, B: int, rows: Rows) -> None:
-        self.shape = (T, B)
-        self.order = rows.order
-        self.index: tuple[Array, Array] | None = None
-        self.starts = np.arange(T + 1, dtype=np.int64) * B
-        if rows.order is not None and rows.counts is not None:
-            np.cumsum(rows.counts, out=self.starts[1:])
-            t = np.repeat(np.arange(T), rows.counts)
-            self.index = (t, rows.order[np.arange(t.size) - self.starts[t]])
-        self.rows = int(self.starts[-1])
-        self.cut = np.zeros(0, bool) if rows.cut is None else self.pack(rows.cut.astype(bool))
-
-    def pack(self, a: Array) -> Array:
-        """(T, B, ...) -> (N, ...), C-contiguous."""
-        if self.index is not None:
-            return a[self.index]
-        return np.require(a.reshape(self.rows, *a.shape[2:]), requirements=["C", "A", "W"])
-
-    def unpack(self, rows: Array) -> Array:
-        """(N, W) -> (T, B, W), 0 where nothing runs."""
-        if self.index is None:
-            return rows.reshape(*self.shape, rows.shape[1])
-        out = np.zeros((*self.shape, rows.shape[1]), rows.dtype)
-        out[self.index] = rows
-        return out
-
-    def sort(self, state: Array) -> Array:
-        """Return a copy of a state (B, W) with its rows in packed order."""
-        return state.copy() if self.order is None else state[self.order]
-
-    def unsort(self, state: Array) -> Array:
-        """Undo `sort`."""
-        if self.order is None:
-            return state
-        out = np.empty_like(state)
-        out[self.order] = state
-        return out
-
-
 class NumpyBackend:
     """The reference. Ignores `threads`: a BLAS underneath may have its own."""
 
     name = "numpy"
+    xp = np
+    mask = staticmethod(dropout.mask)
 
     def loops(self, cell: CellSpec) -> Loops:
         """Return the loops of a cell."""

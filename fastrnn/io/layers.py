@@ -65,7 +65,7 @@ def save(
                 f"got {checks.type_name(layer)}"
             )
         records[name] = {"class": kind, "config": layer.config()}
-        arrays |= {_prefix(name) + key: value for key, value in layer.params.items()}
+        arrays |= {_prefix(name) + key: value for key, value in layer.params.host().items()}
     text = dict(metadata or {})
     for key in text:
         if key.startswith(_OWN):

@@ -147,7 +147,7 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     Returns
     -------
     float
-        The norm before clipping, accumulated in float64.
+        The norm before clipping, accumulated in float64; one from a GPU is waited for.
 
     Raises
     ------
@@ -172,8 +172,8 @@ def gradient_vectors(grads: Any) -> list[Array]:
     many = list(grads) if isinstance(grads, Iterable) else [grads]
     vectors = []
     for each in many:
-        flat = getattr(each, "flat", None)
-        if not isinstance(flat, np.ndarray):
+        flat: Any = getattr(each, "flat", None)
+        if not isinstance(flat, np.ndarray) and not checks.on_gpu(flat):
             raise TypeError(
                 "grads must be what backward() returned, or a list of such, "
                 f"got {checks.type_name(each)}"
@@ -184,7 +184,7 @@ def gradient_vectors(grads: Any) -> list[Array]:
 
 def _sum_of_squares(vector: Array) -> float:
     """In float64, by blocks that stay in the cache and are too small for BLAS to wake threads."""
-    block = 1 << 13
+    block = vector.size if checks.on_gpu(vector) else 1 << 13
     total = 0.0
     for start in range(0, vector.size, block):
         part = vector[start : start + block].astype(np.float64)

@@ -43,7 +43,8 @@ class Optimizer(ABC):
         if not many:
             raise ValueError("layers must hold a layer, got none")
         for layer in many:
-            if not isinstance(getattr(layer, "flat_params", None), np.ndarray):
+            flat = getattr(layer, "flat_params", None)
+            if not isinstance(flat, np.ndarray) and not checks.on_gpu(flat):
                 raise TypeError(f"layers must be layers, got {checks.type_name(layer)}")
         if len({id(layer) for layer in many}) < len(many):
             raise ValueError("layers must be different ones, got one twice: add its gradients up")
@@ -79,15 +80,17 @@ class Optimizer(ABC):
             )
         for index, (layer, vector) in enumerate(zip(self._layers, vectors, strict=True)):
             name = "grads.flat" if len(vectors) == 1 else f"grads[{index}].flat"
-            checks.array(name, vector, layer.flat_params.dtype)
+            checks.array(name, vector, layer.flat_params.dtype, layer.flat_params)
             checks.same_shape(name, vector.shape, layer.flat_params.shape)
-            checks.writeable(layer.flat_params)
+            checks.writeable(_writeable(layer))
         self.steps += 1
         scalars = self._scalars()
         with np.errstate(all="ignore"):  # NaN and inf flow through
             for layer, vector, state in zip(self._layers, vectors, self._state, strict=True):
-                scratch = np.empty((2, min(_BLOCK, vector.size)), vector.dtype)
-                for part in _blocks(vector.size):
+                # A GPU has no such cache, and many small calls would keep it waiting.
+                block = vector.size if checks.on_gpu(vector) else min(_BLOCK, vector.size)
+                scratch = np.empty_like(vector, shape=(2, block))
+                for part in _blocks(vector.size, block):
                     param, grad = layer.flat_params[part], vector[part]
                     tmp, other = scratch[:, : grad.size]
                     if self.weight_decay:
@@ -137,7 +140,7 @@ class Optimizer(ABC):
         if state.keys() != own.keys():
             raise ValueError(f"state must hold {', '.join(own)}, got {', '.join(map(str, state))}")
         for name, expected in own.items():
-            checks.array(name, state[name], expected.dtype)
+            checks.array(name, state[name], expected.dtype, expected)
             checks.same_shape(name, state[name].shape, expected.shape)
         steps = checks.size("steps", state["steps"], at_least=0)
         for index, moments in enumerate(self._state):
@@ -287,5 +290,11 @@ class Adam(Optimizer):
         param -= tmp
 
 
-def _blocks(size: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+def _blocks(size: int, block: int) -> Iterator[slice]:
+    return (slice(start, start + block) for start in range(0, size, block))
+
+
+def _writeable(layer: Trainable) -> bool:
+    """Whether a layer's parameters may be changed; CuPy's arrays cannot say so themselves."""
+    flat = layer.flat_params
+    return not getattr(layer, "frozen", False) if checks.on_gpu(flat) else flat.flags.writeable

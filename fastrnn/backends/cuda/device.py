@@ -1,0 +1,141 @@
+"""What the launch code needs of a GPU: CuPy gives it, and in the tests an emulator."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol, TypeAlias
+
+from . import compile
+
+Array: TypeAlias = Any
+"""A C-contiguous array of the device's namespace `xp`."""
+
+Kernel = Callable[..., None]
+"""Called as ``kernel(grid, block, args, shared_mem)``; args are ints (addresses among them) and
+floats, 8 bytes each."""
+
+OLDEST = 75
+
+
+class Device(Protocol):
+    """A GPU. Everything is queued on the caller's current stream, and nothing waits."""
+
+    xp: Any
+    """The namespace of the arrays: cupy, or what stands in for it."""
+
+    def kernel(self, program: compile.Program, name: str) -> Kernel:
+        """Return a kernel, compiled and loaded for the current device."""
+
+    def cooperative(
+        self, program: compile.Program, name: str, threads: int, shared: int
+    ) -> tuple[Kernel, int]:
+        """Return a kernel whose blocks wait for each other, and how many of them, with so many
+        threads and bytes of shared memory, the current device holds at once."""
+
+    @property
+    def multiprocessors(self) -> int:
+        """Number of multiprocessors of the current device."""
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block on the current device can have."""
+
+    def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
+        """Write a (M, K) times b (K, N) to out (M, N), or add it."""
+
+
+class CupyDevice:
+    """The current device of CuPy.
+
+    Raises
+    ------
+    RuntimeError
+        There is none that can be used; the text says what is missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self.xp: Any = import_module("cupy")
+        except ImportError as error:
+            raise RuntimeError(
+                f'CuPy is not usable ({error}): pip install "fastrnn[cuda]"'
+            ) from error
+        runtime = self.xp.cuda.runtime
+        try:
+            runtime.getDeviceCount()
+        except runtime.CUDARuntimeError as error:
+            raise RuntimeError(f"there is no CUDA driver or no NVIDIA GPU ({error})") from error
+        self._arch()
+        compile.nvrtc()
+        try:
+            self._gemm = import_module("cupy.cublas").gemm
+        except ImportError as error:
+            raise RuntimeError(
+                f'cuBLAS cannot be loaded ({error}): pip install "fastrnn[cuda]"'
+            ) from error
+        self._kernels: dict[tuple[int, compile.Program, str], Kernel] = {}
+        self._modules: dict[tuple[int, compile.Program], Any] = {}
+        self._known: dict[int, dict[str, int]] = {}
+        self._lock = threading.Lock()
+
+    def _arch(self) -> str:
+        """Return the architecture of the current device."""
+        capability = self.xp.cuda.Device().compute_capability
+        if int(capability) < OLDEST:
+            raise RuntimeError(
+                f"the GPU has compute capability {capability[:-1]}.{capability[-1]}, "
+                f"{OLDEST // 10}.{OLDEST % 10} (Turing) or later is needed"
+            )
+        return f"sm_{capability}"
+
+    def cooperative(
+        self, program: compile.Program, name: str, threads: int, shared: int
+    ) -> tuple[Kernel, int]:
+        """Return a kernel and how many of its blocks run at once; see `Device.cooperative`."""
+        function: Any = self.kernel(program, name)
+        driver = self.xp.cuda.driver
+        # As much as there is, not as much as this launch takes: other threads launch it as well.
+        most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.funcSetAttribute(function.ptr, most, self.shared_memory)
+        each = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, threads, shared)
+        kernel = partial(function, enable_cooperative_groups=True)
+        return kernel, each * self.multiprocessors
+
+    @property
+    def multiprocessors(self) -> int:
+        """Number of multiprocessors of the current device."""
+        return self._attributes()["MultiProcessorCount"]
+
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block on the current device can have."""
+        return self._attributes()["MaxSharedMemoryPerBlockOptin"]
+
+    def _attributes(self) -> dict[str, int]:
+        """Return the current device's attributes, which CuPy asks for one by one."""
+        device = self.xp.cuda.runtime.getDevice()
+        if device not in self._known:
+            self._known[device] = dict(self.xp.cuda.Device().attributes)
+        return self._known[device]
+
+    def kernel(self, program: compile.Program, name: str) -> Kernel:
+        """Return a kernel; see `Device.kernel`."""
+        device = self.xp.cuda.runtime.getDevice()
+        key = device, program, name
+        found = self._kernels.get(key)
+        if found is None:
+            with self._lock:
+                module = self._modules.get((device, program))
+                if module is None:
+                    module = self.xp.cuda.function.Module()
+                    module.load(compile.cubin(compile.source(program), self._arch()))
+                    self._modules[device, program] = module
+                found = self._kernels[key] = module.get_function(name)
+        return found
+
+    def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
+        """Write or add a product, through cuBLAS; see `Device.gemm`."""
+        self._gemm("N", "N", a, b, out=out, beta=float(accumulate))

@@ -1,0 +1,345 @@
+"""The time loops of one pass, from kernels and products: a few launches a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import persistent
+from .device import Array
+from .launch import Launcher
+from .rows import DeviceRows
+
+if TYPE_CHECKING:
+    from fastrnn.backends.base import Weights
+    from fastrnn.cellmath import CellSpec
+
+CHUNK_ROWS = 8192
+"""Rows of the input projection computed at once: enough for cuBLAS to run at full speed, and what
+they give, not that of all steps, is the memory that a long sequence needs."""
+
+
+class Packed(NamedTuple):
+    """Weights of one pass, copied, with the biases as the kernels want them."""
+
+    weights: Weights
+    bias: Array  # (G*H,) of both sides, but that of a split last gate
+    split_bias: Array | None  # (H,) b_hh of a split last gate
+
+
+class Shape(NamedTuple):
+    """What a driver must know of a cell besides its `CellSpec`: the traits of kernels/cells/*.h."""
+
+    gates: int
+    saved: int
+    split_last: bool
+    reset_before: bool
+
+    @property
+    def keeps_h(self) -> bool:
+        """Whether a part of dh goes past the recurrent weights."""
+        return self.split_last or self.reset_before
+
+
+def shape(cell: CellSpec) -> Shape:
+    """Return the shape of a cell."""
+    return Shape(
+        gates=len(cell.gates),
+        saved=len(cell.saved),
+        split_last="hn" in cell.saved,
+        reset_before=cell.kind == "gru_reset_before",
+    )
+
+
+class Step:
+    """One step forward of up to B rows, with the scratch memory it needs."""
+
+    def __init__(self, launch: Launcher, cell: Shape, packed: Packed, B: int) -> None:
+        self._launch, self._cell, self._packed = launch, cell, packed
+        w = self._w = packed.weights
+        self._H = H = w.hh.shape[0] // cell.gates
+        first = (cell.gates - cell.reset_before) * H
+        self._first, self._last = w.hh[:first].T, w.hh[first:].T
+
+        def rows(width: int) -> Array:
+            return launch.xp.empty((B, width), launch.dtype)
+
+        self._projection = None if w.hr is None else w.hr.T
+        self._recurrent = rows(first)
+        self._m = None if w.hr is None else rows(H)
+        if cell.reset_before:
+            self._reset_h, self._n, self._saved = rows(H), rows(H), rows(cell.saved * H)
+
+    def __call__(
+        self,
+        gates: Array,
+        h: Array,
+        c: Array | None,
+        y: Array,
+        all_c: Array | None,
+        saved: Array | None,
+    ) -> None:
+        """Advance h (n, P) and c (n, H) in place; gates (n, G*H) is W x; the rest is written."""
+        launch, H, n = self._launch, self._H, len(h)
+        recurrent = self._recurrent[:n]
+        launch.product(h, self._first, recurrent)
+        if self._cell.reset_before:
+            saved = self._saved[:n] if saved is None else saved
+            reset_h = self._reset_h[:n]
+            launch.units("cell_reset", n, H, gates, recurrent, self._packed.bias, h, saved, reset_h)
+            recurrent = self._n[:n]
+            launch.product(reset_h, self._last, recurrent)
+        launch.units(
+            "cell_forward",
+            n,
+            H,
+            gates,
+            recurrent,
+            self._packed.bias,
+            self._packed.split_bias,
+            self._w.peephole,
+            h if self._m is None else self._m,
+            c,
+            y if self._m is None else None,
+            all_c,
+            saved,
+        )
+        if self._m is not None:
+            launch.product(self._m[:n], self._projection, y)
+            h[...] = y
+
+
+def forward(
+    launch: Launcher,
+    cell: Shape,
+    packed: Packed,
+    rows: DeviceRows,
+    x: Array,
+    h: Array,
+    c: Array | None,
+    keep: bool,
+) -> tuple[Array, Array | None, Array | None]:
+    """Run x (N, I) from h (B, P), c (B, H), in place; return y (N, P), and to keep c, saved."""
+    B, H, N = len(h), packed.weights.hh.shape[0] // cell.gates, len(x)
+
+    def empty(width: int, n: int = N) -> Array:
+        return launch.xp.empty((n, width), launch.dtype)
+
+    y = empty(h.shape[1])
+    all_c = empty(H) if keep and c is not None else None
+    saved = empty(cell.saved * H) if keep else None
+    plan = None
+    if can_persist(cell, packed):
+        plan = persistent.plan(launch, "persistent_forward", len(rows.steps), B, cell.gates, H)
+    step = Step(launch, cell, packed, B)
+    h0 = h.copy() if plan else h
+    span = max(1, CHUNK_ROWS // B)
+    gates = empty(cell.gates * H, min(N, span * B))
+    for first in range(0, len(rows.steps), span):
+        steps = rows.steps[first : first + span]
+        base, stop = rows.of(min(steps)).start, rows.of(max(steps)).stop
+        if base == stop:
+            continue
+        launch.product(x[base:stop], packed.weights.ih.T, gates[: stop - base])
+        if plan is not None:
+            plan.launch(
+                *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
+                *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
+                *(packed.weights.peephole, h0, h, c, y, all_c, saved),
+            )
+            continue
+        for t in steps:
+            at = rows.of(t)
+            n = at.stop - at.start
+            if n == 0:
+                continue
+            h_t, c_t = h[:n], None if c is None else c[:n]
+            _restart(launch, rows.cuts(t), h_t, c_t)
+            step(
+                gates[at.start - base : at.stop - base],
+                h_t,
+                c_t,
+                y[at],
+                None if all_c is None else all_c[at],
+                None if saved is None else saved[at],
+            )
+    return y, all_c, saved
+
+
+def can_persist(cell: Shape, packed: Packed) -> bool:
+    """Whether there are persistent kernels of a cell: those whose step is one product."""
+    return packed.weights.hr is None and not cell.reset_before
+
+
+class Memory(NamedTuple):
+    """What a forward kept, in packed rows, and the states before its first step."""
+
+    x: Array  # (N, I)
+    y: Array  # (N, P)
+    saved: Array  # (N, S*H)
+    c: Array | None  # (N, H)
+    h0: Array  # (B, P)
+    c0: Array | None  # (B, H)
+
+
+class Deltas(NamedTuple):
+    """What the time loop leaves for the gradients of the parameters, in packed rows."""
+
+    input: Array  # (N, G*H) gradients of the pre-activations, input side
+    hidden: Array  # (N, G*H) recurrent side; the same array where the two do not differ
+    h_before: Array  # (N, P)
+    c_before: Array | None  # (N, H)
+    reset_h: Array | None  # (N, H) reset before: r * h
+    dh: Array | None  # (N, P) projected: gradient of h
+    m: Array | None  # (N, H) projected: what the projection took in
+
+
+def backward(
+    launch: Launcher,
+    cell: Shape,
+    packed: Packed,
+    rows: DeviceRows,
+    kept: Memory,
+    dy: Array | None,
+    dh: Array,
+    dc: Array | None,
+    grads: Weights,
+) -> Array:
+    """Take dh (B, P), dc (B, H) back to the start, in place, and add to `grads`; return dx."""
+    w, N, B = packed.weights, len(kept.x), len(dh)
+    GH, P = w.hh.shape
+
+    def empty(width: int, needed: bool = True) -> Array:
+        return launch.xp.empty((N, width), launch.dtype) if needed else None
+
+    dx = empty(kept.x.shape[1])
+    if N == 0:
+        return dx
+    H = GH // cell.gates
+    projected = w.hr is not None
+    delta = empty(GH)
+    deltas = Deltas(
+        input=delta,
+        hidden=empty(GH) if cell.split_last else delta,
+        h_before=rows.before(kept.y, kept.h0),
+        c_before=None if kept.c is None else rows.before(kept.c, kept.c0),
+        reset_h=empty(H, cell.reset_before),
+        dh=empty(P, projected),
+        m=empty(H, projected),
+    )
+    plan = None
+    if can_persist(cell, packed):
+        steps = len(rows.steps)
+        plan = persistent.plan(launch, "persistent_backward", steps, B, cell.gates, H)
+    if plan is None:
+        _steps_back(launch, cell, w, rows, kept, deltas, dy, dh, dc)
+    else:
+        plan.launch(
+            *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
+            *(deltas.h_before, deltas.c_before, kept.c, w.peephole, dy, dh, dc),
+            *(deltas.input, deltas.hidden),
+        )
+    # In a chain, rows are summed in the order of backpropagation: then a sequence cut into spans,
+    # last span first, gives the same bits as the whole.
+    _add_gradients(launch, cell, kept, deltas, grads, last_first=not rows.reverse)
+    launch.product(delta, w.ih, dx)
+    return dx
+
+
+def _steps_back(
+    launch: Launcher,
+    cell: Shape,
+    w: Weights,
+    rows: DeviceRows,
+    kept: Memory,
+    deltas: Deltas,
+    dy: Array | None,
+    dh: Array,
+    dc: Array | None,
+) -> None:
+    """Run the time loop a step at a time: dh, dc in place, `deltas` written."""
+    H = w.hh.shape[0] // cell.gates
+    first = (cell.gates - cell.reset_before) * H
+    scratch = launch.xp.empty((len(dh), H), launch.dtype)  # a product with R_n, or with W_hr
+    for t in rows.steps[::-1]:
+        at = rows.of(t)
+        n = at.stop - at.start
+        if n == 0:
+            continue
+
+        def part(a: Array | None, at: slice = at) -> Array | None:
+            return None if a is None else a[at]
+
+        dh_t, dc_t = dh[:n], None if dc is None else dc[:n]
+        d_out, dy_t = dh_t, part(dy)
+        if deltas.dh is not None:
+            deltas.dh[at] = dh_t if dy_t is None else dh_t + dy_t
+            d_out, dy_t = scratch[:n], None
+            launch.product(deltas.dh[at], w.hr, d_out)
+        launch.units(
+            "cell_backward",
+            n,
+            H,
+            d_out,
+            dy_t,
+            kept.saved[at],
+            kept.y[at],
+            deltas.h_before[at],
+            part(deltas.c_before),
+            part(kept.c),
+            w.peephole,
+            dc_t,
+            dh_t if cell.keeps_h else None,
+            deltas.input[at],
+            deltas.hidden[at],
+            part(deltas.m),
+        )
+        if deltas.reset_h is not None:
+            launch.product(deltas.input[at, first:], w.hh[first:], scratch[:n])
+            launch.units(
+                "cell_reset_backward",
+                n,
+                H,
+                scratch,
+                kept.saved[at],
+                deltas.h_before[at],
+                dh_t,
+                deltas.input[at],
+                deltas.reset_h[at],
+            )
+        launch.product(deltas.hidden[at, :first], w.hh[:first], dh_t, accumulate=cell.keeps_h)
+        _restart(launch, rows.cuts(t), dh_t, dc_t)
+
+
+def _add_gradients(
+    launch: Launcher,
+    cell: Shape,
+    kept: Memory,
+    deltas: Deltas,
+    grads: Weights,
+    last_first: bool,
+) -> None:
+    """Add the gradients of all parameters, from the rows of all steps at once."""
+    H = grads.hh.shape[0] // cell.gates
+    first = (cell.gates - cell.reset_before) * H
+    launch.add_product(grads.ih, deltas.input, kept.x, last_first)
+    launch.add_product(grads.hh[:first], deltas.hidden[:, :first], deltas.h_before, last_first)
+    if deltas.reset_h is not None:
+        launch.add_product(grads.hh[first:], deltas.input[:, first:], deltas.reset_h, last_first)
+    if grads.b_ih is not None and grads.b_hh is not None:
+        launch.add_sum(grads.b_ih, deltas.input, last_first)
+        launch.add_sum(grads.b_hh, deltas.hidden, last_first)
+    if deltas.dh is not None:
+        launch.add_product(grads.hr, deltas.dh, deltas.m, last_first)
+    if grads.peephole is not None:
+        before, after = deltas.c_before, kept.c
+        for k, (gate, c) in enumerate(((0, before), (1, before), (3, after))):  # i, f, o
+            of_gate = deltas.input[:, gate * H : (gate + 1) * H]
+            launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
+
+
+def _restart(launch: Launcher, cut: Array | None, *states: Array | None) -> None:
+    """Set to zero the rows of states (n, W) that begin anew."""
+    if cut is not None:
+        for state in states:
+            if state is not None:
+                launch.units("restart", *state.shape, cut, state)

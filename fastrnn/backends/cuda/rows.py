@@ -1,0 +1,75 @@
+"""Packed rows on the GPU: planned on the host, so that no launch waits for an answer."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastrnn.backends.packing import Packing
+
+from .device import Array
+
+if TYPE_CHECKING:
+    from fastrnn.rows import Rows
+
+
+class DeviceRows(Packing):
+    """The rows of one pass in one direction, of arrays of the namespace `xp`."""
+
+    def __init__(self, xp: Any, T: int, B: int, rows: Rows, reverse: bool) -> None:
+        super().__init__(T, B, rows, xp)
+        self.reverse = reverse
+        self._ends = self.starts.tolist()
+        self.steps = range(T)[::-1] if reverse else range(T)
+        cut_rows = np.flatnonzero(self.cut)
+        self.cut_rows = xp.asarray(self.cut.view(np.uint8)) if cut_rows.size else None
+        """(N,) bytes, 1 where a row begins anew; None if none does."""
+        self._cut_steps = set((np.searchsorted(self.starts, cut_rows, "right") - 1).tolist())
+
+    @cached_property
+    def device_starts(self) -> Array:
+        """`starts` on the GPU."""
+        return self.xp.asarray(self.starts)
+
+    def of(self, t: int) -> slice:
+        """Return the packed rows of step t."""
+        return slice(self._ends[t], self._ends[t + 1])
+
+    def cuts(self, t: int) -> Array | None:
+        """Return which rows of step t begin anew, as (n,) bytes, or None if none does."""
+        return (
+            self.cut_rows[self.of(t)]
+            if self.cut_rows is not None and t in self._cut_steps
+            else None
+        )
+
+    def contiguous(self, a: Array) -> Array:
+        """Return a as the kernels want it."""
+        return self.xp.ascontiguousarray(a)
+
+    def before(self, after: Array, initial: Array) -> Array:
+        """Return the state before every step, given that `after` (N, W) and the initial (B, W)."""
+        xp, B = self.xp, len(initial)
+        if self.index is None and self.cut_rows is None:
+            both = (after[B:], initial) if self.reverse else (initial, after[:-B])
+            return xp.concatenate(both)
+        zero = xp.zeros((1, after.shape[1]), after.dtype)
+        return xp.concatenate((after, initial, zero))[xp.asarray(self._source(B))]
+
+    def _source(self, B: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the row of (after, initial, zero) that each packed row's state comes from."""
+        source = np.empty(self.rows, np.int64)
+        previous = slice(0, 0)
+        for t in self.steps:
+            here = self.of(t)
+            n = here.stop - here.start
+            # rows that ran at the previous step; the others begin here
+            ran = min(previous.stop - previous.start, n)
+            source[here.start : here.start + ran] = np.arange(ran) + previous.start
+            source[here.start + ran : here.stop] = np.arange(ran, n) + self.rows
+            previous = here
+        if self.cut.size:
+            source[self.cut] = self.rows + B
+        return source

@@ -1,0 +1,49 @@
+// Sums in an order that does not depend on how many blocks run or when.
+
+// out[p][j] = seed[j] + sum over the p-th group of rows i of a[i][j] (* factor[i][j]), a chain over
+// rising i. A block's threads have a column each and its y index is p. Called a second time on what
+// it wrote, it adds the groups up.
+extern "C" __global__ void column_sums(Index rows, Index columns,
+                                       Index group,  // group: rows of one sum
+                                       const Real* a,
+                                       Index stride,  // (rows, columns), elements from row to row
+                                       const Real* factor, Index factor_stride,  // like a, or null
+                                       const Real* seed,  // (columns,) or null: from 0
+                                       Real* out) {       // (rows / group rounded up, columns)
+  const Index j = Index(blockIdx.x) * blockDim.x + threadIdx.x, p = blockIdx.y;
+  if (j >= columns) return;
+  const Index begin = p * group, end = begin + group < rows ? begin + group : rows;
+  Real sum = seed ? seed[j] : Real(0);
+  for (Index i = begin; i < end; ++i) {
+    const Real value = a[i * stride + j];
+    sum = factor ? fused(value, factor[i * factor_stride + j], sum) : sum + value;
+  }
+  out[p * columns + j] = sum;
+}
+
+// A product in which each result is one chain of fused multiply-adds over rising k, whatever the
+// sizes around it: out[m][n] = (out[m][n] or 0) + sum over k of a[m][k] * b[k][n].
+// A block of 16 x 16 threads has a tile of as many results; strides are in elements.
+extern "C" __global__ void chain_product(Index M, Index N, Index K, const Real* a, Index a_row,
+                                         Index a_column, const Real* b, Index b_row, Index b_column,
+                                         Real* out, Index out_row, Index accumulate) {
+  constexpr int kTile = 16;
+  Real* a_tile = shared_memory<Real>();         // [m][k], rows padded: no two in one bank
+  Real* b_tile = a_tile + kTile * (kTile + 1);  // [k][n]
+  const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
+  const Index m = Index(blockIdx.x) * kTile + i, n = Index(blockIdx.y) * kTile + j;
+  const bool inside = m < M && n < N;
+  Real sum = inside && accumulate ? out[m * out_row + n] : Real(0);
+  for (Index first = 0; first < K; first += kTile) {
+    a_tile[i * (kTile + 1) + j] =
+        m < M && first + j < K ? a[m * a_row + (first + j) * a_column] : Real(0);
+    b_tile[i * (kTile + 1) + j] =
+        n < N && first + i < K ? b[(first + i) * b_row + n * b_column] : Real(0);
+    __syncthreads();
+    const int depth = K - first < kTile ? static_cast<int>(K - first) : kTile;
+    for (int k = 0; k < depth; ++k)
+      sum = fused(a_tile[i * (kTile + 1) + k], b_tile[k * (kTile + 1) + j], sum);
+    __syncthreads();
+  }
+  if (inside) out[m * out_row + n] = sum;
+}

@@ -1,0 +1,36 @@
+// The value type of a GPU thread, one number: the primitives that activations.h and the cells ask
+// for. The same as those of csrc/isa/scalar.h, so the same bits.
+
+using Real = FASTRNN_REAL;  // float or double, an option of the program
+
+template <class Real_>
+struct Value {
+  using Real = Real_;
+
+  Real v;
+
+  FASTRNN_FN static Value broadcast(Real x) { return {x}; }
+
+  FASTRNN_FN friend Value operator+(Value a, Value b) { return {a.v + b.v}; }
+  FASTRNN_FN friend Value operator-(Value a, Value b) { return {a.v - b.v}; }
+  FASTRNN_FN friend Value operator*(Value a, Value b) { return {a.v * b.v}; }
+  FASTRNN_FN friend Value operator/(Value a, Value b) { return {a.v / b.v}; }
+  FASTRNN_FN friend Value fma(Value a, Value b, Value c) { return {fused(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Value min(Value a, Value b) { return {a.v < b.v ? a.v : b.v}; }
+  FASTRNN_FN friend Value max(Value a, Value b) { return {a.v > b.v ? a.v : b.v}; }
+  FASTRNN_FN friend Value abs(Value a) { return {magnitude(a.v)}; }
+  FASTRNN_FN friend Value copy_sign(Value a, Value sign) { return {with_sign(a.v, sign.v)}; }
+  FASTRNN_FN friend Value where_positive(Value test, Value a) {
+    return {test.v > 0 ? a.v : Real(0)};
+  }
+  FASTRNN_FN friend Value round_even(Value a) { return {to_integral(a.v)}; }
+  FASTRNN_FN friend Value scale_normal(Value a, Value n) {
+    // NaN has no integer: any will do, since a is NaN as well
+    return {a.v * power_of_two(n.v == n.v ? n.v : Real(0))};
+  }
+  FASTRNN_FN friend Value scale(Value a, Value n) {
+    // in two steps, each a normal power of two, since n may lie outside the exponent's range
+    const Value half = round_even(n * broadcast(Real(0.5)));
+    return scale_normal(scale_normal(a, half), n - half);
+  }
+};

@@ -1,0 +1,383 @@
+// Runs CUDA kernels on one CPU thread, a fiber for each CUDA thread. Stands in for
+// fastrnn/kernels/cuda/gpu.h: the kernels' text is the same, the twins of that file's functions are
+// here.
+//
+// Blocks of a plain launch run one after the other, those of a cooperative one side by side. A
+// fiber runs until it ends or waits. The order is fixed (seed 0), random (1), or random with
+// blocks and warps held back now and then (2 and more). When nobody can go on, that is a deadlock.
+// Shared memory starts as NaN.
+#undef _FORTIFY_SOURCE  // its longjmp refuses to change stacks
+#include <csetjmp>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+#include <ucontext.h>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define FASTRNN_FN inline
+#define FASTRNN_UNROLL
+
+using Index = long long;
+using Word = unsigned long long;
+
+// What the sanitizers must know of fibers. The scheduler's own state is not the kernels', and is
+// not watched.
+#if defined(__SANITIZE_THREAD__)
+#define EMULATOR_UNWATCHED __attribute__((no_sanitize_thread, noinline))
+extern "C" {
+void* __tsan_create_fiber(unsigned);
+void __tsan_switch_to_fiber(void*, unsigned);
+void* __tsan_get_current_fiber(void);
+void __tsan_acquire(void*);
+void __tsan_release(void*);
+}
+#elif defined(__SANITIZE_ADDRESS__)
+#define EMULATOR_UNWATCHED __attribute__((no_sanitize_address, noinline))
+extern "C" {
+void __sanitizer_start_switch_fiber(void**, const void*, size_t);
+void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
+}
+#else
+#define EMULATOR_UNWATCHED __attribute__((noinline))
+#endif
+
+namespace emulator {
+
+struct Dim3 {
+  unsigned x, y, z;
+};
+
+// Where threads meet: all `need` of them arrive, then all leave.
+struct Barrier {
+  unsigned need = 0, here = 0, generation = 0;
+  char order[2] =
+      {};  // the sanitizer's marks, in turn: who leaves late must not see the next arrivals
+};
+
+struct Block {
+  Dim3 index;
+  Barrier barrier;
+  std::vector<Barrier> warps;
+  bool any[3];  // of __syncthreads_or: one in use, one being read, one being cleared
+  char* shared;
+};
+
+struct Fiber {
+  ucontext_t context;
+  jmp_buf jump;
+  bool started, done;
+  unsigned thread, votes;
+  Block* block;
+  void* sanitizer;
+  char* stack;
+};
+
+constexpr size_t kStack = 64 << 10;
+constexpr int kPatience = 1000;  // rounds in which nobody gets on
+
+struct Scheduler {
+  ucontext_t context;
+  jmp_buf jump;
+  Dim3 grid, block;
+  const std::function<void()>* body;
+  Fiber* current;
+  void* sanitizer;
+  void* stack_bottom;
+  size_t stack_size;
+  uint64_t random, progress, time;
+};
+static Scheduler scheduler;
+
+EMULATOR_UNWATCHED static Fiber* self() { return scheduler.current; }
+EMULATOR_UNWATCHED static void got_on() { ++scheduler.progress; }
+// A nanosecond passes with each turn of a fiber, or as many as a test says.
+extern "C" uint64_t nanoseconds_a_turn;
+uint64_t nanoseconds_a_turn = 1;
+EMULATOR_UNWATCHED static uint64_t now() { return scheduler.time * nanoseconds_a_turn; }
+
+EMULATOR_UNWATCHED static void acquire(const void* p) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(const_cast<void*>(p));
+#endif
+  (void)p;
+}
+
+EMULATOR_UNWATCHED static void release(const void* p) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_release(const_cast<void*>(p));
+#endif
+  (void)p;
+}
+
+EMULATOR_UNWATCHED static uint64_t draw() {
+  uint64_t& r = scheduler.random;
+  r ^= r << 13, r ^= r >> 7, r ^= r << 17;
+  return r >> 16;
+}
+
+// From a fiber to the scheduler.
+EMULATOR_UNWATCHED static void yield() {
+  Fiber* f = scheduler.current;
+#if defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(scheduler.sanitizer, 1);  // 1: a switch orders nothing
+  swapcontext(&f->context, &scheduler.context);
+#elif defined(__SANITIZE_ADDRESS__)
+  void* fake = nullptr;
+  __sanitizer_start_switch_fiber(f->done ? nullptr : &fake, scheduler.stack_bottom,
+                                 scheduler.stack_size);
+  swapcontext(&f->context, &scheduler.context);
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+  if (!_setjmp(f->jump)) _longjmp(scheduler.jump, 1);  // no system call, unlike swapcontext
+#endif
+}
+
+EMULATOR_UNWATCHED static void enter() {
+#if defined(__SANITIZE_ADDRESS__)
+  const void* bottom;
+  __sanitizer_finish_switch_fiber(nullptr, &bottom, &scheduler.stack_size);
+  scheduler.stack_bottom = const_cast<void*>(bottom);
+#endif
+  acquire(&scheduler);
+  (*scheduler.body)();
+  release(&scheduler.body);  // not what the others acquire: an end orders nothing among threads
+  self()->done = true;
+  got_on();
+  yield();
+  abort();
+}
+
+// From the scheduler to a fiber, and back when that waits or ends.
+EMULATOR_UNWATCHED static void resume(Fiber* f) {
+  scheduler.current = f;
+  ++scheduler.time;
+#if defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(f->sanitizer, 1);
+  swapcontext(&scheduler.context, &f->context);
+#elif defined(__SANITIZE_ADDRESS__)
+  void* fake = nullptr;
+  __sanitizer_start_switch_fiber(&fake, f->stack, kStack);
+  swapcontext(&scheduler.context, &f->context);
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+  if (_setjmp(scheduler.jump)) return;
+  if (f->started) _longjmp(f->jump, 1);
+  f->started = true;
+  setcontext(&f->context);
+#endif
+}
+
+EMULATOR_UNWATCHED static void wait(Barrier& b) {
+  const unsigned generation = b.generation;
+  release(&b.order[generation % 2]);
+  if (++b.here == b.need) {
+    b.here = 0;
+    ++b.generation;
+    got_on();
+  } else {
+    while (b.generation == generation) yield();
+  }
+  acquire(&b.order[generation % 2]);
+}
+
+EMULATOR_UNWATCHED static void wait_block() { wait(self()->block->barrier); }
+EMULATOR_UNWATCHED static void wait_warp() { wait(self()->block->warps[self()->thread / 32]); }
+
+EMULATOR_UNWATCHED static bool vote(bool mine) {
+  Fiber* f = self();
+  const unsigned turn = f->votes++;
+  bool* any = f->block->any;
+  any[turn % 3] |= mine;
+  wait_block();
+  any[(turn + 2) % 3] = false;
+  return any[turn % 3];
+}
+
+static char* stack(unsigned index) {
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  while (stacks.size() <= index) stacks.emplace_back(new char[kStack]);
+  return stacks[index].get();
+}
+
+#if defined(__SANITIZE_THREAD__)
+// To make one takes the sanitizer a while, so that they serve again in the next launch.
+static void* watched_thread(unsigned index) {
+  static std::vector<void*> threads;
+  while (threads.size() <= index) threads.push_back(__tsan_create_fiber(0));
+  return threads[index];
+}
+#endif
+
+EMULATOR_UNWATCHED static void prepare(Fiber& f, Block& block, unsigned thread, unsigned index) {
+  f = Fiber{};
+  f.block = &block;
+  f.thread = thread;
+  f.stack = stack(index);
+  ++block.barrier.need;
+  ++block.warps[thread / 32].need;
+  getcontext(&f.context);
+  f.context.uc_stack.ss_sp = f.stack;
+  f.context.uc_stack.ss_size = kStack;
+  makecontext(&f.context, enter, 0);
+#if defined(__SANITIZE_THREAD__)
+  f.sanitizer = watched_thread(index);
+#endif
+}
+
+// Runs fibers until all are done; returns how many wait for ever.
+EMULATOR_UNWATCHED static unsigned run(std::vector<Fiber>& fibers, unsigned threads,
+                                       uint64_t seed) {
+  std::vector<unsigned> order(fibers.size());
+  for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
+  unsigned live = fibers.size(), idle = 0;
+  while (live && idle < kPatience) {
+    const uint64_t before = scheduler.progress;
+    uint64_t blocks = ~0ull, warps = ~0ull;  // those that may run in this round
+    if (seed)
+      for (unsigned i = order.size(); i > 1; --i) std::swap(order[i - 1], order[draw() % i]);
+    if (seed > 1 && !idle) blocks = draw() << 32 ^ draw(), warps = draw() << 32 ^ draw();
+    live = 0;
+    for (unsigned i : order) {
+      Fiber& f = fibers[i];
+      if (f.done) continue;
+      if (blocks >> (i / threads % 64) & warps >> (f.thread / 32) & 1) resume(&f);
+      live += !f.done;
+    }
+    idle = scheduler.progress == before ? idle + 1 : 0;
+  }
+  return live;
+}
+
+EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, bool cooperative,
+                                          uint64_t seed, const std::function<void()>& body) {
+  const unsigned blocks = grid.x * grid.y * grid.z, threads = block.x * block.y * block.z;
+  const unsigned together = cooperative ? blocks : 1;
+  scheduler = Scheduler{};
+  scheduler.grid = grid, scheduler.block = block, scheduler.body = &body;
+  scheduler.random = (seed + 1) * 0x9E3779B97F4A7C15ull | 1;
+#if defined(__SANITIZE_THREAD__)
+  scheduler.sanitizer = __tsan_get_current_fiber();
+#endif
+  unsigned waiting = 0;
+  for (unsigned first = 0; first < blocks && !waiting; first += together) {
+    std::vector<Block> running(together);
+    std::vector<Fiber> fibers(size_t(together) * threads);
+    for (unsigned b = 0; b < together; ++b) {
+      const unsigned id = first + b;
+      running[b].index = {id % grid.x, id / grid.x % grid.y, id / grid.x / grid.y};
+      running[b].warps.resize((threads + 31) / 32);
+      running[b].shared = new (std::align_val_t(128)) char[shared];
+      memset(running[b].shared, 0xFF, shared);
+      for (unsigned t = 0; t < threads; ++t)
+        prepare(fibers[b * threads + t], running[b], t, b * threads + t);
+    }
+    release(&scheduler);
+    waiting = run(fibers, threads, seed);
+    acquire(&scheduler.body);
+    for (Block& b : running) operator delete[](b.shared, std::align_val_t(128));
+  }
+  return waiting;
+}
+
+// Calls a kernel with arguments as cuLaunchKernel takes them, an address each.
+template <class... A, size_t... I>
+static void call(void (*kernel)(A...), void** args, std::index_sequence<I...>) {
+  kernel(*static_cast<A*>(args[I])...);
+}
+
+// What kind each of a kernel's parameters is: 'p' an address, 'f' a double, 'i' an integer; all are
+// 8 bytes.
+template <class... A>
+static const char* kinds(void (*)(A...)) {
+  static_assert(((sizeof(A) == 8) && ...), "arguments have 8 bytes each");
+  static const char text[] = {(std::is_pointer<A>::value          ? 'p'
+                               : std::is_floating_point<A>::value ? 'f'
+                                                                  : 'i')...,
+                              0};
+  return text;
+}
+
+template <class... A>
+static unsigned start(void (*kernel)(A...), const unsigned* grid, const unsigned* block,
+                      size_t shared, bool cooperative, uint64_t seed, void** args) {
+  return launch({grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, cooperative,
+                seed, [=] { call(kernel, args, std::make_index_sequence<sizeof...(A)>()); });
+}
+
+EMULATOR_UNWATCHED static Dim3 thread_index() { return {self()->thread, 0, 0}; }
+EMULATOR_UNWATCHED static Dim3 block_index() { return self()->block->index; }
+EMULATOR_UNWATCHED static Dim3 block_size() { return scheduler.block; }
+EMULATOR_UNWATCHED static Dim3 grid_size() { return scheduler.grid; }
+
+}  // namespace emulator
+
+// Two functions for a kernel: its parameters' kinds, and a launch, which returns how many threads
+// wait for ever.
+#define EMULATE(name)                                                                           \
+  extern "C" const char* kinds_##name() { return emulator::kinds(name); }                       \
+  extern "C" unsigned launch_##name(const unsigned* grid, const unsigned* block, size_t shared, \
+                                    bool cooperative, uint64_t seed, void** args) {             \
+    return emulator::start(name, grid, block, shared, cooperative, seed, args);                 \
+  }
+
+#define threadIdx (emulator::thread_index())
+#define blockIdx (emulator::block_index())
+#define blockDim (emulator::block_size())
+#define gridDim (emulator::grid_size())
+
+static inline void __syncthreads() { emulator::wait_block(); }
+static inline void __syncwarp() { emulator::wait_warp(); }
+static inline int __syncthreads_or(int mine) { return emulator::vote(mine); }
+
+// ---- twins of gpu.h
+
+template <class T>
+static inline T* shared_memory() {
+  return reinterpret_cast<T*>(emulator::self()->block->shared);
+}
+
+static inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
+static inline double fused(double a, double b, double c) { return std::fma(a, b, c); }
+static inline float to_integral(float a) { return std::rint(a); }
+static inline double to_integral(double a) { return std::rint(a); }
+static inline float magnitude(float a) { return std::fabs(a); }
+static inline double magnitude(double a) { return std::fabs(a); }
+static inline float with_sign(float a, float sign) { return std::copysign(a, sign); }
+static inline double with_sign(double a, double sign) { return std::copysign(a, sign); }
+static inline float power_of_two(float n) { return std::ldexp(1.0f, static_cast<int>(n)); }
+static inline double power_of_two(double n) { return std::ldexp(1.0, static_cast<int>(n)); }
+static inline Word product_high(Word a, Word b) {
+  return static_cast<Word>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+
+static inline float load_fresh(const float* p) { return *p; }
+static inline double load_fresh(const double* p) { return *p; }
+EMULATOR_UNWATCHED static unsigned load_acquire(const unsigned* p) {
+  const unsigned value = *static_cast<const volatile unsigned*>(p);
+  emulator::acquire(p);
+  return value;
+}
+EMULATOR_UNWATCHED static void add_release(unsigned* p, unsigned value) {
+  emulator::release(p);
+  *static_cast<volatile unsigned*>(p) = *p + value;
+  emulator::got_on();
+}
+static inline Word nanoseconds() { return emulator::now(); }
+static inline void wait_a_little() { emulator::yield(); }
+static inline float not_a_number(float) { return std::nanf(""); }
+static inline double not_a_number(double) { return std::nan(""); }
+
+// What a test plants in place of add_release: it counts, and orders nothing.
+EMULATOR_UNWATCHED static void add_relaxed(unsigned* p, unsigned value) {
+  *static_cast<volatile unsigned*>(p) = *p + value;
+  emulator::got_on();
+}

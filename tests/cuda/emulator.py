@@ -1,0 +1,171 @@
+"""A device without a GPU: the kernels' own text, compiled by g++ over emulator.h."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fake_cupy
+import numpy as np
+
+from fastrnn.backends.cuda import compile
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parents[1] / "build" / "emulator"
+
+# -O1 compiles in half the time of -O2, and the kernels' own arithmetic is not what takes time.
+FLAGS = ("-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-attributes")
+
+MOST_THREADS = 1024
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+MOST_SHARED = 227 * 1024
+
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+
+
+class EmulatedDevice:
+    """As `fastrnn.backends.cuda.device.CupyDevice`, with fake_cupy's arrays.
+
+    `seed` chooses the order in which threads run. `launches` names every kernel that ran.
+    """
+
+    xp = fake_cupy
+    multiprocessors = 132
+    shared_memory = MOST_SHARED
+
+    def __init__(self, *flags: str) -> None:
+        self.seed = 0
+        self.launches: list[str] = []
+        self._flags = flags
+        self._libraries: dict[compile.Program, ctypes.CDLL] = {}
+
+    def kernel(self, program: compile.Program, name: str) -> Callable[..., None]:
+        if program not in self._libraries:
+            self._libraries[program] = build(self.text(program), self._flags)
+        return self.wrap(self._libraries[program], name)
+
+    def text(self, program: compile.Program) -> str:
+        """Return what is compiled."""
+        return compile.source(program, HERE / "emulator.h")
+
+    def cooperative(
+        self, program: compile.Program, name: str, threads: int, shared: int
+    ) -> tuple[Callable[..., None], int]:
+        """Kernels need their registers too, but 256 threads of 255 each fit everywhere."""
+        self.kernel(program, name)
+        each = min(2048 // threads, self.shared_memory // shared)
+        return self.wrap(self._libraries[program], name, cooperative=True), (
+            each * self.multiprocessors
+        )
+
+    def wrap(self, library: ctypes.CDLL, name: str, cooperative: bool = False) -> Any:
+        """Return a kernel of a library that `build` returned."""
+
+        def run(grid: Any, block: Any, args: Any, shared: int = 0) -> None:
+            self.launches.append(name)
+            _launch(library, name, grid, block, args, shared, cooperative, self.seed)
+
+        return run
+
+    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool) -> None:
+        assert out.flags.c_contiguous
+        product = fake_cupy.matmul(a, b)
+        out[...] = out + product if accumulate else product
+
+
+class Planted(EmulatedDevice):
+    """A device whose kernels have a piece of their text changed.
+
+    `planted` says whether it occurred in a program that was compiled.
+    """
+
+    def __init__(self, old: str, new: str, *flags: str) -> None:
+        super().__init__(*flags)
+        self.planted = False
+        self._change = old, new
+
+    def text(self, program: compile.Program) -> str:
+        old, new = self._change
+        text = super().text(program)
+        self.planted |= old in text
+        return text.replace(old, new)
+
+
+@cache
+def build(text: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """Compile a program's text and load it; compiled code is kept in build/emulator."""
+    text += "".join(f"\nEMULATE({name})" for name in _KERNEL.findall(text)) + "\n"
+    command = [os.environ.get("CXX", "g++"), *FLAGS, *flags, "-x", "c++", "-"]
+    key = hashlib.sha256("\0".join((text, *command)).encode()).hexdigest()[:32]
+    path = FOLDER / f"{key}.so"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        done = subprocess.run(
+            [*command, "-o", str(unfinished)], input=text, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        os.replace(unfinished, path)
+    return ctypes.CDLL(str(path))
+
+
+_one_at_a_time = threading.Lock()  # the scheduler of a library is one
+
+
+def _launch(
+    library: ctypes.CDLL,
+    name: str,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    args: tuple[Any, ...],
+    shared: int,
+    cooperative: bool,
+    seed: int,
+) -> None:
+    """Launch as CUDA would, or raise where it would fail or run into memory."""
+    grid, block = ((*grid, 1, 1)[:3], (*block, 1, 1)[:3])
+    if not all(0 < n <= most for n, most in zip(grid, MOST_BLOCKS, strict=True)):
+        raise ValueError(f"invalid grid {grid} of {name}")
+    if not 0 < int(np.prod(block)) <= MOST_THREADS or block[1:] != (1, 1):
+        raise ValueError(f"invalid block {block} of {name}")
+    if shared > MOST_SHARED:
+        raise ValueError(f"{shared} bytes of shared memory in {name}")
+    describe = getattr(library, f"kinds_{name}")
+    describe.restype = ctypes.c_char_p
+    kinds = describe().decode()
+    if len(kinds) != len(args):
+        raise TypeError(f"{name} takes {len(kinds)} arguments, got {len(args)}")
+    values = [_argument(name, *pair) for pair in zip(kinds, args, strict=True)]
+    pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+    sizes = ((ctypes.c_uint * 3)(*each) for each in (grid, block))
+    with _one_at_a_time:
+        waiting = getattr(library, f"launch_{name}")(
+            *sizes,
+            ctypes.c_size_t(shared),
+            ctypes.c_bool(cooperative),
+            ctypes.c_uint64(seed),
+            pointers,
+        )
+    if waiting:
+        raise RuntimeError(f"deadlock in {name}: {waiting} threads wait for ever")
+
+
+def _argument(name: str, kind: str, value: Any) -> Any:
+    """Return one argument as ctypes has it; an address where a number belongs is a slip."""
+    is_address = isinstance(value, fake_cupy.Address)
+    if kind == "f":
+        if not isinstance(value, float):
+            raise TypeError(f"{name} takes a float, got {value!r}")
+        return ctypes.c_double(value)
+    if is_address != (kind == "p") and not (kind == "p" and value == 0):
+        raise TypeError(f"{name} takes {'an address' if kind == 'p' else 'an int'}, got {value!r}")
+    return ctypes.c_uint64(int(value) & (2**64 - 1))

@@ -1,0 +1,222 @@
+"""As much of CuPy as fastrnn uses, over NumPy's memory, and as strict where the two meet.
+
+An array of this module is no NumPy array: what mixes the two raises TypeError, as CuPy does. So
+does an array of another device than the current one.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+Host = np.ndarray[Any, np.dtype[Any]]
+
+
+class Device:
+    """A device that can be the current one, of two."""
+
+    _current = 0
+
+    def __init__(self, id: int | None = None) -> None:
+        self.id = Device._current if id is None else id
+        self.compute_capability = "90"
+
+    def __enter__(self) -> Device:
+        self._outer, Device._current = Device._current, self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Device._current = self._outer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+
+class Address(int):
+    """Where an array begins."""
+
+
+class ndarray:
+    """An array on a device."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.device = Device()
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> ndarray:
+        """NumPy's functions of our arrays, as CuPy has them: none takes NumPy's arrays as well."""
+        out = keywords.pop("out", ())
+        results = {"out": tuple(map(_operand, out))} if out else {}
+        result = getattr(ufunc, method)(*map(_operand, inputs), **keywords, **results)
+        return out[0] if out else ndarray(np.asarray(result))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> ndarray:
+        return globals()[function.__name__](*args, **keywords)
+
+    def __float__(self) -> float:
+        return float(self._host)
+
+    def __array__(self, *_: Any, **__: Any) -> Host:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Use .get()")
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self._host.__array_interface__, "version": 3}
+
+    @property
+    def data(self) -> Any:
+        assert self.device == Device(), "an array of another device in a launch"
+        return SimpleNamespace(ptr=Address(self._host.ctypes.data))
+
+    @property
+    def flags(self) -> Any:
+        flags = self._host.flags
+        return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
+
+    def get(self) -> Host:
+        return self._host.copy()
+
+    def __getitem__(self, index: Any) -> ndarray:
+        return ndarray(self._host[_index(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._host[_index(index)] = _operand(value)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"fake {self._host!r}"
+
+    def __bool__(self) -> bool:
+        raise AssertionError("the truth of an array waits for the GPU")
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise AssertionError("an array of the GPU in a pickle")
+
+
+def _host_attribute(name: str) -> Any:
+    return property(lambda self: getattr(self._host, name))
+
+
+def _method(name: str) -> Any:
+    def call(self: ndarray, *args: Any, **keywords: Any) -> ndarray:
+        return ndarray(getattr(self._host, name)(*args, **keywords))
+
+    return call
+
+
+def _operator(name: str) -> Any:
+    def call(self: ndarray, other: Any = None) -> Any:
+        if isinstance(other, np.ndarray):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        operands = () if other is None else (_operand(other),)
+        result = getattr(self._host, name)(*operands)
+        return self if result is self._host else ndarray(np.asarray(result))
+
+    return call
+
+
+for _name in ("shape", "dtype", "strides", "ndim", "size", "itemsize", "nbytes"):
+    setattr(ndarray, _name, _host_attribute(_name))
+for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "view", "transpose"):
+    setattr(ndarray, _name, _method(_name))
+for _name in ("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "itruediv", "matmul"):
+    setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
+ndarray.T = property(lambda self: ndarray(self._host.T))  # type: ignore[attr-defined]
+ndarray.__module__ = "cupy"
+
+
+def _index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    if isinstance(index, np.ndarray):
+        raise TypeError("an index on the host")
+    return index._host if isinstance(index, ndarray) else index
+
+
+def _operand(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, ndarray):
+        assert value.device == Device(), "an array of another device"
+        return value._host
+    return value
+
+
+def empty(shape: Any, dtype: Any = float) -> ndarray:
+    """Filled with NaN or ones, so that what is read before it is written shows."""
+    host = np.empty(shape, dtype)
+    host.fill(np.nan if host.dtype.kind == "f" else 1)
+    return ndarray(host)
+
+
+def empty_like(a: ndarray, shape: Any = None) -> ndarray:
+    return empty(a.shape if shape is None else shape, a.dtype)
+
+
+def zeros_like(a: ndarray) -> ndarray:
+    return zeros(a.shape, a.dtype)
+
+
+def zeros(shape: Any, dtype: Any = float) -> ndarray:
+    return ndarray(np.zeros(shape, dtype))
+
+
+def asarray(a: Any, dtype: Any = None) -> ndarray:
+    if isinstance(a, ndarray):
+        return a if dtype is None or a.dtype == dtype else ndarray(a._host.astype(dtype))
+    return ndarray(np.array(a, dtype))
+
+
+def asnumpy(a: Any) -> Host:
+    return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+def ascontiguousarray(a: ndarray) -> ndarray:
+    return a if a.flags.c_contiguous else ndarray(np.ascontiguousarray(a._host))
+
+
+def concatenate(arrays: Any, axis: int = 0) -> ndarray:
+    return ndarray(np.concatenate([_operand(a) for a in arrays], axis=axis))
+
+
+def split(a: ndarray, parts: int, axis: int = 0) -> list[ndarray]:
+    return [ndarray(part) for part in np.split(a._host, parts, axis=axis)]
+
+
+def matmul(a: ndarray, b: ndarray) -> ndarray:
+    with np.errstate(all="ignore"):
+        return ndarray(np.matmul(_operand(a), _operand(b)))
+
+
+class _Runtime:
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    @staticmethod
+    def getDeviceCount() -> int:
+        return 2
+
+
+cuda = SimpleNamespace(Device=Device, runtime=_Runtime)
+__version__ = "14"
+
+
+def install(monkeypatch: Any, gemm: Any) -> None:
+    """Let `import cupy` find this module, and `import cupy.cublas` this product."""
+    monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, "cupy.cublas", SimpleNamespace(gemm=gemm))

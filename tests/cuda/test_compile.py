@@ -1,0 +1,260 @@
+"""Programs, the cache of machine code, and what CuPy must bring: no GPU and no CuPy needed."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import fake_cupy
+import numpy as np
+import pytest
+
+import fastrnn
+import fastrnn.backends
+from fastrnn.backends.cuda import CudaBackend, compile, why_not
+from fastrnn.backends.cuda.device import CupyDevice
+from fastrnn.cellmath import CELLS
+
+LSTM = compile.program(np.dtype("f4"), "lstm")
+
+
+class Nvrtc:
+    """As cupy.cuda.nvrtc; the machine code is a number."""
+
+    class NVRTCError(RuntimeError):
+        pass
+
+    version = (13, 0)
+    compiled = 0
+    products: list[Any]
+
+    def getVersion(self) -> tuple[int, int]:
+        return self.version
+
+    def getSupportedArchs(self) -> tuple[int, ...]:
+        return (75, 90)
+
+    def createProgram(self, text: str, *_: Any) -> Any:
+        return SimpleNamespace(text=text, alive=True)
+
+    def compileProgram(self, made: Any, options: tuple[str, ...]) -> None:
+        self.options = options
+        if "wrong" in made.text:
+            raise self.NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+        self.compiled += 1
+
+    def getProgramLog(self, made: Any) -> str:
+        return "pointwise.cu(7): error"
+
+    def getCUBIN(self, made: Any) -> bytes:
+        return b"code %d" % self.compiled
+
+    def destroyProgram(self, made: Any) -> None:
+        assert made.alive
+        made.alive = False
+
+
+class Module:
+    """As cupy.cuda.function.Module."""
+
+    loaded: list[tuple[int, bytes]]
+
+    def load(self, code: bytes) -> None:
+        self.loaded.append((fake_cupy.Device().id, code))
+
+    def get_function(self, name: str) -> str:
+        return f"{name} of {len(self.loaded)}"
+
+
+@pytest.fixture
+def nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Nvrtc:
+    """A CuPy with two devices whose NVRTC is ours; an empty cache."""
+    binding = Nvrtc()
+    runtime = fake_cupy._Runtime
+    runtime.getDevice = staticmethod(lambda: fake_cupy.Device().id)  # type: ignore[attr-defined]
+    cuda = SimpleNamespace(
+        Device=fake_cupy.Device,
+        runtime=runtime,
+        nvrtc=binding,
+        function=SimpleNamespace(Module=type("Fresh", (Module,), {"loaded": []})),
+    )
+    monkeypatch.setattr(fake_cupy, "cuda", cuda)
+    binding.products = []
+    fake_cupy.install(monkeypatch, lambda *a, **keywords: binding.products.append((a, keywords)))
+    monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
+    return binding
+
+
+# ---- programs ------------------------------------------------------------------------------------
+
+
+def test_a_program_is_one_text_that_includes_nothing() -> None:
+    for cell in (None, *CELLS):
+        text = compile.source(compile.program(np.dtype("f8"), cell))
+        assert "#include" not in text
+        assert "#define FASTRNN_REAL double\n" in text
+        assert text.count("#line 1 ") == len(compile.program(np.dtype("f8"), cell).files)
+
+
+# ---- the cache -----------------------------------------------------------------------------------
+
+
+def test_code_is_kept_by_all_that_it_depends_on(
+    nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compile.cubin("text", "sm_90")
+    assert first == b"code 1\0"  # the byte that the binding takes away is put back
+    assert compile.cubin("text", "sm_90") == first
+    assert nvrtc.options[0] == "-arch=sm_90"
+    changes: list[Any] = [
+        lambda: compile.cubin("another text", "sm_90"),
+        lambda: compile.cubin("text", "sm_75"),
+        lambda: compile.cubin("text", "sm_90", ("-std=c++20",)),
+    ]
+    for count, change in enumerate(changes, 2):
+        assert change() == change() == b"code %d\0" % count
+    nvrtc.version = (13, 1)
+    assert compile.cubin("text", "sm_90") == b"code 5\0"
+
+
+def test_a_damaged_file_is_compiled_again(nvrtc: Nvrtc) -> None:
+    compile.cubin("text", "sm_90")
+    (file,) = compile.cache_folder().iterdir()
+    for damage in (b"", file.read_bytes()[:-1], b"\0" * 40):
+        file.write_bytes(damage)
+        count = nvrtc.compiled
+        assert compile.cubin("text", "sm_90") == b"code %d\0" % (count + 1)
+        assert compile.cubin("text", "sm_90") == b"code %d\0" % (count + 1)
+
+
+def test_no_place_to_write(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "file"))
+    assert compile.cubin("text", "sm_90") != compile.cubin("text", "sm_90")
+
+
+def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTRNN_CACHE_DIR", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert compile.cache_folder().as_posix() == "/caches/fastrnn"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert compile.cache_folder().as_posix().endswith("/Library/Caches/fastrnn")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", "/local")
+    assert compile.cache_folder().as_posix() == "/local/fastrnn"
+
+
+def test_what_nvrtc_refuses(nvrtc: Nvrtc) -> None:
+    with pytest.raises(compile.CompileError, match=r"pointwise\.cu\(7\): error"):
+        compile.cubin("wrong", "sm_90")
+    with pytest.raises(RuntimeError, match=r"^NVRTC 13\.0 does not know sm_130: another version"):
+        compile.cubin("text", "sm_130")
+
+
+# ---- the device ----------------------------------------------------------------------------------
+
+
+def test_each_device_loads_a_program_once(nvrtc: Nvrtc) -> None:
+    device = CupyDevice()
+    loaded = fake_cupy.cuda.function.Module.loaded
+    kernel = device.kernel(LSTM, "cell_forward")
+    assert kernel == "cell_forward of 1"
+    assert device.kernel(LSTM, "cell_forward") is kernel
+    assert device.kernel(LSTM, "cell_backward") == "cell_backward of 1"
+    with fake_cupy.Device(1):
+        assert device.kernel(LSTM, "cell_forward") == "cell_forward of 2"
+    assert loaded == [(0, b"code 1\0"), (1, b"code 1\0")]  # compiled once: the same architecture
+    device.kernel(compile.program(np.dtype("f8"), "lstm"), "cell_forward")
+    assert len(loaded) == 3
+
+
+def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is asked for with the memory that the launch will take."""
+    asked: list[Any] = []
+    launched: list[Any] = []
+
+    class Function:
+        ptr = 77
+
+        def __call__(self, *args: Any, **keywords: Any) -> None:
+            launched.append((args, keywords))
+
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+        funcSetAttribute=lambda *args: asked.append(args),
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *args: asked.append(args) or 2,
+    )
+    attributes = {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448}
+    monkeypatch.setattr(fake_cupy.cuda, "driver", driver, raising=False)
+    monkeypatch.setattr(fake_cupy.Device, "attributes", attributes, raising=False)
+    monkeypatch.setattr(Module, "get_function", lambda self, name: Function())
+    device = CupyDevice()
+    assert device.shared_memory == 232448
+    kernel, room = device.cooperative(LSTM, "persistent_forward", 256, 100_000)
+    assert room == 264
+    assert asked == [(77, 8, 232448), (77, 256, 100_000)]
+    kernel((3,), (256,), (1, 2), 100_000)
+    assert launched == [(((3,), (256,), (1, 2), 100_000), {"enable_cooperative_groups": True})]
+
+
+def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
+    CupyDevice().gemm("a", "b", "out", accumulate=True)
+    assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]
+
+
+# ---- what is missing -----------------------------------------------------------------------------
+
+
+def test_all_is_there(nvrtc: Nvrtc) -> None:
+    assert why_not() is None
+    assert isinstance(CudaBackend()._device, CupyDevice)
+
+
+def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    fastrnn.backends._get.cache_clear()
+    reason = fastrnn.backends.why_not("cuda")
+    assert reason is not None
+    assert reason.startswith("CuPy is not usable (")
+    assert reason.endswith('pip install "fastrnn[cuda]"')
+    with pytest.raises(RuntimeError, match=r'^backend "cuda" cannot be used here: CuPy is not'):
+        fastrnn.LSTM(3, 4, backend="cuda")
+
+
+def test_no_driver(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise fake_cupy._Runtime.CUDARuntimeError("cudaErrorInsufficientDriver")
+
+    monkeypatch.setattr(fake_cupy._Runtime, "getDeviceCount", staticmethod(fail))
+    expected = "there is no CUDA driver or no NVIDIA GPU (cudaErrorInsufficientDriver)"
+    assert why_not() == expected
+
+
+def test_an_old_gpu(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old(fake_cupy.Device):
+        def __init__(self, id: int | None = None) -> None:
+            super().__init__(id)
+            self.compute_capability = "70"
+
+    monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
+    expected = "the GPU has compute capability 7.0, 7.5 (Turing) or later is needed"
+    assert why_not() == expected
+
+
+def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise RuntimeError("libnvrtc.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(nvrtc, "getVersion", fail)
+    reason = str(why_not())
+    assert reason.startswith("NVRTC cannot be loaded (libnvrtc.so.13: cannot open")
+    assert reason.endswith('pip install "fastrnn[cuda]"')
+
+
+def test_no_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy.cublas", None)
+    reason = str(why_not())
+    assert reason.startswith("cuBLAS cannot be loaded (")
+    assert reason.endswith('pip install "fastrnn[cuda]"')

@@ -1,0 +1,174 @@
+"""Machine code for every architecture, from NVRTC; no GPU. Needs the extra [cuda-test]."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn.backends.cuda import compile
+from fastrnn.cellmath import CELLS
+
+pytest.importorskip("cupy", reason='NVRTC comes with the extra "cuda-test"')
+try:
+    compile.nvrtc()
+except RuntimeError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_120")
+PROGRAMS = [
+    pytest.param(
+        compile.program(np.dtype(dtype), cell, persistent=persistent),
+        id=f"{dtype}-{cell}{'-persistent' * persistent}",
+    )
+    for dtype in ("float32", "float64")
+    for cell, persistent in (
+        (None, False),
+        *((cell, False) for cell in CELLS),
+        *((cell, True) for cell in CELLS if cell != "gru_reset_before"),
+    )
+]
+
+# Of the 65536 that a multiprocessor has, 64 let four blocks of 256 threads share it. A persistent
+# block has a multiprocessor to itself.
+MOST_REGISTERS = {False: 64, True: 128}
+
+_USAGE = re.compile(
+    r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+    r"(\d+) bytes spill loads.*?Used (\d+) registers",
+    re.DOTALL,
+)
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+
+
+def text_of(dtype: str, cell: str | None) -> str:
+    return compile.source(compile.program(np.dtype(dtype), cell))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -> None:
+    text = compile.source(program)
+    report = compile.report(text, arch)
+    assert f"for '{arch}'" in report
+    usage = {name: tuple(map(int, rest)) for name, *rest in _USAGE.findall(report)}
+    assert sorted(usage) == sorted(_KERNEL.findall(text))
+    for name, (stack, stores, loads, registers) in usage.items():
+        assert (stack, stores, loads) == (0, 0, 0), name
+        assert registers <= MOST_REGISTERS[name.startswith("persistent")], name
+
+
+def test_the_budget_finds_a_spill() -> None:
+    """Twenty-four registers are too few for an LSTM's backward in double precision."""
+    text = text_of("float64", "lstm")
+    options = ("-arch=sm_90", *compile.OPTIONS, "--maxrregcount=24", "--ptxas-options=-v")
+    report = compile._compile(compile.nvrtc(), text, options)[1]
+    assert any(int(stores) for _, _, stores, _, _ in _USAGE.findall(report))
+
+
+def test_an_error_names_the_file_and_the_line() -> None:
+    text = text_of("float32", "gru").replace("u.h_prev = load(h + i);", "u.h_prev = nothing;", 1)
+    with pytest.raises(compile.CompileError, match=r'pointwise\.cu\(\d+\): error: .*"nothing"'):
+        compile.report(text, "sm_90")
+
+
+@pytest.fixture(scope="module")
+def cuobjdump() -> str:
+    """The program that reads machine code, from its wheel or from a toolkit."""
+    for folder in map(Path, sys.path):
+        program = folder / "nvidia" / "cu13" / "bin" / "cuobjdump"
+        if program.is_file():
+            return str(program)
+    found = shutil.which("cuobjdump")
+    if found is None:
+        pytest.skip('cuobjdump comes with the extra "cuda-test"')
+    return found
+
+
+def test_the_machine_code_is_whole(cuobjdump: str, tmp_path: Any, monkeypatch: Any) -> None:
+    """What is kept on disk is what the tools of CUDA can read, with its last byte."""
+    monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
+    text = text_of("float32", None)
+    code = compile.cubin(text, "sm_90")
+    assert compile.cubin(text, "sm_90") == code
+    file = tmp_path / "shared.cubin"
+    file.write_bytes(code)
+    listing = subprocess.run(
+        [cuobjdump, "-sass", str(file)], capture_output=True, text=True, check=True
+    ).stdout
+    functions = dict(re.findall(r"Function : (\w+)(.*?)(?=Function :|\Z)", listing, re.DOTALL))
+    assert set(functions) == set(_KERNEL.findall(text))
+    assert "FFMA" in functions["chain_product"]
+    assert "BAR.SYNC" in functions["chain_product"]
+    for name, body in functions.items():
+        assert not re.search(r"\b(LDL|STL)\b", body), name
+
+
+def test_cupy_has_what_its_stand_in_has() -> None:
+    """The emulated device must not offer more than the real one."""
+    import cupy
+    import fake_cupy
+
+    own = {"Address", "Host", "install", "ndarray", "cuda"}
+    functions = [
+        name
+        for name, value in vars(fake_cupy).items()
+        if getattr(value, "__module__", None) == fake_cupy.__name__ and not name.startswith("_")
+    ]
+    assert len(functions) > 8
+    for name in {*functions, "concatenate"} - own:
+        assert hasattr(cupy if name != "Device" else cupy.cuda, name), name
+    for name in vars(fake_cupy.ndarray):
+        assert name in ("_host", "__weakref__", "__dict__", "__bool__") or hasattr(
+            cupy.ndarray, name
+        ), name
+    assert cupy.ndarray.__module__ == fake_cupy.ndarray.__module__ == "cupy"
+
+
+def test_cupy_has_what_the_device_asks_for() -> None:
+    import importlib.util
+
+    import cupy
+
+    cublas = importlib.util.find_spec("cupy.cublas")  # which cannot be imported without the library
+    assert cublas is not None
+    assert cublas.origin is not None
+    text = Path(cublas.origin).read_text()
+    assert "def gemm(transa, transb, a, b, out=None, alpha=1.0, beta=0.0):" in text
+    for path in (
+        "cuda.Device.compute_capability",
+        "cuda.function.Module.load",
+        "cuda.function.Module.get_function",
+        "cuda.Device.attributes",
+        "cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
+        "cuda.driver.funcSetAttribute",
+        "cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor",
+        "cuda.runtime.getDevice",
+        "cuda.runtime.getDeviceCount",
+        "cuda.runtime.CUDARuntimeError",
+        "asnumpy",
+    ):
+        found = cupy
+        for name in path.split("."):
+            found = getattr(found, name)
+
+
+def test_what_blocks_write_for_each_other_is_not_read_through_a_cache_of_constants() -> None:
+    """ld.global.nc may give what was there before the launch; the emulator cannot see that."""
+    for cell in ("lstm", "gru", "rnn_tanh"):
+        text = compile.source(compile.program(np.dtype("f4"), cell, persistent=True))
+        binding = compile.nvrtc()
+        made = binding.createProgram(text, "fastrnn.cu", (), ())
+        binding.compileProgram(made, ("-arch=compute_90", *compile.OPTIONS))
+        ptx = binding.getPTX(made)
+        binding.destroyProgram(made)
+        assert b"ld.global.nc" not in ptx
+        assert b"ld.global.cg" in ptx
+        assert b"ld.acquire.gpu" in ptx
+        assert b"red.release.gpu" in ptx
