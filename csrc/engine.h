@@ -9,6 +9,7 @@
 #include "cells/lstm.h"
 #include "cells/rnn.h"
 #include "workspace.h"
+#include "index.h"
 #include "plan.h"
 #include "panels.h"
 #include "tile.h"
@@ -114,17 +115,21 @@ struct Entry {
     }
   }
 
+  template <class Call>
+  static Plan plan(const Call& call, int threads) {
+    return Plan(call.sizes, Cell::kGates, threads, call.split.parts ? kTileRows : 4);
+  }
+
   // The memory for `threads` threads, and for one, which a call gets when the pool is busy.
   template <class Pass, class Call>
   static Index work(const Call& call) {
-    const Plan many(call.sizes, Cell::kGates, call.threads), one(call.sizes, Cell::kGates, 1);
+    const Plan many = plan(call, call.threads), one = plan(call, 1);
     return larger(Pass(call, many, nullptr).work_size(), Pass(call, one, nullptr).work_size());
   }
   template <class Pass, class Call>
   static void run(const Call& call) {
-    const Lease lease(Plan(call.sizes, Cell::kGates, call.threads).threads);
-    const Plan plan(call.sizes, Cell::kGates, lease.size());
-    Pass(call, plan, call.work).run(lease);
+    const Lease lease(plan(call, call.threads).threads);
+    Pass(call, plan(call, lease.size()), call.work).run(lease);
   }
 
   static constexpr CellKernels<Real> kernels(const char* name) {

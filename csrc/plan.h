@@ -1,8 +1,5 @@
 // How the work of a call is shared out among threads.
 
-FASTRNN_FN Index smaller(Index a, Index b) { return a < b ? a : b; }
-FASTRNN_FN Index larger(Index a, Index b) { return a > b ? a : b; }
-
 // rank's share of n items in whole groups
 struct Share {
   Index begin, end;
@@ -28,12 +25,12 @@ struct Plan {
   bool by_rows;  // each thread has rows of its own and meets no other in the time loop;
                  // else the threads share the panels of every product and meet after each
 
-  // Sharing rows is best where there are enough for good tiles. Sharing panels costs a meeting of
-  // about a microsecond a product, so a step must be worth several. A call below some ten
-  // microseconds is not shared at all.
-  FASTRNN_FN Plan(const Sizes& z, int gates, int wanted) {
+  // Sharing rows is best where each thread gets `least_rows`, enough for good tiles, or where there
+  // are few panels to share. Sharing panels costs a meeting of about a microsecond a product, so a
+  // step must be worth several. A call below some ten microseconds is not shared at all.
+  FASTRNN_FN Plan(const Sizes& z, int gates, int wanted, Index least_rows) {
     const double step = 2.0 * z.B * gates * z.H * (z.I + z.P);  // floating point operations
-    by_rows = z.B >= 4 * wanted;
+    by_rows = z.B >= (z.H < 32 * wanted ? 4 : least_rows) * wanted;
     threads = wanted;
     if (step * z.T < 1e6 || (!by_rows && step < 3e5)) threads = 1;
     if (threads == 1) by_rows = true;

@@ -149,15 +149,17 @@ def _facts() -> dict[str, Any]:
 def _precisions(cpu: bool) -> dict[str, str]:
     """What each precision of float32 products runs as on the default backend."""
     if _or_why_not(lambda: cpu and import_module("fastrnn._core").tile_unit()) is True:
-        from .backends.cpu import TILES_FROM
+        from .backends.cpu import TILES
 
-        least = TILES_FROM
-        how = "of bfloat16 on the tile unit for calls of at least"
-        where = f"{how} B={least.B} and T*B={least.rows} by layers of at least H={least.H}"
+        what = {
+            "highest": "float32 accuracy: six products of bfloat16",
+            "high": "three products of bfloat16",
+            "medium": "one product of bfloat16",
+        }
         return {
-            "highest": f"float32 accuracy: six products {where}, else fused multiply-adds",
-            "high": f"three products {where}, else as highest",
-            "medium": f"one product {where}, else as highest",
+            name: f"{what[name]} on the tile unit for calls of at least B={least.B}, "
+            f"T*B={least.TB}, H={least.H}, B*H={least.BH}, else fused multiply-adds"
+            for name, least in TILES.items()
         }
     return {
         "highest": "float32 accuracy",

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small calls take the tile unit too."""
-    monkeypatch.setattr(cpu, "TILES_FROM", cpu.Least(1, 1, 1))
+    for name, tiles in cpu.TILES.items():
+        monkeypatch.setitem(cpu.TILES, name, cpu.Tiles(tiles.parts, 1, 1, 1, 1))
 
 
 CASES = cases(2, EVERY, resets=("", "some"), dtype=("float32",)) + cases(

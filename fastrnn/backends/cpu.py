@@ -28,22 +28,27 @@ def why_not() -> str | None:
     return None
 
 
-class Least(NamedTuple):
-    """Sizes of a call: B, T*B and H."""
+class Tiles(NamedTuple):
+    """Use of the tile unit: in how many parts of bfloat16, and the least sizes of a call."""
 
+    parts: int
     B: int
-    rows: int
+    TB: int
     H: int
+    BH: int
 
 
 _FUNCTIONS = "Forward", "Backward", "packed_size", "pack", "split_size", "split"
 
 _BYTE = np.dtype(np.uint8)
 
-# Of how many bfloat16 numbers the tile unit makes a float, and the least sizes from which it is
-# faster than fused multiply-adds (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
-_PARTS = {"highest": 3, "high": 2, "medium": 1}
-TILES_FROM = Least(B=16, rows=256, H=64)
+# From these sizes on the tile unit is faster than fused multiply-adds
+# (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
+TILES = {
+    "highest": Tiles(parts=3, B=16, TB=256, H=128, BH=4096),
+    "high": Tiles(parts=2, B=16, TB=256, H=64, BH=1024),
+    "medium": Tiles(parts=1, B=16, TB=256, H=64, BH=1024),
+}
 
 
 class Kernels(NamedTuple):
@@ -144,10 +149,10 @@ class CpuBackend:
         """
         if not self._tile_unit or numerics.reproducible or packed.dtype != np.float32:
             return 0
-        enough = TILES_FROM
-        if batch < enough.B or steps * batch < enough.rows or packed.spec["H"] < enough.H:
+        tiles, H = TILES[numerics.precision], packed.spec["H"]
+        if batch < tiles.B or steps * batch < tiles.TB or H < tiles.H or batch * H < tiles.BH:
             return 0
-        return _PARTS[numerics.precision]
+        return tiles.parts
 
     def forward(
         self,
