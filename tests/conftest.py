@@ -17,6 +17,7 @@ from grid import BACKENDS
 
 import fastrnn
 import fastrnn.backends
+from fastrnn.backends import cpu
 
 # The same examples on every run and machine: a suite that fails must fail for everybody.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
@@ -44,3 +45,12 @@ def backend(request: pytest.FixtureRequest) -> Any:
 def dtype(request: pytest.FixtureRequest) -> Any:
     """Both dtypes of a layer."""
     return np.dtype(request.param)
+
+
+@pytest.fixture
+def tiles_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small calls take the tile unit too."""
+    if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").tile_unit():
+        pytest.skip("no tile unit, or FASTRNN_ISA leaves it out")
+    for name, tiles in cpu.TILES.items():
+        monkeypatch.setitem(cpu.TILES, name, cpu.Tiles(tiles.parts, 1, 1, 1, 1))

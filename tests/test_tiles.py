@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import Array, Case, close, infer, run, same_bits
-from grid import BACKENDS
-from oracles import by_hand
-from test_oracle import EVERY, cases
+from cases import Array, Case, run, same_bits
 
 import fastrnn
-from fastrnn.backends import cpu
 
-CORE = importlib.import_module("fastrnn._core") if "cpu" in BACKENDS else None
-pytestmark = pytest.mark.skipif(
-    CORE is None or not CORE.tile_unit(), reason="no tile unit, or FASTRNN_ISA leaves it out"
-)
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small calls take the tile unit too."""
-    for name, tiles in cpu.TILES.items():
-        monkeypatch.setitem(cpu.TILES, name, cpu.Tiles(tiles.parts, 1, 1, 1, 1))
-
-
-CASES = cases(2, EVERY, resets=("", "some"), dtype=("float32",)) + cases(
-    1,
-    EVERY,
-    dtype=("float32",),
-    resets=("", "some"),
-    sizes=((5, 33, 40, 65), (3, 16, 32, 64), (4, 49, 3, 100), (7, 40, 257, 48)),
-    layers=(1, 2),
-)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_option_is_right(case: Case) -> None:
-    layer, call = case.layer("cpu"), case.call()
-    want = by_hand(case, layer.params, call)
-    got = run(layer, call)
-    close(got, want, "float32")
-    outputs = infer(layer, call)
-    same_bits(outputs, {name: got[name] for name in outputs})
+pytestmark = pytest.mark.usefixtures("tiles_always")
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn_tanh"])
