@@ -150,6 +150,10 @@ void bind(py::module_& m, const std::string& suffix) {
           const py::gil_scoped_release release;
           pack(z, w, phase(backward), threads, to);
         });
+  m.def(("how_run" + suffix).c_str(), [](const py::dict& a, int threads, int parts) {
+    const HowRun how = cell<Real>(a).how_run(sizes(a), threads, parts);
+    return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
+  });
   m.def(("split_size" + suffix).c_str(), [phase](const py::dict& a, bool backward, int parts) {
     return cell<Real>(a).split_size(sizes(a), phase(backward), parts);
   });

@@ -115,9 +115,18 @@ struct Entry {
     }
   }
 
+  static Plan plan(const Sizes& z, int threads, int parts) {
+    return Plan(z, Cell::kGates, threads, parts ? kTileRows : 4);
+  }
   template <class Call>
   static Plan plan(const Call& call, int threads) {
-    return Plan(call.sizes, Cell::kGates, threads, call.split.parts ? kTileRows : 4);
+    return plan(call.sizes, threads, call.split.parts);
+  }
+  static HowRun how_run(const Sizes& z, int threads, int parts) {
+    constexpr int first = ForwardWeights<V, Cell>::kFirst;
+    constexpr int vectors = Panels<V>::units(first) * first;
+    const Plan how = plan(z, threads, parts);
+    return {how.threads, how.by_rows, V::kLanes, V::tile_rows(vectors), vectors};
   }
 
   // The memory for `threads` threads, and for one, which a call gets when the pool is busy.
@@ -143,6 +152,7 @@ struct Entry {
             pack,
             split_size,
             split,
+            how_run,
             work<Forward, ForwardCall<Real>>,
             run<Forward, ForwardCall<Real>>,
             work<Backward, BackwardCall<Real>>,

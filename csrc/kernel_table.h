@@ -101,6 +101,13 @@ struct BackwardCall {
 
 enum class Phase { forward, backward };
 
+// How a call would be run.
+struct HowRun {
+  int threads;
+  bool by_rows;  // each thread has rows of its own; else they share the panels of every product
+  int lanes, tile_rows, tile_vectors;  // numbers in a vector; the register tile of the recurrent product
+};
+
 template <class Real>
 struct CellKernels {
   const char* name;
@@ -110,6 +117,7 @@ struct CellKernels {
   void (*pack)(const Sizes&, const Weights<const Real>&, Phase, int threads, Real* out);
   Index (*split_size)(const Sizes&, Phase, int parts);  // 0: no tile unit
   void (*split)(const Sizes&, Phase, int parts, int threads, const Real* packed, Half* out);
+  HowRun (*how_run)(const Sizes&, int threads, int parts);
   Index (*forward_work)(const ForwardCall<Real>&);  // in bytes
   void (*forward)(const ForwardCall<Real>&);
   Index (*backward_work)(const BackwardCall<Real>&);

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from . import checks
+from . import checks, config
 from . import dropout as masks
 from .checks import RNG
 from .parametrized import Setting
@@ -165,6 +165,40 @@ class Layer(Recurrent):
             An argument has another shape, or the tape is another layer's.
         """
         return self._backward(tape, dy, dstate)
+
+    def explain(self, x: Array) -> dict[str, Any]:
+        """Say how a call with this x would be run, and why. Nothing is run.
+
+        Returns
+        -------
+        dict
+            The backend, T, B, how many passes (layers times directions) there are, and what the
+            backend says of each: on "cpu" the instruction set, whether products take fused
+            multiply-adds or a tile unit and why, the tile of the recurrent product, the threads and
+            what they share. For people to read: words may change.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As a call of the layer.
+        """
+        call, _ = self._call(x, None)
+        T, B, _ = call.x.shape
+        network = self._network
+        return {
+            "backend": self.backend,
+            "T": T,
+            "B": B,
+            "passes": network.num_passes,
+            **network.backend.explain(
+                network.cell,
+                self._weights[0],
+                T,
+                B,
+                threads=config.get_num_threads(),
+                numerics=network.numerics,
+            ),
+        }
 
     def stepper(self, batch_size: int = 1) -> Stepper:
         """Return an object that runs the layer one step a call, for streams.

@@ -29,6 +29,7 @@ from fastrnn.cli.bench import (
     memory,
     ours,
     peers,
+    picture,
     problem,
     report,
     shapes,
@@ -354,6 +355,16 @@ def test_html_is_well_formed_and_needs_nothing_else(with_peers: bool) -> None:
         assert word in text
 
 
+@pytest.mark.parametrize("with_peers", [True, False])
+def test_a_picture_of_the_ratios(with_peers: bool) -> None:
+    found = made(cpu=[1e-3, 2e-3], **({"TORCH": [3e-3, 4e-3]} if with_peers else {}))
+    root = ElementTree.fromstring(picture.write(found))
+    words = "".join(root.itertext())
+    assert ("2.50" in words) == with_peers
+    assert "fill: var(--win)" in words
+    assert root.get("viewBox")
+
+
 def test_markdown_has_the_same_tables() -> None:
     found = made(cpu=[1e-3, 2e-3], TORCH=[3e-3, 4e-3])
     text = markdown.write(found)
@@ -386,11 +397,11 @@ def test_amounts_in_words(value: float, unit: str, words: str) -> None:
 def test_the_command_measures_and_writes_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [tmp_path / f"r.{kind}" for kind in ("html", "md", "json")]
+    paths = [tmp_path / f"r.{kind}" for kind in ("html", "md", "svg", "json")]
     words = ["bench", "--quick", "--threads", "1", "--backends", "numpy"]
     assert main([*words, *(f"--report={path}" for path in paths)]) == 0
     out = capsys.readouterr().out
-    found = report.read_json(paths[2])
+    found = report.read_json(paths[3])
     assert [result.case.mode for result in found.results] == ["inference", "training", "step"]
     assert [row.name for row in found.results[0].rows] == ["numpy", "numpy frozen"]
     (step,) = found.results[2].rows
@@ -456,7 +467,7 @@ def test_a_wrong_answer_fails_the_command(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--report", "figures.txt"], r"must end in one of .html, .md, .json"),
+        (["--report", "figures.txt"], r"must end in one of .html, .md, .svg, .json"),
         (["--report", "no/such/folder/r.md"], "No such file"),
         (["--backends", "abacus"], "abacus"),
         (["--groups", "streaming", "--modes", "training"], "no shape"),

@@ -64,6 +64,11 @@ class Backend(Protocol):
     ) -> Array:
         """Return a dropout mask; see `fastrnn.dropout.mask`, whose bits it has."""
 
+    def explain(
+        self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
+    ) -> dict[str, Any]:
+        """Return how a pass over x (T, B, I) would be run, and why, in words of its own."""
+
     def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> object:
         """Return the weights as the kernels want them: a snapshot that shares no memory with w.
 

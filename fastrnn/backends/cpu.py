@@ -38,7 +38,7 @@ class Tiles(NamedTuple):
     BH: int
 
 
-_FUNCTIONS = "Forward", "Backward", "packed_size", "pack", "split_size", "split"
+_FUNCTIONS = "Forward", "Backward", "packed_size", "pack", "split_size", "split", "how_run"
 
 _BYTE = np.dtype(np.uint8)
 
@@ -60,6 +60,7 @@ class Kernels(NamedTuple):
     pack: Callable[[_core.Pass, bool, int, Array], None]
     split_size: Callable[[_core.Pass, bool, int], int]
     split: Callable[[_core.Pass, bool, int, int, Array, Array], None]
+    how_run: Callable[[_core.Pass, int, int], tuple[int, bool, int, int, int]]
 
 
 class Packed:
@@ -84,7 +85,6 @@ class Packed:
             self._panels.append(panels)
         self._split: dict[tuple[int, bool], Array] = {}
         self._lock = threading.Lock()
-        self.dtype = arrays["ih"].dtype
         # the cell, I, H, P, and what is in no panels
         self.spec: dict[str, Any] = {
             name: value.copy() if isinstance(value, np.ndarray) else value
@@ -119,7 +119,9 @@ class CpuBackend:
     def __init__(self) -> None:
         from fastrnn import _core
 
-        _core.isa()  # a wrong FASTRNN_ISA is an error here, not a reason for another backend
+        self._isa = (
+            _core.isa()
+        )  # a wrong FASTRNN_ISA is an error here, not a reason for another backend
         self._kernels = {
             np.dtype(dtype): Kernels(*(getattr(_core, name + suffix) for name in _FUNCTIONS))
             for dtype, suffix in ((np.float32, "32"), (np.float64, "64"))
@@ -130,7 +132,11 @@ class CpuBackend:
 
     def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
         """Return the panels of the forward kernels, and of the backward ones if they are wanted."""
-        sizes = {
+        kernels = self._kernels[w.ih.dtype]
+        return Packed(kernels, self._memory, self._sizes(cell, w) | w._asdict(), backward, threads)
+
+    def _sizes(self, cell: CellSpec, w: Weights) -> dict[str, int]:
+        return {
             "cell": self._cells[cell.kind],
             "T": 0,
             "B": 0,
@@ -138,21 +144,55 @@ class CpuBackend:
             "H": w.hh.shape[0] // len(cell.gates),
             "P": w.hh.shape[1],
         }
-        kernels = self._kernels[w.ih.dtype]
-        return Packed(kernels, self._memory, sizes | w._asdict(), backward, threads)
 
-    def _parts(self, packed: Packed, numerics: Numerics, steps: int, batch: int) -> int:
+    def _parts(self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int) -> int:
         """Return of how many bfloat16 numbers the tile unit is to make a float; 0: it is not used.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
         cannot change a bit.
         """
-        if not self._tile_unit or numerics.reproducible or packed.dtype != np.float32:
+        if self._no_tiles(dtype, numerics) is not None:
             return 0
-        tiles, H = TILES[numerics.precision], packed.spec["H"]
-        if batch < tiles.B or steps * batch < tiles.TB or H < tiles.H or batch * H < tiles.BH:
+        tiles = TILES[numerics.precision]
+        if B < tiles.B or T * B < tiles.TB or H < tiles.H or B * H < tiles.BH:
             return 0
         return tiles.parts
+
+    def _no_tiles(self, dtype: np.dtype[Any], numerics: Numerics) -> str | None:
+        """Return why no call of such a layer takes the tile unit."""
+        if not self._tile_unit:
+            return "no tile unit"
+        if numerics.reproducible:
+            return "reproducible=True"
+        return None if dtype == np.float32 else "dtype is not float32"
+
+    def explain(
+        self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
+    ) -> dict[str, Any]:
+        """Return how a pass would be run; see `Backend.explain`."""
+        sizes = self._sizes(cell, w) | {"T": T, "B": B}
+        parts = self._parts(w.ih.dtype, numerics, T, B, sizes["H"])
+        used, by_rows, lanes, rows, vectors = self._kernels[w.ih.dtype].how_run(
+            sizes | {"hr": w.hr}, threads, parts
+        )
+        least = TILES[numerics.precision]
+        from_ = f"B={least.B}, T*B={least.TB}, H={least.H}, B*H={least.BH}"
+        why_not = self._no_tiles(w.ih.dtype, numerics) or f"the call is below one of {from_}"
+        return {
+            "instruction set": self._isa,
+            "products": (
+                f"tile unit, parts={parts} of bfloat16 a float: the call reaches {from_}"
+                if parts
+                else f"fused multiply-adds: {why_not}"
+            ),
+            "tile": (
+                "32 rows x 1 or 2 vectors of 16"
+                if parts
+                else f"{rows} rows x {vectors} vectors of {lanes}"
+            ),
+            "threads": used,
+            "threads share": "nothing: one thread" if used == 1 else "rows" if by_rows else "units",
+        }
 
     def forward(
         self,
@@ -183,7 +223,7 @@ class CpuBackend:
         else:
             y = (np.zeros if fill else np.empty)(y_shape, x.dtype)
         call = self._kernels[x.dtype].forward(
-            packed.arguments(False, self._parts(packed, numerics, T, B), threads)
+            packed.arguments(False, self._parts(x.dtype, numerics, T, B, packed.spec["H"]), threads)
             | _arguments(x, h0, c0, rows, reverse, threads)
             | {"hn": hn, "cn": cn, "y": y, "gates": gates, "c": c}
         )
@@ -213,10 +253,12 @@ class CpuBackend:
         """Backpropagate through one pass; see `Backend.backward`."""
         make = np.empty if rows.counts is None else np.zeros
         dx = make(x.shape, x.dtype)
+        T, B, _ = x.shape
+        parts = self._parts(x.dtype, numerics, T, B, packed.spec["H"])
         dh0 = dh.copy()
         dc0 = None if dc is None else dc.copy()
         call = self._kernels[x.dtype].backward(
-            packed.arguments(True, self._parts(packed, numerics, *x.shape[:2]), threads)
+            packed.arguments(True, parts, threads)
             | _arguments(x, h0, c0, rows, reverse, threads)
             | {
                 "y": saved.y,
@@ -248,7 +290,9 @@ class CpuBackend:
         from fastrnn.rows import ALL
 
         call = self._kernels[x.dtype].forward(
-            packed.arguments(False, self._parts(packed, numerics, 1, len(x)), threads)
+            packed.arguments(
+                False, self._parts(x.dtype, numerics, 1, len(x), packed.spec["H"]), threads
+            )
             | _arguments(x[None], h, c, ALL, False, threads)
             | {"hn": h, "cn": c, "y": y[None], "gates": None, "c": None}
         )

@@ -96,6 +96,7 @@ class NumbaBackend(reference.NumpyBackend):
     """The reference's loops, compiled. Ignores `threads`, as the reference does."""
 
     name = "numba"
+    time_loop = "compiled by Numba"
 
     def loops(self, cell: CellSpec) -> reference.Loops:
         """Return the loops of a cell, compiled when they are first called."""

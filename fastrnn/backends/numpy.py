@@ -44,12 +44,20 @@ class NumpyBackend:
     """The reference. Ignores `threads`: a BLAS underneath may have its own."""
 
     name = "numpy"
+    time_loop = "Python"
     xp = np
     mask = staticmethod(dropout.mask)
 
     def loops(self, cell: CellSpec) -> Loops:
         """Return the loops of a cell."""
         return loops(MATHS[cell.kind])
+
+    def explain(
+        self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
+    ) -> dict[str, Any]:
+        """Return how a pass would be run; see `Backend.explain`."""
+        products = "one chain a sum" if numerics.reproducible else "numpy.matmul"
+        return {"products": products, "time loop": self.time_loop}
 
     def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
         """Return a copy; see `Backend.pack`."""

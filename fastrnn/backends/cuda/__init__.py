@@ -67,6 +67,17 @@ class CudaBackend:
         """Return a dropout mask; see `fastrnn.dropout.mask`."""
         return self._launcher(dtype).mask(seed, layer, start, shape, p)
 
+    def explain(
+        self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
+    ) -> dict[str, Any]:
+        """Return how a pass would be run; see `Backend.explain`."""
+        launch = self._launcher(w.ih.dtype, cell.kind, numerics.reproducible)
+        once = passes.in_one_launch(launch, shape(cell), w, T, B)
+        return {
+            "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
+            "time loop": "persistent kernel" if once else "launches at every step",
+        }
+
     def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
         """Return a copy of the weights, and their biases summed."""
         # mypy: a list of optional arrays for fields of which two are never None

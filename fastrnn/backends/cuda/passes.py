@@ -127,9 +127,7 @@ def forward(
     y = empty(h.shape[1])
     all_c = empty(H) if keep and c is not None else None
     saved = empty(cell.saved * H) if keep else None
-    plan = None
-    if can_persist(cell, packed):
-        plan = persistent.plan(launch, "persistent_forward", len(rows.steps), B, cell.gates, H)
+    plan = in_one_launch(launch, cell, packed.weights, len(rows.steps), B)
     step = Step(launch, cell, packed, B)
     h0 = h.copy() if plan else h
     span = max(1, CHUNK_ROWS // B)
@@ -165,9 +163,19 @@ def forward(
     return y, all_c, saved
 
 
-def can_persist(cell: Shape, packed: Packed) -> bool:
+def in_one_launch(
+    launch: Launcher, cell: Shape, w: Weights, steps: int, B: int
+) -> persistent.Plan | None:
+    """Return how a forward of all steps can run in one launch, or None."""
+    if not can_persist(cell, w):
+        return None
+    H = w.hh.shape[0] // cell.gates
+    return persistent.plan(launch, "persistent_forward", steps, B, cell.gates, H)
+
+
+def can_persist(cell: Shape, w: Weights) -> bool:
     """Whether there are persistent kernels of a cell: those whose step is one product."""
-    return packed.weights.hr is None and not cell.reset_before
+    return w.hr is None and not cell.reset_before
 
 
 class Memory(NamedTuple):
@@ -227,7 +235,7 @@ def backward(
         m=empty(H, projected),
     )
     plan = None
-    if can_persist(cell, packed):
+    if can_persist(cell, packed.weights):
         steps = len(rows.steps)
         plan = persistent.plan(launch, "persistent_backward", steps, B, cell.gates, H)
     if plan is None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from ... import backends, get_num_threads, set_num_threads
 from ..progress import Progress
 from ..say import say
-from . import ceilings, html, machine, markdown, measure, memory, peers, shapes
+from . import ceilings, html, machine, markdown, measure, memory, peers, picture, shapes
 from .contender import contenders
 from .options import command, groups
 from .problem import TOLERANCES, Problem, WrongAnswer
 from .report import Report, Result, Row, write_json
 
-WRITERS = {".html": html.write, ".md": markdown.write, ".json": None}
+WRITERS = {".html": html.write, ".md": markdown.write, ".svg": picture.write, ".json": None}
 
 _STOPPED = "stopped before"
 

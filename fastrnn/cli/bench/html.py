@@ -9,10 +9,6 @@ from . import figures, svg
 from .report import Report, Result, summary
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d2733; --soft: #5c6b7a; --rule: #d9e0e6;
-  --page: #ffffff; --panel: #f5f7f9; --win: #2f855a; --loss: #c05621; --peer: #805ad5; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf0; --soft: #9aa8b5; --rule: #34404c;
-  --page: #14191f; --panel: #1c232b; --win: #48bb78; --loss: #ed8936; --peer: #b794f4; } }
 body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 68rem; background: var(--page);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 h1 { margin: 0; } h2 { margin: 2.5rem 0 .5rem; } p, li { max-width: 48rem; }
@@ -25,12 +21,6 @@ th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--rule); text-align
 th:first-child, td:first-child { text-align: left; }
 .facts td, .facts th { text-align: left; white-space: normal; vertical-align: top; }
 svg { display: block; width: 100%; height: auto; margin: .5rem 0 1rem; }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .tick { fill: var(--soft); }
-.grid { stroke: var(--rule); } .one { stroke: var(--ink); } .win { fill: var(--win); }
-.loss { fill: var(--loss); } .spread { stroke: var(--ink); stroke-width: 1.5; }
-.roof { stroke: var(--ink); stroke-width: 1.5; }
-.slope { stroke: var(--soft); stroke-dasharray: 5 4; }
-.ours { fill: var(--win); } .peer { fill: var(--peer); fill-opacity: .6; }
 """
 
 
@@ -40,7 +30,7 @@ def write(report: Report) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>fastrnn bench</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>fastrnn bench</title>\n<style>{svg.STYLE}{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -55,7 +45,7 @@ def _body(report: Report) -> Iterator[str]:
     yield _roofline(report)
     for heading, results in report.tables():
         yield f"<h2>{escape(heading)}</h2>"
-        bars = [bar for result in results if (bar := _bar(result)) is not None]
+        bars = [bar for result in results if (bar := ratio_bar(result)) is not None]
         if bars:
             yield svg.bars(bars)
         head, lines = figures.table(results, report.ceilings)
@@ -96,7 +86,8 @@ def _summary(report: Report) -> Iterator[str]:
         yield _table(["", "shapes", "geometric mean", "least"], lines)
 
 
-def _bar(result: Result) -> svg.Bar | None:
+def ratio_bar(result: Result) -> svg.Bar | None:
+    """The fastest peer's figure over ours; None where no peer took part."""
     ratio, rival = result.ratio(result.best), result.rival
     if ratio is None or rival is None:
         return None

@@ -36,7 +36,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     add("--backends", nargs="+", metavar="NAME", help='of ours (default: what "auto" means)')
     add(
         "--report", metavar="FILE", action="append", default=[],
-        help="write one, as its name ends: .html, .md, or .json with all samples; may be repeated",
+        help="write one, as its name ends: .html, .md, .svg (the ratios alone), or .json with all "
+        "samples; may be repeated",
     )  # fmt: skip
 
 

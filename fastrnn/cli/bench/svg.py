@@ -14,6 +14,20 @@ _LABEL = 250  # of a bar's name
 _LINE = 22  # height of a bar and the gap after it
 
 
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2733; --soft: #5c6b7a; --rule: #d9e0e6;
+  --page: #ffffff; --panel: #f5f7f9; --win: #2f855a; --loss: #c05621; --peer: #805ad5; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf0; --soft: #9aa8b5; --rule: #34404c;
+  --page: #14191f; --panel: #1c232b; --win: #48bb78; --loss: #ed8936; --peer: #b794f4; } }
+svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .tick { fill: var(--soft); }
+.grid { stroke: var(--rule); } .one { stroke: var(--ink); } .win { fill: var(--win); }
+.loss { fill: var(--loss); } .spread { stroke: var(--ink); stroke-width: 1.5; }
+.roof { stroke: var(--ink); stroke-width: 1.5; }
+.slope { stroke: var(--soft); stroke-dasharray: 5 4; }
+.ours { fill: var(--win); } .peer { fill: var(--peer); fill-opacity: .6; }
+"""
+
+
 class Bar(NamedTuple):
     """A ratio and what it is of."""
 
@@ -42,7 +56,7 @@ class Roof(NamedTuple):
 def bars(rows: Sequence[Bar]) -> str:
     """Bars from 1 to each ratio, on a logarithmic scale, with quartiles as a thin line."""
     edges = [edge for row in rows for edge in (row.value.low, row.value.high)]
-    low, high = min(0.5, *edges) / 1.1, max(2.0, *edges) * 1.25
+    low, high = min([0.5, *edges]) / 1.1, max([2.0, *edges]) * 1.25
     right = _WIDTH - 60
 
     def x(value: float) -> float:
