@@ -18,7 +18,7 @@ flags+=(-Wall -Wextra -Werror -Wno-maybe-uninitialized)
 compiler=${CXX:-g++} run=() passes=60
 case $variant in
   plain) ;;
-  neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static) passes=15 ;;
+  neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static -O1) passes=15 ;;
   thread) run=(setarch "$(uname -m)" -R) ;&  # its shadow memory does not fit a randomised layout
   *) read -ra checks <<<"$(setting "sanitizer_flags(\"$variant\")")" && flags+=("${checks[@]}") passes=15 ;;
 esac
