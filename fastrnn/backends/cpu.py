@@ -119,9 +119,8 @@ class CpuBackend:
     def __init__(self) -> None:
         from fastrnn import _core
 
-        self._isa = (
-            _core.isa()
-        )  # a wrong FASTRNN_ISA is an error here, not a reason for another backend
+        # A wrong FASTRNN_ISA is an error here, not a reason for another backend.
+        self._isa = _core.isa()
         self._kernels = {
             np.dtype(dtype): Kernels(*(getattr(_core, name + suffix) for name in _FUNCTIONS))
             for dtype, suffix in ((np.float32, "32"), (np.float64, "64"))
@@ -208,7 +207,7 @@ class CpuBackend:
         threads: int,
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
-        """Run one pass; see `Backend.forward`. One chain a sum makes every call reproducible."""
+        """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         T, B, _ = x.shape
         fill = rows.counts is not None  # with zeros, where rows do not run
         y_shape = T, B, h0.shape[1]
