@@ -105,7 +105,8 @@ enum class Phase { forward, backward };
 struct HowRun {
   int threads;
   bool by_rows;  // each thread has rows of its own; else they share the panels of every product
-  int lanes, tile_rows, tile_vectors;  // numbers in a vector; the register tile of the recurrent product
+  int lanes;     // numbers in a vector
+  int tile_rows, tile_vectors;  // the register tile of the recurrent product
 };
 
 template <class Real>
