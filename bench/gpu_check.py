@@ -99,6 +99,7 @@ def emulate() -> None:
 
     launch.THREADS = persistent.THREADS = 64
     backend, real = CudaBackend(EmulatedDevice()), fastrnn.backends._get
+    # mypy: the registry's function is given another value on purpose
     fastrnn.backends._get = lambda name: backend if name == "cuda" else real(name)  # type: ignore[assignment]
 
 

@@ -10,6 +10,7 @@ from fastrnn import backends
 from fastrnn.cli.bench import memory
 from fastrnn.cli.bench.contender import Contender
 
+# Peaks are read where Linux keeps them; the report of the run names what was skipped.
 pytestmark = pytest.mark.skipif(memory.why_not() is not None, reason=str(memory.why_not()))
 
 

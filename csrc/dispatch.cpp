@@ -7,7 +7,7 @@
 
 #if defined(FASTRNN_X86) && defined(_MSC_VER)
 #include <intrin.h>
-#elif defined(FASTRNN_X86) && defined(__linux__)
+#elif defined(FASTRNN_HAS_TILES)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,7 +19,9 @@ extern const KernelTable scalar_table;
 #if defined(FASTRNN_X86)
 extern const KernelTable avx2_table;
 extern const KernelTable avx512_table;
+#ifdef FASTRNN_HAS_TILES
 extern const KernelTable amx_table;
+#endif
 #elif defined(FASTRNN_ARM64)
 extern const KernelTable neon_table;
 #endif
@@ -45,7 +47,7 @@ bool has_avx512() {
 }
 #endif
 
-#if defined(FASTRNN_X86) && defined(__linux__)
+#ifdef FASTRNN_HAS_TILES
 // Tiles and their bfloat16 products, and the operating system's permission to use them, which it
 // gives on demand: the tiles enlarge what it saves of a thread.
 bool has_amx() {
@@ -64,7 +66,7 @@ bool has_amx() {
 std::vector<const KernelTable*> usable_tables() {
   std::vector<const KernelTable*> tables;
 #if defined(FASTRNN_X86)
-#if defined(__linux__)
+#ifdef FASTRNN_HAS_TILES
   if (has_amx()) tables.push_back(&amx_table);
 #endif
   if (has_avx512()) tables.push_back(&avx512_table);

@@ -9,7 +9,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-#if defined(__GNUC__) && defined(__linux__)  // clang too; the permission for tiles is Linux's
+#ifdef FASTRNN_HAS_TILES
 #define FASTRNN_TILE_UNIT "avx2,fma,avx512f,avx512dq,avx512bf16,amx-tile,amx-bf16"
 #endif
 

@@ -14,6 +14,12 @@
 #include <arm_neon.h>
 #endif
 
+// The tile unit: GCC knows it from 11 on, and Linux gives the permission to use it. Not clang, whose
+// target regions do not nest.
+#if defined(FASTRNN_X86) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 11
+#define FASTRNN_HAS_TILES 1
+#endif
+
 // FASTRNN_FN: must be inlined, since vectors are passed by value and must stay in registers.
 // FASTRNN_REGION(isa): all functions up to FASTRNN_REGION_END are compiled for that instruction set.
 // A region and not a compiler flag for the file: inline functions of the standard library are

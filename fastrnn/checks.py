@@ -59,6 +59,7 @@ def array(name: str, value: Any, dtype: np.dtype[Any], like: Any = _HOST) -> Arr
     elif not isinstance(like, np.ndarray):
         _on_device(name, value, dtype, like)
         if value.dtype == dtype:
+            # mypy: CuPy, if it is there at all, has no types
             return value  # type: ignore[no-any-return]
     elif not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         if on_gpu(value):

@@ -64,7 +64,7 @@ def _failure(contender: Contender) -> str | None:
         if contender.role != "peer" or contender.problem.case.dtype != "bfloat16":
             raise
         return str(error)
-    except Exception as error:
+    except Exception as error:  # of any library, in any of its ways; the report tells it
         if contender.role != "peer":
             raise
         return f"failed: {error}"
