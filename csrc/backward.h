@@ -13,6 +13,7 @@ struct BackwardWeights {
 
   Layout<V> layout;
   Matrix<V> recurrent, reset, input, project;
+  Index peephole;  // (3*H,)
   Sizes z;
 
   FASTRNN_FN BackwardWeights(const Sizes& sizes, int parts)
@@ -21,6 +22,7 @@ struct BackwardWeights {
         reset(layout.take({sizes.P, 1}, sizes.H, Cell::kResetBefore)),
         input(layout.take({sizes.I, 1}, G * sizes.H)),
         project(layout.take({sizes.H, 1}, sizes.P, sizes.projected)),
+        peephole(layout.take_vector(Cell::kPeephole ? 3 * sizes.H : 0)),
         z(sizes) {}
 
   // row k of a matrix
@@ -47,6 +49,9 @@ struct BackwardWeights {
     pack(reset, Plain{w.hh + kFirst * z.H * z.P, z.P}, rank, ranks, out);
     pack(input, Blocks{w.ih, z.I, z.H}, rank, ranks, out);
     pack(project, Plain{w.hr, z.H}, rank, ranks, out);
+    if constexpr (Cell::kPeephole) {
+      for (Index i = 0; rank == 0 && i < 3 * z.H; ++i) out[peephole + i] = w.peephole[i];
+    }
   }
 
   template <class Work>
@@ -287,7 +292,7 @@ class BackwardPass {
     if constexpr (Cell::kPeephole) {
       FASTRNN_UNROLL
       for (int i = 0; i < 3; ++i)
-        u.peephole[i] = V::load(call_.weights.peephole + i * H + at, left);
+        u.peephole[i] = V::load(call_.packed + weights_.peephole + i * H + at, left);
     }
     Cell::backward(u);
     Real* delta = step.delta[m] + at;

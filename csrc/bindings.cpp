@@ -1,172 +1,283 @@
-// Python's view of the kernels: pointers, dtypes, the release of the GIL. No maths and no policy:
-// fastrnn/backends/cpu.py has checked and allocated everything.
+// Python's view of the kernels: pointers, dtypes, memory, the release of the GIL. No maths and no
+// policy: Python has checked everything, and fastrnn/backends/cpu.py has decided how it is run.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+#include <memory>
+
 #include "dispatch.h"
+#include "memory.h"
 
 namespace py = pybind11;
 
 namespace fastrnn {
 namespace {
 
-// The named array's data, null for None. A wrong dtype or a read-only output is a slip in cpu.py,
-// but must not become a wild pointer.
+// An array's data, null for None. Another dtype or a read-only output is a slip in cpu.py, but must
+// not become a wild pointer.
 template <class Item>
-Item* pointer(const py::dict& arguments, const char* name) {
+Item* pointer(py::handle value) {
   using Value = std::remove_const_t<Item>;
-  const py::object value = arguments[name];
   if (value.is_none()) return nullptr;
-  if (!py::isinstance<py::array_t<Value>>(value))
-    throw py::type_error(std::string(name) + " is not an array of the call's dtype");
-  const auto array = py::reinterpret_borrow<py::array>(value);
+  static const int num = py::dtype::of<Value>().num();
+  if (!py::isinstance<py::array>(value) ||
+      py::reinterpret_borrow<py::array>(value).dtype().num() != num)
+    throw py::type_error("an argument is not an array of the call's dtype");
+  auto array = py::reinterpret_borrow<py::array>(value);
   if constexpr (std::is_const_v<Item>)
     return static_cast<const Value*>(array.data());
   else
-    return static_cast<Value*>(py::array(array).mutable_data());
+    return static_cast<Value*>(array.mutable_data());
 }
 
 template <class Item>
-Sequence<Item> sequence(const py::dict& arguments, const char* name) {
-  Sequence<Item> out{pointer<Item>(arguments, name), 0, 0};
+Sequence<Item> sequence(py::handle value) {
+  Sequence<Item> out{pointer<Item>(value), 0, 0};
   if (!out) return out;
-  const auto array = py::reinterpret_borrow<py::array>(arguments[name]);
+  const auto array = py::reinterpret_borrow<py::array>(value);
   const auto size = static_cast<Index>(sizeof(Item));
   out.stride_t = array.strides(0) / size;
   out.stride_b = array.strides(1) / size;
   return out;
 }
 
+// In the order of fastrnn.backends.base.Weights.
 template <class Item>
-Weights<Item> weights(const py::dict& arguments) {
-  return {pointer<Item>(arguments, "ih"),   pointer<Item>(arguments, "hh"),
-          pointer<Item>(arguments, "b_ih"), pointer<Item>(arguments, "b_hh"),
-          pointer<Item>(arguments, "hr"),   pointer<Item>(arguments, "peephole")};
+Weights<Item> weights(const py::tuple& w) {
+  return {pointer<Item>(w[0]), pointer<Item>(w[1]), pointer<Item>(w[2]),
+          pointer<Item>(w[3]), pointer<Item>(w[4]), pointer<Item>(w[5])};
 }
 
-Sizes sizes(const py::dict& a) {
-  const auto value = [&](const char* name) { return a[name].cast<Index>(); };
-  return {value("T"), value("B"), value("I"), value("H"), value("P"), !a["hr"].is_none()};
+// In the order of fastrnn.rows.Rows.
+Rows rows(const py::tuple& r, bool reverse) {
+  return {pointer<const std::int64_t>(r[0]), pointer<const std::int64_t>(r[1]),
+          reinterpret_cast<const std::uint8_t*>(pointer<const bool>(r[2])), reverse};
 }
 
-Rows rows(const py::dict& a) {
-  return {pointer<const std::int64_t>(a, "order"), pointer<const std::int64_t>(a, "counts"),
-          pointer<const std::uint8_t>(a, "cut"), a["reverse"].cast<bool>()};
+// A new array, uninitialized.
+template <class Item, int N>
+py::array_t<Item> make_array(const Index (&shape)[N]) {
+  py::array::ShapeContainer extents(shape, shape + N);
+  Index size = sizeof(Item);
+  for (const Index n : shape) size *= n;
+  if (size < static_cast<Index>(Memory::kLeast)) return py::array_t<Item>(extents);
+  auto buffer = std::make_unique<Buffer>(static_cast<std::size_t>(size));
+  const auto* data = static_cast<const Item*>(buffer->data());
+  const py::capsule owner(buffer.get(), [](void* p) { delete static_cast<Buffer*>(p); });
+  buffer.release();
+  return py::array_t<Item>(extents, data, owner);
 }
 
+// The packed weights of one pass and phase.
 template <class Real>
-const CellKernels<Real>& cell(const py::dict& a) {
-  return kernels().of<Real>().cells[a["cell"].cast<int>()];
+struct Panels {
+  Buffer buffer;
+  const Real* data() const { return static_cast<const Real*>(buffer.data()); }
+};
+
+// Panels in parts of bfloat16.
+struct Split {
+  Buffer buffer;
+  int parts;
+};
+
+SplitWeights split_weights(const Split* split) {
+  if (!split) return {nullptr, 0};
+  return {static_cast<const Half*>(split->buffer.data()), split->parts};
 }
 
-template <class Real>
-ForwardCall<Real> call_of(const py::dict& a, ForwardCall<Real>*) {
-  return {sizes(a),
-          rows(a),
-          a["threads"].cast<int>(),
-          pointer<const Real>(a, "packed"),
-          {pointer<const Half>(a, "split"), a["parts"].cast<int>()},
-          weights<const Real>(a),
-          sequence<const Real>(a, "x"),
-          pointer<const Real>(a, "h0"),
-          pointer<const Real>(a, "c0"),
-          pointer<Real>(a, "hn"),
-          pointer<Real>(a, "cn"),
-          sequence<Real>(a, "y"),
-          pointer<Real>(a, "gates"),
-          pointer<Real>(a, "c"),
-          nullptr};
-}
-
-template <class Real>
-BackwardCall<Real> call_of(const py::dict& a, BackwardCall<Real>*) {
-  return {sizes(a),
-          rows(a),
-          a["threads"].cast<int>(),
-          pointer<const Real>(a, "packed"),
-          {pointer<const Half>(a, "split"), a["parts"].cast<int>()},
-          weights<const Real>(a),
-          sequence<const Real>(a, "x"),
-          pointer<const Real>(a, "h0"),
-          pointer<const Real>(a, "c0"),
-          sequence<const Real>(a, "y"),
-          pointer<const Real>(a, "gates"),
-          pointer<const Real>(a, "c"),
-          sequence<const Real>(a, "dy"),
-          pointer<Real>(a, "dh"),
-          pointer<Real>(a, "dc"),
-          sequence<Real>(a, "dx"),
-          weights<Real>(a["grads"]),
-          nullptr};
-}
-
-// A pass bound to its arrays, to be run once or, by a stepper, many times.
 template <class Call>
-struct Bound {
-  py::dict arrays;  // keeps them alive
-  Call call;
-  Index (*measure)(const Call&);
-  void (*kernel)(const Call&);
+void run(Call& call, void (*kernel)(const Call&), Index size) {
+  const Buffer work(static_cast<std::size_t>(size));
+  call.work = work.data();
+  const py::gil_scoped_release release;  // raw pointers only from here
+  kernel(call);
+}
 
-  Index work_size() const { return measure(call); }
-
-  void run(const py::array_t<std::uint8_t>& work) const {
-    Call with_work = call;
-    with_work.work = py::array(work).mutable_data();
-    const py::gil_scoped_release release;  // raw pointers only from here
-    kernel(with_work);
+// A forward pass bound to its arrays, for a stepper.
+template <class Real>
+class Bound {
+ public:
+  Bound(const ForwardCall<Real>& call, const CellKernels<Real>& cell, py::tuple owners)
+      : call_(call),
+        kernel_(cell.forward),
+        owners_(std::move(owners)),
+        work_(static_cast<std::size_t>(cell.forward_work(call))) {
+    call_.work = work_.data();
   }
+
+  void run() const {
+    const py::gil_scoped_release release;  // raw pointers only from here
+    kernel_(call_);
+  }
+
+ private:
+  ForwardCall<Real> call_;
+  void (*kernel_)(const ForwardCall<Real>&);
+  py::tuple owners_;  // of the memory that the call looks at
+  Buffer work_;
+};
+
+// The kernels for one cell and its sizes.
+template <class Real>
+class Pass {
+ public:
+  Pass(int cell, Index I, Index H, Index P, bool projected)
+      : cell_(kernels().of<Real>().cells[cell]), sizes_{0, 0, I, H, P, projected} {}
+
+  Index hidden_size() const { return sizes_.H; }
+
+  Panels<Real> pack(const py::tuple& w, bool backward, int threads) const {
+    const Weights<const Real> from = weights<const Real>(w);
+    const Index size = cell_.packed_size(sizes_, phase(backward));
+    Panels<Real> out{Buffer(static_cast<std::size_t>(size) * sizeof(Real))};
+    const py::gil_scoped_release release;
+    cell_.pack(sizes_, from, phase(backward), threads, static_cast<Real*>(out.buffer.data()));
+    return out;
+  }
+
+  Split split(const Panels<Real>& panels, bool backward, int parts, int threads) const {
+    const Index size = cell_.split_size(sizes_, phase(backward), parts);
+    Split out{Buffer(static_cast<std::size_t>(size) * sizeof(Half)), parts};
+    const py::gil_scoped_release release;
+    cell_.split(sizes_, phase(backward), parts, threads, panels.data(),
+                static_cast<Half*>(out.buffer.data()));
+    return out;
+  }
+
+  py::tuple how_run(Index T, Index B, int threads, int parts) const {
+    Sizes sizes = sizes_;
+    sizes.T = T, sizes.B = B;
+    const HowRun how = cell_.how_run(sizes, threads, parts);
+    return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
+  }
+
+  // y, hn, cn, gates, c; the last two are None if nothing is kept for backward
+  py::tuple forward(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
+                    py::handle c0, const py::tuple& which, bool reverse, int threads,
+                    bool keep) const {
+    auto call = forward_call(panels, split, x, h0, c0, which, reverse, threads);
+    const auto [T, B, I, H, P, projected] = call.sizes;
+    py::array_t<Real> y = make_array<Real>({T, B, P}), hn = make_array<Real>({B, P});
+    py::object cn = py::none(), gates = py::none(), c = py::none();
+    if (cell_.has_c) cn = make_array<Real>({B, H});
+    if (keep) gates = make_array<Real>({T, B, cell_.saved * H});
+    if (keep && cell_.has_c) c = make_array<Real>({T, B, H});
+    if (call.rows.counts) {  // rows that do not run are zeros
+      zero(y);
+      if (keep) zero(gates);
+      if (keep && cell_.has_c) zero(c);
+    }
+    call.y = sequence<Real>(y);
+    call.hn = pointer<Real>(hn);
+    call.cn = pointer<Real>(cn);
+    call.gates = pointer<Real>(gates);
+    call.c = pointer<Real>(c);
+    run(call, cell_.forward, cell_.forward_work(call));
+    return py::make_tuple(y, hn, cn, gates, c);
+  }
+
+  // One step, again and again: x (1, B, I) is read, h and c are updated, y (1, B, P) is written.
+  Bound<Real> bind(const py::object& packed, const py::object& parts, py::handle x, py::handle h,
+                   py::handle c, const py::tuple& which, int threads, py::handle y) const {
+    auto call = forward_call(packed.cast<const Panels<Real>&>(), parts.cast<const Split*>(), x, h,
+                             c, which, false, threads);
+    call.hn = pointer<Real>(h);
+    call.cn = pointer<Real>(c);
+    call.y = sequence<Real>(y);
+    return Bound<Real>(call, cell_, py::make_tuple(packed, parts, x, h, c, y));
+  }
+
+  // dx, dh0, dc0; the parameters' gradients are added into `grads`
+  py::tuple backward(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
+                     py::handle c0, const py::tuple& which, bool reverse, int threads, py::handle y,
+                     py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
+                     const py::tuple& grads) const {
+    const Sizes sizes = sizes_of(x);
+    const py::array_t<Real> dx = make_array<Real>({sizes.T, sizes.B, sizes.I});
+    const py::object dh = copy(dhn), dc = copy(dcn);
+    BackwardCall<Real> call{sizes,
+                            rows(which, reverse),
+                            threads,
+                            panels.data(),
+                            split_weights(split),
+                            sequence<const Real>(x),
+                            pointer<const Real>(h0),
+                            pointer<const Real>(c0),
+                            sequence<const Real>(y),
+                            pointer<const Real>(gates),
+                            pointer<const Real>(c),
+                            sequence<const Real>(dy),
+                            pointer<Real>(dh),
+                            pointer<Real>(dc),
+                            sequence<Real>(dx),
+                            weights<Real>(grads),
+                            nullptr};
+    if (call.rows.counts) zero(dx);
+    run(call, cell_.backward, cell_.backward_work(call));
+    return py::make_tuple(dx, dh, dc);
+  }
+
+ private:
+  static Phase phase(bool backward) { return backward ? Phase::backward : Phase::forward; }
+
+  static void zero(const py::object& value) {
+    auto array = py::reinterpret_borrow<py::array>(value);
+    std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
+  }
+
+  // A copy of an array (B, n), C-contiguous.
+  static py::object copy(py::handle value) {
+    if (value.is_none()) return py::none();
+    const auto array = py::reinterpret_borrow<py::array>(value);
+    auto out = make_array<Real>({array.shape(0), array.shape(1)});
+    std::memcpy(out.mutable_data(), pointer<const Real>(value),
+                static_cast<std::size_t>(array.nbytes()));
+    return out;
+  }
+
+  Sizes sizes_of(py::handle x) const {
+    const auto array = py::reinterpret_borrow<py::array>(x);
+    Sizes sizes = sizes_;
+    sizes.T = array.shape(0), sizes.B = array.shape(1);
+    return sizes;
+  }
+
+  // without what is written
+  ForwardCall<Real> forward_call(const Panels<Real>& panels, const Split* split, py::handle x,
+                                 py::handle h0, py::handle c0, const py::tuple& which, bool reverse,
+                                 int threads) const {
+    ForwardCall<Real> call{};
+    call.sizes = sizes_of(x);
+    call.rows = rows(which, reverse);
+    call.threads = threads;
+    call.packed = panels.data();
+    call.split = split_weights(split);
+    call.x = sequence<const Real>(x);
+    call.h0 = pointer<const Real>(h0);
+    call.c0 = pointer<const Real>(c0);
+    return call;
+  }
+
+  const CellKernels<Real>& cell_;
+  Sizes sizes_;  // with T = B = 0
 };
 
 template <class Real>
 void bind(py::module_& m, const std::string& suffix) {
-  using Forward = Bound<ForwardCall<Real>>;
-  using Backward = Bound<BackwardCall<Real>>;
-  py::class_<Forward>(m, ("Forward" + suffix).c_str())
-      .def(py::init([](const py::dict& a) {
-        return Forward{a, call_of(a, static_cast<ForwardCall<Real>*>(nullptr)),
-                       cell<Real>(a).forward_work, cell<Real>(a).forward};
-      }))
-      .def("work_size", &Forward::work_size)
-      .def("__call__", &Forward::run);
-  py::class_<Backward>(m, ("Backward" + suffix).c_str())
-      .def(py::init([](const py::dict& a) {
-        return Backward{a, call_of(a, static_cast<BackwardCall<Real>*>(nullptr)),
-                        cell<Real>(a).backward_work, cell<Real>(a).backward};
-      }))
-      .def("work_size", &Backward::work_size)
-      .def("__call__", &Backward::run);
-  const auto phase = [](bool backward) { return backward ? Phase::backward : Phase::forward; };
-  m.def(("packed_size" + suffix).c_str(), [phase](const py::dict& a, bool backward) {
-    return cell<Real>(a).packed_size(sizes(a), phase(backward));
-  });
-  m.def(("pack" + suffix).c_str(),
-        [phase](const py::dict& a, bool backward, int threads, py::array_t<Real> out) {
-          const auto pack = cell<Real>(a).pack;
-          const Sizes z = sizes(a);
-          const Weights<const Real> w = weights<const Real>(a);
-          Real* to = out.mutable_data();
-          const py::gil_scoped_release release;
-          pack(z, w, phase(backward), threads, to);
-        });
-  m.def(("how_run" + suffix).c_str(), [](const py::dict& a, int threads, int parts) {
-    const HowRun how = cell<Real>(a).how_run(sizes(a), threads, parts);
-    return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
-  });
-  m.def(("split_size" + suffix).c_str(), [phase](const py::dict& a, bool backward, int parts) {
-    return cell<Real>(a).split_size(sizes(a), phase(backward), parts);
-  });
-  m.def(("split" + suffix).c_str(),
-        [phase](const py::dict& a, bool backward, int parts, int threads,
-                const py::array_t<Real>& packed, py::array_t<Half> out) {
-          const auto split = cell<Real>(a).split;
-          const Sizes z = sizes(a);
-          const Real* from = packed.data();
-          Half* to = out.mutable_data();
-          const py::gil_scoped_release release;
-          split(z, phase(backward), parts, threads, from, to);
-        });
+  py::class_<Bound<Real>>(m, ("Bound" + suffix).c_str()).def("__call__", &Bound<Real>::run);
+  py::class_<Panels<Real>>(m, ("Panels" + suffix).c_str());
+  py::class_<Pass<Real>>(m, ("Pass" + suffix).c_str())
+      .def(py::init<int, Index, Index, Index, bool>())
+      .def_property_readonly("hidden_size", &Pass<Real>::hidden_size)
+      .def("pack", &Pass<Real>::pack)
+      .def("split", &Pass<Real>::split)
+      .def("how_run", &Pass<Real>::how_run)
+      .def("forward", &Pass<Real>::forward)
+      .def("backward", &Pass<Real>::backward)
+      .def("bind", &Pass<Real>::bind);
   const auto activation =
       [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
         m.def((name + suffix).c_str(), [function](const py::array_t<Real, py::array::c_style>& x) {
@@ -194,8 +305,10 @@ void bind(py::module_& m, const std::string& suffix) {
 }  // namespace
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  py::class_<Split>(m, "Split");
   bind<float>(m, "32");
   bind<double>(m, "64");
+  m.def("memory_kept", [] { return memory().kept(); });
   m.def("tile_unit", [] { return kernels().tile_unit; });
   m.def("isa", [] { return kernels().isa; });
   m.def("usable_isas", &usable_isas);

@@ -10,16 +10,23 @@ struct ForwardWeights {
 
   Layout<V> layout;
   Matrix<V> input, recurrent, reset, project;
+  Index bias;        // (G*H,) what the input projection starts from
+  Index split_bias;  // (H,) kSplitLast: b_hh of the last gate
+  Index peephole;    // (3*H,)
 
   FASTRNN_FN ForwardWeights(const Sizes& z, int parts)
       : layout{parts},
         input(layout.take({z.H, G}, z.I)),
         recurrent(layout.take({z.H, kFirst}, z.P)),
         reset(layout.take({z.H, 1}, z.P, Cell::kResetBefore)),
-        project(layout.take({z.P, 1}, z.H, z.projected)) {}
+        project(layout.take({z.P, 1}, z.H, z.projected)),
+        bias(layout.take_vector(G * z.H)),
+        split_bias(layout.take_vector(Cell::kSplitLast ? z.H : 0)),
+        peephole(layout.take_vector(Cell::kPeephole ? 3 * z.H : 0)) {}
 
   // rank's share of the packing
   FASTRNN_NOINLINE void pack(const Weights<const Real>& w, int rank, int ranks, Real* out) const {
+    if (rank == 0) pack_vectors(w, out);
     pack(input, w.ih, 0, rank, ranks, out);
     pack(recurrent, w.hh, 0, rank, ranks, out);
     pack(reset, w.hh, G - 1, rank, ranks, out);
@@ -32,6 +39,17 @@ struct ForwardWeights {
   }
 
  private:
+  FASTRNN_FN void pack_vectors(const Weights<const Real>& w, Real* out) const {
+    const Index H = input.panels.N, together = Cell::kSplitLast ? (G - 1) * H : G * H;
+    for (Index i = 0; i < G * H; ++i)
+      out[bias + i] = (w.b_ih ? w.b_ih[i] : 0) + (w.b_hh && i < together ? w.b_hh[i] : 0);
+    for (Index i = together; i < G * H; ++i)
+      out[split_bias + i - together] = w.b_hh ? w.b_hh[i] : 0;
+    if constexpr (Cell::kPeephole) {
+      for (Index i = 0; i < 3 * H; ++i) out[peephole + i] = w.peephole[i];
+    }
+  }
+
   FASTRNN_FN static void pack(const Matrix<V>& matrix, const Real* w, int first_gate, int rank,
                               int ranks, Real* out) {
     if (matrix.present) matrix.panels.pack(w, first_gate, matrix.K, rank, ranks, out + matrix.at);
@@ -52,7 +70,6 @@ class ForwardPass {
         weights_(call.sizes, call.split.parts),
         barrier_(plan.threads) {
     Arena arena(work);
-    bias_ = arena.take<Real>(G * z_.H);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
     reset_ = arena.take<Real>(Cell::kResetBefore ? z_.B * z_.H : 0);
@@ -78,11 +95,6 @@ class ForwardPass {
   FASTRNN_FN Index work_size() const { return work_size_; }
 
   FASTRNN_NOINLINE void run(const Lease& lease) {
-    const Weights<const Real>& w = call_.weights;
-    for (Index i = 0; i < G * z_.H; ++i) {
-      const bool apart = Cell::kSplitLast && i >= (G - 1) * z_.H;
-      bias_[i] = (w.b_ih ? w.b_ih[i] : 0) + (w.b_hh && !apart ? w.b_hh[i] : 0);
-    }
     for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
     lease.run(plan_.threads, enter, this);
   }
@@ -140,7 +152,7 @@ class ForwardPass {
       for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.place.m0 + m));
       rows += n;
     }
-    const ProjectStage<V, G> stage{me.x, bias_, me.gates, z_.H};
+    const ProjectStage<V, G> stage{me.x, call_.packed + weights_.bias, me.gates, z_.H};
     product(me, stage, weights_.input, rows, false);
     meet(me);
     return s;
@@ -168,15 +180,15 @@ class ForwardPass {
       if (call_.gates) at.saved[m] = call_.gates + (t * z_.B + b) * Cell::kSaved * z_.H;
       if constexpr (Cell::kResetBefore) at.reset_h[m] = reset_ + sorted * z_.H;
     }
-    const Weights<const Real>& w = call_.weights;
-    const Real* split_bias = w.b_hh ? w.b_hh + (G - 1) * z_.H : zero_;
+    const Real* split_bias = call_.packed + weights_.split_bias;
+    const Real* peephole = call_.packed + weights_.peephole;
     constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
-    const CellStage<V, Cell, 0, kFirst> first{at, split_bias, w.peephole, z_.H,
+    const CellStage<V, Cell, 0, kFirst> first{at, split_bias, peephole, z_.H,
                                               call_.gates != nullptr};
     product(me, first, weights_.recurrent, rows, down);
     meet(me);
     if constexpr (Cell::kResetBefore) {
-      const CellStage<V, Cell, kFirst, 1> last{at, split_bias, w.peephole, z_.H,
+      const CellStage<V, Cell, kFirst, 1> last{at, split_bias, peephole, z_.H,
                                                call_.gates != nullptr};
       product(me, last, weights_.reset, rows, down);
       meet(me);
@@ -227,7 +239,7 @@ class ForwardPass {
   Plan plan_;
   ForwardWeights<V, Cell> weights_;
   Barrier barrier_;
-  Real *bias_, *zero_;
+  Real* zero_;
   Real* out_;    // (B, H) the cell's output, before a projection
   Real* reset_;  // (B, H) r * h
   Thread* threads_;

@@ -63,9 +63,8 @@ struct ForwardCall {
   Sizes sizes;
   Rows rows;
   int threads;
-  const Real* packed;  // pack(sizes, weights, forward)
-  SplitWeights split;  // split(sizes, forward, packed)
-  Weights<const Real> weights;
+  const Real* packed;      // pack(sizes, weights, forward)
+  SplitWeights split;      // split(sizes, forward, packed)
   Sequence<const Real> x;  // (T, B, I)
   const Real* h0;          // (B, P)
   const Real* c0;          // (B, H) LSTM
@@ -82,9 +81,8 @@ struct BackwardCall {
   Sizes sizes;
   Rows rows;
   int threads;
-  const Real* packed;  // pack(sizes, weights, backward)
-  SplitWeights split;  // split(sizes, backward, packed)
-  Weights<const Real> weights;
+  const Real* packed;       // pack(sizes, weights, backward)
+  SplitWeights split;       // split(sizes, backward, packed)
   Sequence<const Real> x;   // as in forward
   const Real* h0;           // as in forward
   const Real* c0;           // as in forward

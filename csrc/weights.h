@@ -30,6 +30,13 @@ struct Layout {
     }
     return matrix;
   }
+
+  // a vector that is kept as it is
+  FASTRNN_FN Index take_vector(Index n) {
+    const Index at = size;
+    size += n;
+    return at;
+  }
 };
 
 // Runs a stage over a block, in parts of bfloat16 if there are any.

@@ -57,7 +57,7 @@ class Cell(Recurrent):
             An argument has another type or dtype, or another shape.
         """
         call, batched = self._call(x_t, state)
-        _, h, c = self._network.infer(call)
+        _, h, c, _ = self._network.forward(call)
         return pair(h, c, self._state_index[batched])
 
     def forward(self, x_t: Array, state: State | None = None) -> tuple[State, Tape]:

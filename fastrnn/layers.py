@@ -39,17 +39,17 @@ class Layer(Recurrent):
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         if not batched:
             return (("T", steps),)
-        return (("B", batch), ("T", steps)) if self.batch_first else (("T", steps), ("B", batch))
+        return (("B", batch), ("T", steps)) if self._batch_first else (("T", steps), ("B", batch))
 
     def _time_major(self, value: Array, batched: bool) -> Array:
         if not batched:
             return value[:, None]
-        return value.swapaxes(0, 1) if self.batch_first else value
+        return value.swapaxes(0, 1) if self._batch_first else value
 
     def _like_x(self, value: Array, batched: bool) -> Array:
         if not batched:
             return value[:, 0]
-        return value.swapaxes(0, 1) if self.batch_first else value
+        return value.swapaxes(0, 1) if self._batch_first else value
 
     def __call__(
         self,
@@ -89,7 +89,7 @@ class Layer(Recurrent):
             An argument has another shape, or a value out of its range.
         """
         call, batched = self._call(x, state, lengths, resets)
-        y, h, c = self._network.infer(call)
+        y, h, c, _ = self._network.forward(call)
         return self._like_x(y, batched), pair(h, c, self._state_index[batched])
 
     def forward(

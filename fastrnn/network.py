@@ -114,25 +114,6 @@ class Network:
 
     # ---------------------------------------------------------------------------- forward
 
-    def infer(self, call: Call) -> tuple[Array, Array, Array | None]:
-        """Run all passes and keep nothing: y, hn and cn as from `forward`."""
-        if self.num_passes > 1 or call.x.size == 0:
-            return self.forward(call)[:3]
-        # One pass needs none of the joining, which would cost as much as a small layer's step.
-        y, h, c, _ = self.backend.forward(
-            self.cell,
-            call.packed[0],
-            call.x,
-            call.h0[0],
-            None if call.c0 is None else call.c0[0],
-            call.rows[0],
-            reverse=False,
-            keep=False,
-            threads=config.get_num_threads(),
-            numerics=self.numerics,
-        )
-        return y, h[None], None if c is None else c[None]
-
     def forward(
         self, call: Call, *, keep: bool = False, every: int | None = None
     ) -> tuple[Array, Array, Array | None, list[Level]]:
@@ -151,6 +132,8 @@ class Network:
         levels : list of Level, empty without `keep`, or if there is no step or no row to run
         """
         x = call.x
+        if self.num_passes == 1 and every is None and x.size:
+            return self._forward_one(call, keep)
         if x.size == 0:
             y = self._xp.zeros((*x.shape[:2], self.directions * self.widths[0]), x.dtype)
             return y, call.h0.copy(), None if call.c0 is None else call.c0.copy(), []
@@ -173,6 +156,30 @@ class Network:
                 levels.append(Level(x, spans))
             x = outputs[0] if len(outputs) == 1 else self._xp.concatenate(outputs, axis=2)
         return x, hn, cn, levels
+
+    def _forward_one(
+        self, call: Call, keep: bool
+    ) -> tuple[Array, Array, Array | None, list[Level]]:
+        """Run the only pass. It needs no joining, which would cost as much as a small call."""
+        h0, c0 = call.h0[0], None if call.c0 is None else call.c0[0]
+        y, h, c, saved = self.backend.forward(
+            self.cell,
+            call.packed[0],
+            call.x,
+            h0,
+            c0,
+            call.rows[0],
+            reverse=False,
+            keep=keep,
+            threads=config.get_num_threads(),
+            numerics=self.numerics,
+        )
+        levels = []
+        if saved is not None:
+            state = h0, c0
+            kept = [Kept(call.x, state, saved)]
+            levels = [Level(call.x, [[Span(0, len(call.x), [state], kept)]])]
+        return y, h[None], None if c is None else c[None], levels
 
     def _run_chain(
         self, call: Call, chain: Chain, x: Array, keep: bool, every: int | None
@@ -258,6 +265,10 @@ class Network:
         """
         if not levels:
             return self._xp.zeros(call.x.shape, call.x.dtype), dh, dc
+        if self.num_passes == 1:
+            (only, *more), *_ = levels[0].chains
+            if not more and only.kept is not None:
+                return self._backward_one(call, only.kept[0], dy, dh, dc, grads[0])
         dx = dy
         for number in reversed(range(len(levels))):
             dys = self._by_direction(dx)
@@ -272,6 +283,35 @@ class Network:
                 dx = self._drop(dx, call.seed, number - 1, 0)
         assert dx is not None
         return dx, dh, dc
+
+    def _backward_one(
+        self,
+        call: Call,
+        kept: Kept,
+        dy: Array | None,
+        dh: Array,
+        dc: Array | None,
+        grads: Weights,
+    ) -> tuple[Array, Array, Array | None]:
+        """Backpropagate through the only pass; see `_forward_one`."""
+        x, (h0, c0), saved = kept
+        dx, dh, dc = self.backend.backward(
+            self.cell,
+            call.packed[0],
+            x,
+            h0,
+            c0,
+            call.rows[0],
+            saved,
+            dy,
+            dh[0],
+            None if dc is None else dc[0],
+            grads,
+            reverse=False,
+            threads=config.get_num_threads(),
+            numerics=self.numerics,
+        )
+        return dx, dh[None], None if dc is None else dc[None]
 
     def _by_direction(self, dy: Array | None) -> list[Array | None]:
         """Return the parts of dy (T, B, D*P) that belong to the directions."""

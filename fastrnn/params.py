@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,17 +38,31 @@ class Parameters(Mapping[str, Array]):
         xp: Any = np,
     ) -> None:
         self.shapes = dict(shapes)
-        size = sum(math.prod(shape) for shape in self.shapes.values())
+        self._places: dict[str, tuple[slice, tuple[int, ...]]] = {}
+        size = 0
+        for name, shape in self.shapes.items():
+            start, size = size, size + math.prod(shape)
+            self._places[name] = slice(start, size), shape
         self._xp = xp
+        self._look_into(xp.zeros(size, dtype) if vector is None else vector)
+
+    def _look_into(self, flat: Array) -> None:
         self.writeable = True
         """Whether values can be copied in by name, or as one vector."""
-        self.flat: Array = xp.zeros(size, dtype) if vector is None else vector
-        self._views: dict[str, Array] = {}
-        start = 0
-        for name, shape in self.shapes.items():
-            stop = start + math.prod(shape)
-            self._views[name] = self.flat[start:stop].reshape(shape)
-            start = stop
+        self.flat = flat
+        self._views = {name: flat[at].reshape(shape) for name, (at, shape) in self._places.items()}
+
+    def zeros_like(self) -> Parameters:
+        """Return zeros with the same names, shapes and dtype: what gradients are added into."""
+        new = Parameters.__new__(Parameters)
+        new.shapes, new._places, new._xp = self.shapes, self._places, self._xp
+        new._look_into(self._xp.zeros(self.flat.size, self.flat.dtype))
+        return new
+
+    def pick(self, names: Sequence[str | None]) -> list[Array | None]:
+        """Return the arrays with these names, None where there is none."""
+        get = self._views.get
+        return [None if name is None else get(name) for name in names]
 
     def __getitem__(self, name: str) -> Array:
         return self._views[name]

@@ -48,7 +48,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 # What `_build` makes, and so what copies and pickles make anew.
 _BUILT = {"_dtype", "_cell", "_xp", "_network", "_widths", "_state_outer", "_most_steps"}
-_BUILT |= {"_params", "_weights", "_packed", "_lock"}
+_BUILT |= {"_input_size", "_batch_first", "_params", "_names", "_weights", "_packed", "_lock"}
+
+# The parameters' names, in the order of the fields of `Weights`, without a pass's suffix.
+_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole"
 
 _EVERY_ROW = ALL, ALL
 
@@ -106,6 +109,9 @@ class Recurrent(Parametrized):
     def _build(self, config: dict[str, Any]) -> None:
         """Make what follows from the constructor's arguments; the parameters are zeros."""
         self._config = config
+        # read at every call, where a `Setting` takes as long as a small step
+        self._input_size = config["input_size"]
+        self._batch_first = config.get("batch_first", False)
         self._dtype = np.dtype(config["dtype"])
         hidden = config["hidden_size"]
         proj = config.get("proj_size", 0)
@@ -129,7 +135,9 @@ class Recurrent(Parametrized):
         widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
         self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
         self._params = self._zeros()
-        self._weights = self._views(self._params)
+        suffixes = self._suffixes(config)
+        self._names = [[name + suffix for name in _WEIGHTS] for suffix in suffixes]
+        self._weights = self._by_pass(self._params)
         self._packed: list[object] | None = None
         self._lock = threading.Lock()
 
@@ -155,19 +163,9 @@ class Recurrent(Parametrized):
                 shapes["weight_peephole" + suffix] = (3 * hidden,)
         return shapes
 
-    def _views(self, params: Mapping[str, Array]) -> list[Weights]:
+    def _by_pass(self, params: Parameters) -> list[Weights]:
         """Return parameters, or their gradients, as the backends take them, one a pass."""
-        return [
-            Weights(
-                ih=params["weight_ih" + suffix],
-                hh=params["weight_hh" + suffix],
-                b_ih=params.get("bias_ih" + suffix),
-                b_hh=params.get("bias_hh" + suffix),
-                hr=params.get("weight_hr" + suffix),
-                peephole=params.get("weight_peephole" + suffix),
-            )
-            for suffix in self._suffixes(self._config)
-        ]
+        return [Weights._make(params.pick(names)) for names in self._names]
 
     # --------------------------------------------------------------------- parameters
 
@@ -261,8 +259,8 @@ class Recurrent(Parametrized):
         """Check what came with a call; return it in the network's form, and whether batched."""
         x = checks.array("x", x, self._dtype, self._params.flat)
         rank, batched = x.ndim, x.ndim == self._x_rank
-        if not (batched or rank == self._x_rank - 1) or x.shape[-1] != self.input_size:
-            width = "I", self.input_size
+        if not (batched or rank == self._x_rank - 1) or x.shape[-1] != self._input_size:
+            width = "I", self._input_size
             forms = [(*self._form(kind, None, None), width) for kind in (True, False)]
             raise checks.wrong_shape("x", x.shape, *forms)
         x = self._time_major(x, batched)
@@ -330,8 +328,8 @@ class Recurrent(Parametrized):
             checks.same_form("dy", dy.shape, form)
             dy = self._time_major(dy, batched)
         dh, dc = self._state("dstate", dstate, batch if batched else None)
-        params = Parameters(self._params.shapes, self._dtype, xp=self._xp)
-        dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._views(params))
+        params = self._params.zeros_like()
+        dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._by_pass(params))
         return Gradients(self._like_x(dx, batched), pair(dh, dc, tape.state_index), params)
 
 

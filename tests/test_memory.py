@@ -1,74 +1,81 @@
-"""Blocks of memory that come back."""
+"""Blocks of memory that come back: what a training step frees, the next one takes."""
 
 from __future__ import annotations
 
-import gc
 import threading
-import weakref
 
 import numpy as np
 import pytest
 
-from fastrnn.backends import memory
+import fastrnn
 
-FLOAT = np.dtype(np.float32)
-MANY = 1 << 18  # floats, a megabyte
+core = pytest.importorskip("fastrnn._core", reason="the cpu backend's memory")
+
+T, B, H = 16, 8, 256  # h of all steps: 128 KiB
+
+
+def forward(layer: fastrnn.LSTM, T: int = T) -> tuple[np.ndarray, fastrnn.tape.Tape]:  # type: ignore[type-arg]
+    x = np.ones((T, B, layer.input_size), np.float32)
+    y, _, tape = layer.forward(x)
+    return y, tape
+
+
+@pytest.fixture
+def layer() -> fastrnn.LSTM:
+    return fastrnn.LSTM(3, H, rng=0, backend="cpu")
 
 
 def address(array: np.ndarray) -> int:  # type: ignore[type-arg]
     return array.ctypes.data
 
 
-def test_a_block_comes_back_when_its_last_view_is_gone() -> None:
-    pool = memory.Memory()
-    first = pool.empty((MANY,), FLOAT)
-    where, view = address(first), first[10:].reshape(2, -1)
-    del first
-    other = pool.empty((MANY,), FLOAT)
-    assert address(other) != where
-    del view
-    assert address(pool.empty((MANY // 2, 2), FLOAT)) == where
+def test_a_block_comes_back_when_its_last_view_is_gone(layer: fastrnn.LSTM) -> None:
+    _, tape = forward(layer)
+    (kept,) = tape.levels[0].chains[0][0].kept
+    where, view = address(kept.saved.gates), kept.saved.gates[3:]
+    del tape, kept
+    _, tape = forward(layer)
+    assert address(tape.levels[0].chains[0][0].kept[0].saved.gates) != where
+    del view, tape
+    _, tape = forward(layer)
+    assert address(tape.levels[0].chains[0][0].kept[0].saved.gates) == where
 
 
-def test_arrays_are_on_a_cache_line_and_can_be_written() -> None:
-    pool = memory.Memory()
-    for shape in ((3,), (0, 5), (MANY, 1), (7, 11, 1000)):
-        array = pool.aligned(shape, FLOAT)
+def test_large_arrays_are_on_a_cache_line(layer: fastrnn.LSTM) -> None:
+    _, tape = forward(layer)
+    for array in tape.levels[0].chains[0][0].kept[0].saved:
         assert address(array) % 64 == 0
-        assert (array.shape, array.dtype) == (shape, FLOAT)
-        array[...] = 1
-        np.testing.assert_array_equal(pool.zeros(shape, FLOAT), np.zeros(shape))
 
 
-def test_a_much_larger_block_is_not_wasted() -> None:
-    pool = memory.Memory()
-    where = address(pool.empty((4 * MANY,), FLOAT))
-    assert address(pool.empty((MANY,), FLOAT)) != where
+def test_what_no_one_asks_for_again_is_let_go(layer: fastrnn.LSTM) -> None:
+    gates = 64 * T * B * 4 * H * 4
+    forward(layer, 64 * T)
+    assert core.memory_kept() > gates
+    for _ in range(100):
+        forward(layer)
+    assert core.memory_kept() < gates
 
 
-def test_what_no_one_asks_for_again_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = memory.Memory()
-    array = pool.empty((MANY,), FLOAT)
-    block = weakref.ref(array.base._block)
-    del array
-    for _ in range(memory._PATIENCE + 1):
-        assert block() is not None
-        kept = pool.empty((4 * MANY,), FLOAT)
-    del kept
-    gc.collect()
-    assert block() is None
+def test_small_calls_let_go_too(layer: fastrnn.LSTM) -> None:
+    forward(layer)
+    assert core.memory_kept() > 0
+    small = fastrnn.RNN(2, 3, backend="cpu")
+    for _ in range(5000):
+        small(np.ones((1, 1, 2), np.float32))
+    assert core.memory_kept() == 0
 
 
-def test_threads_never_share_a_block() -> None:
-    pool = memory.Memory()
+def test_threads_never_share_a_block(layer: fastrnn.LSTM) -> None:
+    layer.freeze()
+    x = np.random.default_rng(0).standard_normal((8, T, B, 3)).astype(np.float32)
+    expected = [layer.forward(part)[2].states() for part in x]
     wrong = []
 
-    def work(mark: int) -> None:
-        for _ in range(300):
-            array = pool.empty((MANY // 8,), FLOAT)
-            array.fill(mark)
-            if not (array == mark).all():
-                wrong.append(mark)
+    def work(n: int) -> None:
+        for _ in range(50):
+            h, c = layer.forward(x[n])[2].states()
+            if not (np.array_equal(h, expected[n][0]) and np.array_equal(c, expected[n][1])):
+                wrong.append(n)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import checks
 from ..checks import RNG
 from ..parametrized import Setting
-from ..params import Parameters
 from .feedforward import Array, FeedForward, Gradients, Tape
 
 
@@ -98,7 +97,7 @@ class Embedding(FeedForward):
             An argument has another type, dtype or shape, or the tape is another layer's.
         """
         dy = self._check_backward(tape, dy, self.embedding_dim).reshape(-1, self.embedding_dim)
-        params = Parameters(self.params.shapes, self.dtype)
+        params = self.params.zeros_like()
         if tape.x.size:
             # Rows of one index stand together after the sort and are summed as one run, which
             # np.add.at would do element by element, many times slower. A product with one-hot rows

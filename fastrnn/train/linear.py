@@ -12,7 +12,6 @@ from numpy.typing import DTypeLike
 from .. import checks
 from ..checks import RNG
 from ..parametrized import Setting
-from ..params import Parameters
 from .feedforward import Array, FeedForward, Gradients, Tape
 
 
@@ -99,7 +98,7 @@ class Linear(FeedForward):
             An argument has another type, dtype or shape, or the tape is another layer's.
         """
         rows = self._check_backward(tape, dy, self.out_features).reshape(-1, self.out_features)
-        params = Parameters(self.params.shapes, self.dtype)
+        params = self.params.zeros_like()
         x = tape.x.reshape(-1, self.in_features)
         np.matmul(rows.T, x, out=params["weight"])
         if self.bias:

@@ -177,7 +177,6 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   forward.rows = pass.rows;
   forward.threads = threads;
   forward.packed = packed.data();
-  forward.weights = pass.weights();
   forward.x = {pass.x.data(), B * I, I};
   forward.h0 = pass.h0.data();
   forward.c0 = pass.c0.data();
@@ -207,7 +206,6 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   backward.rows = pass.rows;
   backward.threads = threads;
   backward.packed = packed_back.data();
-  backward.weights = pass.weights();
   backward.x = forward.x;
   backward.h0 = forward.h0;
   backward.c0 = forward.c0;
