@@ -12,17 +12,17 @@ struct BackwardWeights {
   static constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
 
   Layout<V> layout;
-  Matrix<V> recurrent, reset, input, project;
   Index peephole;  // (3*H,)
+  Matrix<V> recurrent, reset, input, project;
   Sizes z;
 
   FASTRNN_FN BackwardWeights(const Sizes& sizes, int parts)
-      : layout{parts},
+      : layout{parts, WeightType::real},
+        peephole(layout.take_vector(Cell::kPeephole ? 3 * sizes.H : 0)),
         recurrent(layout.take({sizes.P, 1}, kFirst * sizes.H)),
         reset(layout.take({sizes.P, 1}, sizes.H, Cell::kResetBefore)),
         input(layout.take({sizes.I, 1}, G * sizes.H)),
         project(layout.take({sizes.H, 1}, sizes.P, sizes.projected)),
-        peephole(layout.take_vector(Cell::kPeephole ? 3 * sizes.H : 0)),
         z(sizes) {}
 
   // row k of a matrix
@@ -106,7 +106,8 @@ class BackwardPass {
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr, {}};
       const Index own = thread.place.size();
-      thread.products = {call_.packed, call_.split, arena.take<Half>(scratch_size(own, rows))};
+      thread.products = {call_.packed, WeightType::real, call_.split,
+                         arena.take<Half>(scratch_size(own, rows)), nullptr};
       BackRows<Real>& step = thread.step;
       step.h_prev = arena.take<const Real*>(own);
       step.c_prev = arena.take<const Real*>(own);

@@ -74,6 +74,7 @@ py::array_t<Item> make_array(const Index (&shape)[N]) {
 template <class Real>
 struct Panels {
   Buffer buffer;
+  WeightType type;
   const Real* data() const { return static_cast<const Real*>(buffer.data()); }
 };
 
@@ -132,9 +133,18 @@ class Pass {
   Panels<Real> pack(const py::tuple& w, bool backward, int threads) const {
     const Weights<const Real> from = weights<const Real>(w);
     const Index size = cell_.packed_size(sizes_, phase(backward));
-    Panels<Real> out{Buffer(static_cast<std::size_t>(size) * sizeof(Real))};
+    Panels<Real> out{Buffer(static_cast<std::size_t>(size) * sizeof(Real)), WeightType::real};
     const py::gil_scoped_release release;
     cell_.pack(sizes_, from, phase(backward), threads, static_cast<Real*>(out.buffer.data()));
+    return out;
+  }
+
+  // Panels of the forward phase in a narrow type.
+  Panels<Real> narrow(const Panels<Real>& panels, const std::string& dtype) const {
+    const WeightType type = dtype == "int8" ? WeightType::int8 : WeightType::bfloat16;
+    Panels<Real> out{Buffer(static_cast<std::size_t>(cell_.narrow_size(sizes_, type))), type};
+    const py::gil_scoped_release release;
+    cell_.narrow(sizes_, type, panels.data(), out.buffer.data());
     return out;
   }
 
@@ -254,6 +264,7 @@ class Pass {
     call.rows = rows(which, reverse);
     call.threads = threads;
     call.packed = panels.data();
+    call.type = panels.type;
     call.split = split_weights(split);
     call.x = sequence<const Real>(x);
     call.h0 = pointer<const Real>(h0);
@@ -273,6 +284,7 @@ void bind(py::module_& m, const std::string& suffix) {
       .def(py::init<int, Index, Index, Index, bool>())
       .def_property_readonly("hidden_size", &Pass<Real>::hidden_size)
       .def("pack", &Pass<Real>::pack)
+      .def("narrow", &Pass<Real>::narrow)
       .def("split", &Pass<Real>::split)
       .def("how_run", &Pass<Real>::how_run)
       .def("forward", &Pass<Real>::forward)

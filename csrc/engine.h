@@ -27,6 +27,7 @@ constexpr bool kSplits = std::is_same_v<V, Vec<float>>;
 template <class V>
 constexpr bool kSplits = false;
 #endif
+#include "narrow.h"
 #include "weights.h"
 #include "forward.h"
 #include "backward.h"
@@ -115,6 +116,26 @@ struct Entry {
     }
   }
 
+  static Index narrow_size(const Sizes& z, WeightType type) {
+    return kNarrows<V> ? ForwardWeights<V, Cell>(z, 0, type).layout.narrow_size : 0;
+  }
+
+  struct Narrowing {
+    WeightType type;
+    const Real* packed;
+    char* out;
+    void operator()(const Matrix<V>& m) const {
+      if (m.present) narrow_panels(m.panels, m.K, type, packed + m.at, out + m.at_narrow);
+    }
+  };
+  static void narrow(const Sizes& z, WeightType type, const Real* packed, void* out) {
+    if constexpr (kNarrows<V>) {
+      const ForwardWeights<V, Cell> at(z, 0, type);
+      for (Index i = 0; i < at.input.at; ++i) static_cast<Real*>(out)[i] = packed[i];
+      at.each(Narrowing{type, packed, static_cast<char*>(out)});
+    }
+  }
+
   static Plan plan(const Sizes& z, int threads, int parts) {
     return Plan(z, Cell::kGates, threads, parts ? kTileRows : 4);
   }
@@ -152,6 +173,8 @@ struct Entry {
             pack,
             split_size,
             split,
+            narrow_size,
+            narrow,
             how_run,
             work<Forward, ForwardCall<Real>>,
             run<Forward, ForwardCall<Real>>,

@@ -9,20 +9,20 @@ struct ForwardWeights {
   static constexpr int kFirst = Cell::kResetBefore ? G - 1 : G;
 
   Layout<V> layout;
-  Matrix<V> input, recurrent, reset, project;
   Index bias;        // (G*H,) what the input projection starts from
   Index split_bias;  // (H,) kSplitLast: b_hh of the last gate
   Index peephole;    // (3*H,)
+  Matrix<V> input, recurrent, reset, project;
 
-  FASTRNN_FN ForwardWeights(const Sizes& z, int parts)
-      : layout{parts},
+  FASTRNN_FN ForwardWeights(const Sizes& z, int parts, WeightType type = WeightType::real)
+      : layout{parts, type},
+        bias(layout.take_vector(G * z.H)),
+        split_bias(layout.take_vector(Cell::kSplitLast ? z.H : 0)),
+        peephole(layout.take_vector(Cell::kPeephole ? 3 * z.H : 0)),
         input(layout.take({z.H, G}, z.I)),
         recurrent(layout.take({z.H, kFirst}, z.P)),
         reset(layout.take({z.H, 1}, z.P, Cell::kResetBefore)),
-        project(layout.take({z.P, 1}, z.H, z.projected)),
-        bias(layout.take_vector(G * z.H)),
-        split_bias(layout.take_vector(Cell::kSplitLast ? z.H : 0)),
-        peephole(layout.take_vector(Cell::kPeephole ? 3 * z.H : 0)) {}
+        project(layout.take({z.P, 1}, z.H, z.projected)) {}
 
   // rank's share of the packing
   FASTRNN_NOINLINE void pack(const Weights<const Real>& w, int rank, int ranks, Real* out) const {
@@ -67,7 +67,7 @@ class ForwardPass {
       : call_(call),
         z_(call.sizes),
         plan_(plan),
-        weights_(call.sizes, call.split.parts),
+        weights_(call.sizes, call.split.parts, call.type),
         barrier_(plan.threads) {
     Arena arena(work);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
@@ -78,7 +78,8 @@ class ForwardPass {
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i), nullptr, nullptr, {}, {}};
       const Index rows = thread.place.size();
-      thread.products = {call_.packed, call_.split, arena.take<Half>(scratch_size(rows))};
+      thread.products = {call_.packed, call_.type, call_.split,
+                         arena.take<Half>(scratch_size(rows)), arena.take<Real>(wide_size())};
       thread.x = arena.take<const Real*>(chunk_rows(z_.T, rows));
       thread.step.h_prev = arena.take<const Real*>(rows);
       thread.step.c_prev = arena.take<const Real*>(rows);
@@ -114,6 +115,13 @@ class ForwardPass {
     return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows), parts),
                          P::scratch_size(weights_.recurrent, rows, parts)),
                   P::scratch_size(weights_.project, rows, parts));
+  }
+
+  FASTRNN_FN Index wide_size() const {
+    using P = Products<V>;
+    if (call_.type == WeightType::real) return 0;
+    return larger(larger(P::wide_size(weights_.input), P::wide_size(weights_.recurrent)),
+                  larger(P::wide_size(weights_.reset), P::wide_size(weights_.project)));
   }
 
   static void enter(void* self, int i) {

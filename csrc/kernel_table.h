@@ -58,12 +58,16 @@ struct SplitWeights {
   int parts;  // 1 .. 3; 0: there are none, and products run in floats
 };
 
+// How weights lie in memory; the narrow ones only of floats, and only forward.
+enum class WeightType { real, bfloat16, int8 };
+
 template <class Real>
 struct ForwardCall {
   Sizes sizes;
   Rows rows;
   int threads;
-  const Real* packed;      // pack(sizes, weights, forward)
+  const Real* packed;      // pack(sizes, weights, forward), or what narrow() made of it
+  WeightType type;         // of `packed`
   SplitWeights split;      // split(sizes, forward, packed)
   Sequence<const Real> x;  // (T, B, I)
   const Real* h0;          // (B, P)
@@ -116,6 +120,8 @@ struct CellKernels {
   void (*pack)(const Sizes&, const Weights<const Real>&, Phase, int threads, Real* out);
   Index (*split_size)(const Sizes&, Phase, int parts);  // 0: no tile unit
   void (*split)(const Sizes&, Phase, int parts, int threads, const Real* packed, Half* out);
+  Index (*narrow_size)(const Sizes&, WeightType);  // in bytes; 0: there are none
+  void (*narrow)(const Sizes&, WeightType, const Real* packed, void* out);
   HowRun (*how_run)(const Sizes&, int threads, int parts);
   Index (*forward_work)(const ForwardCall<Real>&);  // in bytes
   void (*forward)(const ForwardCall<Real>&);

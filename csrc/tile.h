@@ -51,25 +51,58 @@ FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const typename V::Rea
   for (int r = 0; r < R; ++r) stage.finish(m + r, p, acc[r]);
 }
 
-// One row against two neighbouring panels: 2 N chains, since a fused multiply-add takes four cycles
+template <class V>
+constexpr const typename V::Real* kNoScales = nullptr;
+
+// A vector of weights as it lies in memory; of int8, times the scales of its rows.
+template <class V>
+FASTRNN_FN V widen(const typename V::Real* w, V) {
+  return V::load(w);
+}
+template <class V>
+FASTRNN_FN V widen(const Half* w, V) {
+  return V::load(w);
+}
+template <class V>
+FASTRNN_FN V widen(const std::int8_t* w, V scale) {
+  return V::load(w) * scale;
+}
+
+// R rows against P neighbouring panels of weights of type W, which are widened in registers; for P = 2
+// both are full. One row takes two panels, for 2 N chains: a fused multiply-add takes four cycles
 // and two start in each.
-template <class V, int N, class Stage>
-FASTRNN_FN void tile_row_pair(const Stage& stage, Index m, Index p, const typename V::Real* b,
-                              Index K) {
-  const typename V::Real* b1 = b + K * N * V::kLanes;
-  V acc0[N], acc1[N];
-  stage.seed(m, p, acc0);
-  stage.seed(m, p + 1, acc1);
-  const typename V::Real* a = stage.row(m);
-  for (Index k = 0; k < K; ++k, b += N * V::kLanes, b1 += N * V::kLanes) {
-    const V x = V::broadcast(a[k]);
+template <class V, int R, int P, int N, class W, class Stage>
+FASTRNN_FN void tile_of(const Stage& stage, Index m, Index p, const W* b,
+                        const typename V::Real* scales, Index K) {
+  const Index stride = K * N * V::kLanes;
+  V acc[P][R][N], scale[P][N];
+  const typename V::Real* a[R];
+  FASTRNN_UNROLL
+  for (int r = 0; r < R; ++r) a[r] = stage.row(m + r);
+  FASTRNN_UNROLL
+  for (int i = 0; i < P; ++i) {
     FASTRNN_UNROLL
-    for (int n = 0; n < N; ++n) acc0[n] = fma(x, V::load(b + n * V::kLanes), acc0[n]);
+    for (int r = 0; r < R; ++r) stage.seed(m + r, p + i, acc[i][r]);
     FASTRNN_UNROLL
-    for (int n = 0; n < N; ++n) acc1[n] = fma(x, V::load(b1 + n * V::kLanes), acc1[n]);
+    for (int n = 0; n < N; ++n)
+      scale[i][n] = scales ? V::load(scales + (i * N + n) * V::kLanes) : V::broadcast(0);
   }
-  stage.finish(m, p, acc0);
-  stage.finish(m, p + 1, acc1);
+  for (Index k = 0; k < K; ++k, b += N * V::kLanes) {
+    FASTRNN_UNROLL
+    for (int i = 0; i < P; ++i) {
+      FASTRNN_UNROLL
+      for (int n = 0; n < N; ++n) {
+        const V w = widen<V>(b + i * stride + n * V::kLanes, scale[i][n]);
+        FASTRNN_UNROLL
+        for (int r = 0; r < R; ++r) acc[i][r][n] = fma(V::broadcast(a[r][k]), w, acc[i][r][n]);
+      }
+    }
+  }
+  FASTRNN_UNROLL
+  for (int i = 0; i < P; ++i) {
+    FASTRNN_UNROLL
+    for (int r = 0; r < R; ++r) stage.finish(m + r, p + i, acc[i][r]);
+  }
 }
 
 // Rows [m, m_end) of panel p: tiles of R rows, the rest in smaller ones. None is left to run alone,
@@ -129,7 +162,7 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
       // the neighbour in walking order is full as well, unless it is the short last one
       const Index low = down ? p - 1 : p;
       if (single && i + 1 < block.p1 && (low + 2 < panels || last_vectors == N)) {
-        tile_row_pair<V, N>(stage, block.m0, low, b + low * stride, K);
+        tile_of<V, 1, 2, N>(stage, block.m0, low, b + low * stride, kNoScales<V>, K);
         ++i;
         continue;
       }

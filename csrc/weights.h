@@ -4,8 +4,9 @@ template <class V>
 struct Matrix {
   Panels<V> panels;
   Index K;
-  Index at;        // in the packed weights
-  Index at_split;  // in the split ones
+  Index at;         // in the packed weights
+  Index at_split;   // in the split ones
+  Index at_narrow;  // in the narrow ones, in bytes
   bool present;
 };
 
@@ -20,21 +21,25 @@ FASTRNN_FN Index parts_size(const Panels<V>& panels, Index K, int parts) {
 template <class V>
 struct Layout {
   int parts;
-  Index size = 0, split_size = 0;
+  WeightType type;
+  Index size = 0, split_size = 0, narrow_size = 0;
 
   FASTRNN_FN Matrix<V> take(const Panels<V>& panels, Index K, bool present = true) {
-    const Matrix<V> matrix{panels, K, size, split_size, present};
+    const Matrix<V> matrix{panels, K, size, split_size, narrow_size, present};
     if (present) {
       size += panels.size(K);
       split_size += parts_size(panels, K, parts);
+      narrow_size += narrow_bytes(panels, K, type);
     }
     return matrix;
   }
 
-  // a vector that is kept as it is
+  // A vector that is kept as it is; before all matrices, so that it lies at the same place in packed
+  // and in narrow weights.
   FASTRNN_FN Index take_vector(Index n) {
     const Index at = size;
-    size += n;
+    narrow_size += whole_lines(n * static_cast<Index>(sizeof(typename V::Real)));
+    size = narrow_size / static_cast<Index>(sizeof(typename V::Real));
     return at;
   }
 };
@@ -64,19 +69,44 @@ FASTRNN_FN Index product_scratch(Index rows, Index K, int parts) {
 template <class V>
 struct Products {
   const typename V::Real* packed;
+  WeightType type;
   SplitWeights split;
   Half* scratch;
+  typename V::Real* wide;  // of narrow weights, a panel in floats
 
   // Halves of memory for products of up to so many rows.
   FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows, int parts) {
     return matrix.present ? product_scratch<V>(rows, matrix.K, parts) : 0;
+  }
+  // Numbers of memory for a panel of a matrix.
+  FASTRNN_FN static Index wide_size(const Matrix<V>& matrix) {
+    return matrix.present ? matrix.K * matrix.panels.U * matrix.panels.G * V::kLanes : 0;
   }
 
   // Runs a stage over rows 0 .. rows-1 and a share of the panels.
   template <class Stage>
   FASTRNN_FN void run(const Stage& stage, const Matrix<V>& matrix, const Share& share, Index rows,
                       bool down = false) const {
+    if constexpr (kNarrows<V>) {
+      if (type != WeightType::real) return run_narrow_product(stage, matrix, share, rows, down);
+    }
     const SplitWeights at{split.parts ? split.data + matrix.at_split : nullptr, split.parts};
     run_product(stage, matrix.panels, share, rows, packed + matrix.at, at, scratch, matrix.K, down);
+  }
+
+ private:
+  template <class Stage>
+  FASTRNN_FN void run_narrow_product(const Stage& stage, const Matrix<V>& matrix,
+                                     const Share& share, Index rows, bool down) const {
+    const char* at = reinterpret_cast<const char*>(packed) + matrix.at_narrow;
+    const Block block{0, rows, share.begin, share.end};
+    const Index count = matrix.panels.count(), K = matrix.K;
+    const int last = matrix.panels.last();
+    if (type == WeightType::bfloat16)
+      run_narrow<V>(stage, block, count, last, reinterpret_cast<const Half*>(at), nullptr, K, down,
+                    wide);
+    else
+      run_narrow<V>(stage, block, count, last, reinterpret_cast<const std::int8_t*>(at),
+                    scales_of(matrix.panels, K, const_cast<char*>(at)), K, down, wide);
   }
 };

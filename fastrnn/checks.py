@@ -22,6 +22,9 @@ RNG: TypeAlias = "int | np.random.Generator | None"
 # Each layer has names and arrays of its own: a runaway number must not fill the memory with these.
 MAX_LAYERS = 10_000
 
+# Types of weights that are rounded, narrower than the layer's own.
+NARROW = ("bfloat16", "int8")
+
 # An expected shape: the letter of each axis, and its size where that is known.
 Form = Sequence[tuple[str, int | None]]
 
@@ -154,6 +157,26 @@ def writeable(allowed: bool) -> None:
     """Raise if parameters have been made read-only."""
     if not allowed:
         raise ValueError("the parameters are frozen: call unfreeze() before changing them")
+
+
+def weight_dtype(name: str, value: Any, dtype: np.dtype[Any], backend: str) -> str:
+    """Return the type in which a layer of this dtype is to hold its weights; None: its own."""
+    if value is None or value == dtype.name:
+        return dtype.name
+    narrow = choice(name, value, (dtype.name, *NARROW))
+    if dtype != np.float32:
+        raise ValueError(f'{name}="{narrow}" is for layers of float32, this one is of {dtype}')
+    if backend == "cuda":
+        raise ValueError(f'{name}="{narrow}" is for layers on the CPU, this one is on the GPU')
+    return narrow
+
+
+def frozen_narrow(dtype: str) -> ValueError:
+    """Return the error for training on rounded weights."""
+    return ValueError(
+        f'the layer is frozen with weight_dtype="{dtype}", for inference: '
+        "call unfreeze() to train it"
+    )
 
 
 def named_arrays(

@@ -105,11 +105,14 @@ class Network:
             else [(Chain(tuple(range(num_layers)), False),)]
         )
 
-    def pack(self, weights: Sequence[Weights], *, backward: bool) -> list[object]:
-        """Return the passes' weights as the backend wants them, for `backward` too or not."""
+    def pack(
+        self, weights: Sequence[Weights], *, backward: bool, narrow: str | None = None
+    ) -> list[object]:
+        """Return the passes' weights as the backend wants them; see `Backend.pack`."""
         threads = config.get_num_threads()
+        pack = self.backend.pack
         return [
-            self.backend.pack(self.cell, w, backward=backward, threads=threads) for w in weights
+            pack(self.cell, w, backward=backward, threads=threads, narrow=narrow) for w in weights
         ]
 
     # ---------------------------------------------------------------------------- forward

@@ -8,11 +8,11 @@ import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import backends, checks
+from . import backends, checks, narrow
 from .backends.base import Numerics, Weights
 from .cellmath import CELLS
 from .checks import RNG
@@ -48,12 +48,19 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 # What `_build` makes, and so what copies and pickles make anew.
 _BUILT = {"_dtype", "_cell", "_xp", "_network", "_widths", "_state_outer", "_most_steps"}
-_BUILT |= {"_input_size", "_batch_first", "_params", "_names", "_weights", "_packed", "_lock"}
+_BUILT |= {"_input_size", "_batch_first", "_params", "_names", "_weights", "_frozen", "_lock"}
 
 # The parameters' names, in the order of the fields of `Weights`, without a pass's suffix.
 _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole"
 
 _EVERY_ROW = ALL, ALL
+
+
+class _Frozen(NamedTuple):
+    """What a frozen layer holds."""
+
+    packed: list[object]  # one a pass
+    dtype: str  # of the weights
 
 
 class Recurrent(Parametrized):
@@ -138,7 +145,7 @@ class Recurrent(Parametrized):
         suffixes = self._suffixes(config)
         self._names = [[name + suffix for name in _WEIGHTS] for suffix in suffixes]
         self._weights = self._by_pass(self._params)
-        self._packed: list[object] | None = None
+        self._frozen: _Frozen | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -180,39 +187,69 @@ class Recurrent(Parametrized):
         """Name of the backend in use, never "auto"."""
         return self._network.backend.name
 
-    def freeze(self) -> None:
+    def freeze(self, weight_dtype: str | None = None) -> None:
         """Make the parameters read-only and keep the packed copies that the kernels use.
 
         Calls then pay no packing, and NumPy refuses a write to `params` or `flat_params` with its
         own ValueError. Slices of them that were taken before stay writeable; what is written
         through such a slice takes effect with `unfreeze` only. Freezing twice is freezing once.
+
+        Parameters
+        ----------
+        weight_dtype : {None, "bfloat16", "int8"}
+            None: the copies are the parameters. Else, for layers of float32 on the CPU, the
+            matrices are rounded: to bfloat16, or to a multiple, -127 to 127, of a scale that each
+            row of a matrix has of its own. Biases, peepholes, states and sums stay float32. The
+            "cpu" backend reads the narrow numbers from memory, which is what a step of a few rows
+            waits for; the other backends compute the same from float32. For inference: `forward`
+            then raises. The parameters themselves keep all their bits.
+
+        Raises
+        ------
+        ValueError
+            ``weight_dtype`` is none of these, or the layer is not of float32 or is on a GPU.
         """
+        dtype = checks.weight_dtype("weight_dtype", weight_dtype, self._dtype, self.backend)
         with self._lock:
-            if self._packed is None:
+            if self._frozen is None:
                 self._params.set_writeable(False)
-                try:
-                    self._packed = self._network.pack(self._weights, backward=True)
-                finally:
-                    if self._packed is None:
-                        self._params.set_writeable(True)
+            try:
+                if self._frozen is None or self._frozen.dtype != dtype:
+                    self._frozen = _Frozen(self._packed_as(dtype), dtype)
+            finally:
+                if self._frozen is None:
+                    self._params.set_writeable(True)
+
+    def _packed_as(self, dtype: str) -> list[object]:
+        if dtype == self._dtype.name:
+            return self._network.pack(self._weights, backward=True)
+        weights = [narrow.rounded(w, dtype) for w in self._weights]
+        return self._network.pack(weights, backward=False, narrow=dtype)
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again and drop the packed copies."""
         with self._lock:
-            self._packed = None
+            self._frozen = None
             self._params.set_writeable(True)
 
     @property
     def frozen(self) -> bool:
         """Whether the layer is frozen."""
-        return self._packed is not None
+        return self._frozen is not None
+
+    @property
+    def weight_dtype(self) -> str:
+        """Type of the weights that calls use: the layer's dtype, or that of `freeze`."""
+        frozen = self._frozen
+        return self._dtype.name if frozen is None else frozen.dtype
 
     # ------------------------------------------------------------- copying and moving
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: value for name, value in self.__dict__.items() if name not in _BUILT}
         flat = self._params.flat if self._xp is np else self._xp.asnumpy(self._params.flat)
-        return own | {"flat_params": flat, "frozen": self.frozen}
+        frozen = None if self._frozen is None else self._frozen.dtype
+        return own | {"flat_params": flat, "frozen": frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -220,8 +257,8 @@ class Recurrent(Parametrized):
         self.__dict__.update(state)
         self._build(self._config)
         self._params.flat[:] = self._xp.asarray(flat)
-        if frozen:
-            self.freeze()
+        if frozen is not None:
+            self.freeze(frozen)
 
     def to(self: Self, device: str) -> Self:
         """Return a copy with its parameters on a device, frozen if this one is.
@@ -275,10 +312,12 @@ class Recurrent(Parametrized):
 
     def _pack(self, training: bool = False) -> list[object]:
         """Return the packed weights: those kept by `freeze`, or new ones."""
-        packed = self._packed
-        if packed is None:
+        frozen = self._frozen
+        if frozen is None:
             return self._network.pack(self._weights, backward=training)
-        return packed
+        if training and frozen.dtype in checks.NARROW:
+            raise checks.frozen_narrow(frozen.dtype)
+        return frozen.packed
 
     def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]:
         """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state."""

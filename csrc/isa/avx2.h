@@ -22,6 +22,14 @@ struct Vec<float> {
   }
   FASTRNN_FN static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
   FASTRNN_FN static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  FASTRNN_FN static Vec load(const Half* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
+  }
+  FASTRNN_FN static Vec load(const std::int8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
+  }
   FASTRNN_FN static Vec load(const float* p, Index n) {
     return n >= kLanes ? load(p) : Vec{_mm256_maskload_ps(p, mask(n))};
   }

@@ -49,6 +49,14 @@ struct Vec<float> {
   FASTRNN_FN static __mmask16 mask(Index n) { return static_cast<__mmask16>((1u << n) - 1); }
   FASTRNN_FN static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
   FASTRNN_FN static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  FASTRNN_FN static Vec load(const Half* p) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+  }
+  FASTRNN_FN static Vec load(const std::int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+  }
   FASTRNN_FN static Vec load(const float* p, Index n) {
     return n >= kLanes ? load(p) : Vec{_mm512_maskz_loadu_ps(mask(n), p)};
   }

@@ -14,6 +14,15 @@ struct Vec<float> {
 
   FASTRNN_FN static Vec broadcast(float x) { return {vdupq_n_f32(x)}; }
   FASTRNN_FN static Vec load(const float* p) { return {vld1q_f32(p)}; }
+  FASTRNN_FN static Vec load(const Half* p) {
+    return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))};
+  }
+  FASTRNN_FN static Vec load(const std::int8_t* p) {
+    std::int32_t bytes;  // four at a time
+    std::memcpy(&bytes, p, sizeof bytes);
+    const int8x8_t wide = vreinterpret_s8_s32(vdup_n_s32(bytes));
+    return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(wide))))};
+  }
   FASTRNN_FN static Vec load(const float* p, Index n) {
     if (n >= kLanes) return load(p);
     float lanes[kLanes] = {};

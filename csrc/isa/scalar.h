@@ -14,6 +14,13 @@ struct Vec {
   FASTRNN_FN static Vec broadcast(Real x) { return {x}; }
   FASTRNN_FN static Vec load(const Real* p) { return {*p}; }
   FASTRNN_FN static Vec load(const Real* p, Index) { return {*p}; }
+  FASTRNN_FN static Vec load(const std::int8_t* p) { return {static_cast<Real>(*p)}; }
+  FASTRNN_FN static Vec load(const Half* p) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(*p) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return {static_cast<Real>(value)};
+  }
   FASTRNN_FN void store(Real* p) const { *p = v; }
   FASTRNN_FN void store(Real* p, Index) const { *p = v; }
 

@@ -69,12 +69,22 @@ class Backend(Protocol):
     ) -> dict[str, Any]:
         """Return how a pass over x (T, B, I) would be run, and why, in words of its own."""
 
-    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> object:
+    def pack(
+        self,
+        cell: CellSpec,
+        w: Weights,
+        *,
+        backward: bool,
+        threads: int,
+        narrow: str | None = None,
+    ) -> object:
         """Return the weights as the kernels want them: a snapshot that shares no memory with w.
 
         Parameters
         ----------
         backward : it is to serve `backward` too, not `forward` alone
+        narrow : the type, "bfloat16" or "int8", to which the matrices have been rounded
+            (`fastrnn.narrow`), in which an engine may keep them
         """
 
     def forward(

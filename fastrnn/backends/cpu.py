@@ -53,9 +53,14 @@ class Packed:
     On a processor with a tile unit also the panels in parts of bfloat16, made at first need.
     """
 
-    def __init__(self, kernels: _core.Pass, w: Weights, backward: bool, threads: int) -> None:
+    def __init__(
+        self, kernels: _core.Pass, w: Weights, backward: bool, threads: int, dtype: str | None
+    ) -> None:
         self.kernels = kernels
         self.panels = [kernels.pack(w, phase, threads) for phase in (False, True)[: 1 + backward]]
+        self.narrow = dtype is not None
+        if dtype is not None:
+            self.panels = [kernels.narrow(self.panels[0], dtype)]
         self._split: dict[tuple[bool, int], _core.Split] = {}
         self._lock = threading.Lock()
 
@@ -101,18 +106,27 @@ class CpuBackend:
             kernels = self._kernels.setdefault(key, made)
         return kernels
 
-    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
+    def pack(
+        self,
+        cell: CellSpec,
+        w: Weights,
+        *,
+        backward: bool,
+        threads: int,
+        narrow: str | None = None,
+    ) -> Packed:
         """Return the panels of the forward kernels, and of the backward ones if they are wanted."""
-        return Packed(self._kernels_for(cell, w), w, backward, threads)
+        return Packed(self._kernels_for(cell, w), w, backward, threads, narrow)
 
-    def _parts(self, x: Array, hidden: int, numerics: Numerics) -> int:
+    def _parts(self, x: Array, packed: Packed, numerics: Numerics) -> int:
         """Return of how many bfloat16 numbers the tile unit is to make a float; 0: it is not used.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
         cannot change a bit.
         """
-        if not self._tile_unit:
+        if not self._tile_unit or packed.narrow:
             return 0
+        hidden = packed.kernels.hidden_size
         return self._parts_of(x.dtype, numerics, x.shape[0], x.shape[1], hidden)
 
     def _parts_of(self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int) -> int:
@@ -170,7 +184,7 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         kernels = packed.kernels
-        parts = self._parts(x, kernels.hidden_size, numerics)
+        parts = self._parts(x, packed, numerics)
         y, hn, cn, gates, c = kernels.forward(
             packed.panels[0], packed.in_parts(False, parts, threads),
             _rows(x), h0, c0, rows, reverse, threads, keep,
@@ -199,7 +213,7 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
         kernels = packed.kernels
-        parts = self._parts(x, kernels.hidden_size, numerics)
+        parts = self._parts(x, packed, numerics)
         return kernels.backward(
             packed.panels[1], packed.in_parts(True, parts, threads),
             _rows(x), h0, c0, rows, reverse, threads, *saved,
@@ -221,7 +235,7 @@ class CpuBackend:
         """Return a function that advances one step; see `Backend.bind`."""
         kernels = packed.kernels
         x, y = x[None], y[None]
-        parts = self._parts(x, kernels.hidden_size, numerics)
+        parts = self._parts(x, packed, numerics)
         return kernels.bind(
             packed.panels[0], packed.in_parts(False, parts, threads), x, h, c, ALL, threads, y
         )

@@ -59,7 +59,15 @@ class NumpyBackend:
         products = "one chain a sum" if numerics.reproducible else "numpy.matmul"
         return {"products": products, "time loop": self.time_loop}
 
-    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
+    def pack(
+        self,
+        cell: CellSpec,
+        w: Weights,
+        *,
+        backward: bool,
+        threads: int,
+        narrow: str | None = None,
+    ) -> Packed:
         """Return a copy; see `Backend.pack`."""
         H = w.hh.shape[0] // len(cell.gates)
         zeros = np.zeros(w.hh.shape[0], w.hh.dtype)

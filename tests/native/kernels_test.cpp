@@ -1,6 +1,6 @@
 // Every instruction set must give the scalar kernels' bits: random passes of every cell and type,
-// forward and backward, with tails, ragged rows, cuts, both directions, one to three threads, and
-// several calls at a time. Runs without Python, so also under an emulator and under sanitizers.
+// forward and backward, with tails, ragged rows, cuts, narrow weights, both directions, one to three
+// threads, and several calls at a time. Runs without Python, so also under an emulator and under sanitizers.
 //
 // Usage: kernels_test [passes for each cell and type]
 #include <cstdio>
@@ -64,6 +64,7 @@ struct Pass {
   std::vector<std::uint8_t> cut;
   Array<Real> ih, hh, b_ih, b_hh, hr, peephole, x, h0, c0, dy, dh, dc;
   bool keep;
+  WeightType type = WeightType::real;
 
   Pass(const CellKernels<Real>& kernels, int index, std::mt19937& draw) : cell(index) {
     const auto below = [&](Index n) { return static_cast<Index>(draw() % n); };
@@ -91,6 +92,7 @@ struct Pass {
     dh = random(B * P, draw);
     dc = random(kernels.has_c ? B * H : 0, draw);
     keep = draw() % 4 != 0;
+    if (!keep && sizeof(Real) == 4) type = WeightType(draw() % 3);
 
     rows = {nullptr, nullptr, nullptr, draw() % 2 == 0};
     if (draw() % 2) {  // lengths fall along order; 0 occurs
@@ -120,6 +122,7 @@ struct Pass {
            " P=" + std::to_string(sizes.P) + " order=" + std::to_string(rows.order != nullptr) +
            " cut=" + std::to_string(rows.cut != nullptr) +
            " reverse=" + std::to_string(rows.reverse) + " keep=" + std::to_string(keep) +
+           " type=" + std::to_string(static_cast<int>(type)) +
            " threads=" + std::to_string(threads);
   }
 
@@ -177,6 +180,13 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   forward.rows = pass.rows;
   forward.threads = threads;
   forward.packed = packed.data();
+  Array<Real> narrow;
+  if (pass.type != WeightType::real) {
+    narrow = Array<Real>(kernels.narrow_size(pass.sizes, pass.type) / sizeof(Real));
+    kernels.narrow(pass.sizes, pass.type, packed.data(), narrow.data());
+    forward.packed = narrow.data();
+    forward.type = pass.type;
+  }
   forward.x = {pass.x.data(), B * I, I};
   forward.h0 = pass.h0.data();
   forward.c0 = pass.c0.data();

@@ -78,7 +78,15 @@ class CudaBackend:
             "time loop": "persistent kernel" if once else "launches at every step",
         }
 
-    def pack(self, cell: CellSpec, w: Weights, *, backward: bool, threads: int) -> Packed:
+    def pack(
+        self,
+        cell: CellSpec,
+        w: Weights,
+        *,
+        backward: bool,
+        threads: int,
+        narrow: str | None = None,
+    ) -> Packed:
         """Return a copy of the weights, and their biases summed."""
         # mypy: a list of optional arrays for fields of which two are never None
         copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
