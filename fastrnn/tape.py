@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -51,6 +51,11 @@ class Tape:
     def nbytes(self) -> int:
         """Bytes of the arrays it keeps for backward, not counting the caller's x and weights."""
         return self.network.nbytes(self.call, self.levels)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a tape belongs to the layer object that made it, and cannot be copied or pickled"
+        )
 
     def __repr__(self) -> str:
         steps, batch, _ = self.call.x.shape

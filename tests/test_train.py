@@ -311,7 +311,9 @@ def test_losses_refuse_what_does_not_fit() -> None:
 
 
 def gradients(flat: np.ndarray) -> Gradients:
-    return Gradients(None, Parameters({"weight": flat.shape}, flat.dtype, flat))
+    params = Parameters({"weight": flat.shape}, flat.dtype)
+    params.flat[:] = flat
+    return Gradients(None, params)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 30.0, 1e9, np.inf])
