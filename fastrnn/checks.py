@@ -29,6 +29,8 @@ Form = Sequence[tuple[str, int | None]]
 # What an array is compared with that must be NumPy's.
 _HOST = np.empty(0)
 
+_PLANNED = "the host, where the steps are planned"
+
 
 class FormError(TypeError, ValueError):
     """A single array came where a pair belongs, or the reverse: wrong in type and in shape."""
@@ -184,7 +186,7 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
     if batch is None:
         values = np.array([integer("lengths", value)])
     else:
-        values = _like_array("lengths", value)
+        values = _like_array("lengths", value, _PLANNED)
         same_form("lengths", values.shape, [("B", batch)])
         # An empty list has no ints to show, and becomes an array of floats.
         if values.dtype.kind not in "iu" and (batch or isinstance(value, np.ndarray)):
@@ -199,7 +201,7 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
 def resets(value: Any, steps: int, batch: int | None) -> Array:
     """Return resets as (T, B) bool; ``batch`` None: (T,), of one sequence."""
     form: Form = [("T", steps)] if batch is None else [("T", steps), ("B", batch)]
-    values = _like_array("resets", value)
+    values = _like_array("resets", value, _PLANNED)
     same_form("resets", values.shape, form)
     if values.dtype != np.bool_:
         raise TypeError(f"resets must be bool, got {values.dtype}")
@@ -215,13 +217,14 @@ def mask(name: str, value: Any, batch: int) -> Array:
     return values
 
 
-def _like_array(name: str, value: Any) -> Array:
+def _like_array(name: str, value: Any, host: str = "the host") -> Array:
     """Return what NumPy makes of an array or of nested lists."""
     if on_gpu(value):
         raise TypeError(
-            f"{name} must be on the host, where the steps are planned, got {type_name(value)}: "
-            f"copy it with cupy.asnumpy({name})"
+            f"{name} must be on {host}, got {type_name(value)}: copy it with cupy.asnumpy({name})"
         )
+    if isinstance(value, np.ma.MaskedArray):  # whose mask np.asarray would let go
+        raise TypeError(f"{name} must have no mask of NumPy's, got {type_name(value)}")
     try:
         return np.asarray(value)
     except ValueError:
@@ -335,7 +338,7 @@ def floats(name: str, value: Any) -> Array:
 
 def indices(name: str, value: Any) -> Array:
     """Return ints of any width as an array."""
-    values = np.asarray(value)
+    values = _like_array(name, value)
     if values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be ints, got {_dtype_name(values.dtype)}")
     return values
@@ -343,7 +346,7 @@ def indices(name: str, value: Any) -> Array:
 
 def places(name: str, value: Any) -> Array:
     """Return bools as an array."""
-    values = np.asarray(value)
+    values = _like_array(name, value)
     if values.dtype != np.bool_:
         raise TypeError(f"{name} must be bool, got {_dtype_name(values.dtype)}")
     return values
@@ -378,4 +381,7 @@ def number(name: str, value: Any, at_least: float = 0.0, below: float = math.inf
     if not (at_least <= value < below or value == below == math.inf):  # also refuses NaN
         limit = f"at least {at_least:g}" if below == math.inf else f"in [{at_least:g}, {below:g})"
         raise ValueError(f"{name} must be {limit}, got {value}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int of Python, which has no largest
+        raise ValueError(f"{name} must be a number that a float can hold, got {value}") from None

@@ -197,6 +197,7 @@ NOT_LENGTHS = [
     ([1.0, 2.0, 3.0], TypeError, "lengths must be ints, got float64"),
     ([True, True, False], TypeError, "lengths must be ints, got bool"),
     (np.array([1, 2, 3], object), TypeError, "lengths must be ints, got object"),
+    (np.ma.masked_array([1, 2, 3]), TypeError, "lengths must have no mask of NumPy's, got numpy"),
     ("abc", ValueError, "lengths must be (B=3,), got ()"),
 ]
 
