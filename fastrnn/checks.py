@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -283,6 +284,27 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
 def fraction(name: str, value: Any) -> float:
     """Return a float in [0, 1)."""
     return number(name, value, below=1.0)
+
+
+def path(value: Any) -> str:
+    """Return a path of a file as text; a number, which `open` takes for an open file, is none."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or os.PathLike, got {type_name(value)}")
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be of text, got {type_name(text)}")
+    return text
+
+
+def texts(name: str, value: Any) -> dict[str, str]:
+    """Return a mapping of text to text as a dict."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of str to str, got {type_name(value)}")
+    for pair in value.items():
+        for part in pair:
+            if not isinstance(part, str):
+                raise TypeError(f"{name} must map str to str, got {type_name(part)} in {pair}")
+    return dict(value)
 
 
 def together(config: Mapping[str, Any]) -> None:

@@ -45,7 +45,8 @@ def gradcheck(
         Not changed; it may be frozen. Dropout is active, with masks that stay the same.
     x, state, lengths, resets
         As for `layer.forward`; the state's gradient is compared also if none is given.
-    eps, atol, rtol : float
+    eps : float below 1
+    atol, rtol : float
     rng : None, int or numpy.random.Generator
         Source of w and v.
 
@@ -59,14 +60,19 @@ def gradcheck(
     AssertionError
         Gradients differ; the text names each that does, and by how much.
     TypeError
-        The layer is not of float64, in which alone differences say enough.
+        The layer is not of float64, in which alone differences say enough, or an argument has
+        another type.
+    ValueError
+        An argument has another shape, or is out of its range.
     """
     if getattr(layer, "dtype", None) != np.float64:
         raise TypeError(
             "gradcheck needs a layer of float64: make one with dtype=np.float64, "
             f"got {getattr(layer, 'dtype', checks.type_name(layer))}"
         )
-    checks.number("eps", eps, at_least=1e-12)
+    checks.number("eps", eps, at_least=1e-12, below=1.0)
+    checks.number("atol", atol)
+    checks.number("rtol", rtol)
     generator = checks.generator("rng", rng)
     model = copy.deepcopy(layer)
     model.unfreeze()
@@ -74,7 +80,9 @@ def gradcheck(
     options = {name: value for name, value in options.items() if value is not None}
     if getattr(layer, "dropout", 0.0):
         options["rng"] = int(generator.integers(1 << 62))
-    inputs: list[Any] = [np.array(x)] if state is None else [np.array(x), copy.deepcopy(state)]
+    inputs: list[Any] = [np.array(x)]
+    if state is not None:
+        inputs.append(copy.deepcopy(tuple(state) if isinstance(state, list) else state))
 
     # outputs are (y, state), (y) or (state), and so is what backward takes
     *outputs, tape = model.forward(*inputs, **options)
