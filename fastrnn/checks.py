@@ -148,6 +148,13 @@ def another_tape(layer: object) -> ValueError:
     return ValueError(f"tape must come from this {type(layer).__name__}'s forward(), got another's")
 
 
+def uncopied_tape() -> TypeError:
+    """Return the error for a tape that is to be copied or pickled."""
+    return TypeError(
+        "a tape belongs to the layer object that made it, and cannot be copied or pickled"
+    )
+
+
 def too_large(what: str) -> MemoryError:
     """Return the error for what no memory can hold."""
     return MemoryError(f"{what} needs more bytes than can be addressed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,12 +87,7 @@ def gradcheck(
 
     # outputs are (y, state), (y) or (state), and so is what backward takes
     *outputs, tape = model.forward(*inputs, **options)
-    weights = [
-        tuple(map(generator.standard_normal, map(np.shape, output)))
-        if isinstance(output, tuple)
-        else generator.standard_normal(output.shape)
-        for output in outputs
-    ]
+    weights = [_like(output, generator) for output in outputs]
     grads = model.backward(tape, *weights)
     if state is None and hasattr(grads, "state"):
         inputs.append(copy.deepcopy(grads.state))
@@ -100,13 +96,7 @@ def gradcheck(
 
     def loss() -> float:
         *outputs, _ = model.forward(*inputs, **options)
-        return sum(
-            float(np.vdot(w, value))
-            for weight, output in zip(weights, outputs, strict=True)
-            for w, value in zip(
-                _leaves("", weight).values(), _leaves("", output).values(), strict=True
-            )
-        )
+        return sum(map(_dot, weights, outputs))
 
     values = dict(model.params)
     found = dict(grads.params)
@@ -121,12 +111,7 @@ def gradcheck(
         for _ in range(_DIRECTIONS if value.size else 0):
             v = generator.standard_normal(value.shape)
             v /= np.linalg.norm(v)
-            kept = value.copy()
-            value[...] = kept + eps * v
-            above = loss()
-            value[...] = kept - eps * v
-            expected = (above - loss()) / (2 * eps)
-            value[...] = kept
+            expected = _slope(loss, value, v, eps)
             got = float(np.vdot(found[name], v))
             allowed = atol + rtol * max(abs(got), abs(expected))
             if not abs(got - expected) <= allowed:
@@ -138,6 +123,30 @@ def gradcheck(
     if wrong:
         raise AssertionError("gradients differ along a random direction\n" + "\n".join(wrong))
     return True
+
+
+def _slope(loss: Callable[[], float], value: Array, v: Array, eps: float) -> float:
+    """Central difference of the loss by an array along v; the array is as it was afterwards."""
+    kept = value.copy()
+    value[...] = kept + eps * v
+    above = loss()
+    value[...] = kept - eps * v
+    below = loss()
+    value[...] = kept
+    return (above - below) / (2 * eps)
+
+
+def _like(output: Any, generator: np.random.Generator) -> Any:
+    """Random weights in the form of an output."""
+    if isinstance(output, tuple):
+        return tuple(_like(part, generator) for part in output)
+    return generator.standard_normal(output.shape)
+
+
+def _dot(weight: Any, output: Any) -> float:
+    """<weight, output>, of all parts of an output."""
+    pairs = zip(_leaves("", weight).values(), _leaves("", output).values(), strict=True)
+    return sum(float(np.vdot(w, value)) for w, value in pairs)
 
 
 def _leaves(name: str, value: Any) -> dict[str, Array]:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from . import checks
 from .network import Call, Level, Network
 from .params import Parameters
 
@@ -26,7 +27,8 @@ class Tape:
 
     Made by a layer's or a cell's ``forward``. It belongs to that layer, can be used any number of
     times and from several threads at once, and shares no memory with what the call returned; the
-    caller's x is referenced, not copied, and must not be changed while the tape is in use.
+    caller's x is referenced, not copied, and must not be changed while the tape is in use. A tape
+    cannot be copied or pickled.
     """
 
     network: Network
@@ -53,9 +55,7 @@ class Tape:
         return self.network.nbytes(self.call, self.levels)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a tape belongs to the layer object that made it, and cannot be copied or pickled"
-        )
+        raise checks.uncopied_tape()
 
     def __repr__(self) -> str:
         steps, batch, _ = self.call.x.shape
