@@ -9,6 +9,7 @@ import copy
 import inspect
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from cases import KINDS, LAYERS, Case, back, run, same_bits, unpack
+from grid import BACKENDS
 
 import fastrnn
 import fastrnn.backends
@@ -565,6 +567,20 @@ def test_stepper_holds_buffers_and_a_snapshot(backend: str) -> None:
     step.reset()
     assert not any(part.any() for part in step.state)
     np.testing.assert_allclose(step(x[0]), want[0], atol=2e-6)
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
+@pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
+def test_a_step_allocates_no_array(kind: str) -> None:
+    step = Case(kind, (1, 1, 16, 64), layers=2, dtype="float32").layer("cpu").stepper()
+    x = ones(1, 16)
+    step(x)
+    tracemalloc.start()
+    for _ in range(10):
+        step(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 4 * 2  # two rows of h
 
 
 def test_stepper_takes_its_own_output(backend: str) -> None:
