@@ -17,6 +17,7 @@ from .tape import Gradients, State, StateIndex, Tape, pair
 class Cell(Recurrent):
     """Base of RNNCell, GRUCell and LSTMCell. Not for direct use."""
 
+    _x_name: ClassVar[str] = "x_t"
     _x_rank: ClassVar[int] = 2
     _has_passes: ClassVar[bool] = False
     _state_index: ClassVar[dict[bool, StateIndex]] = {

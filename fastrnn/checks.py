@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -31,6 +32,8 @@ Form = Sequence[tuple[str, int | None]]
 
 # What an array is compared with that must be NumPy's.
 _HOST = np.empty(0)
+
+_PLANNED = "the host, where the steps are planned"
 
 
 class FormError(TypeError, ValueError):
@@ -148,6 +151,13 @@ def another_tape(layer: object) -> ValueError:
     return ValueError(f"tape must come from this {type(layer).__name__}'s forward(), got another's")
 
 
+def uncopied_tape() -> TypeError:
+    """Return the error for a tape that is to be copied or pickled."""
+    return TypeError(
+        "a tape belongs to the layer object that made it, and cannot be copied or pickled"
+    )
+
+
 def too_large(what: str) -> MemoryError:
     """Return the error for what no memory can hold."""
     return MemoryError(f"{what} needs more bytes than can be addressed")
@@ -207,7 +217,7 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
     if batch is None:
         values = np.array([integer("lengths", value)])
     else:
-        values = _like_array("lengths", value)
+        values = _like_array("lengths", value, _PLANNED)
         same_form("lengths", values.shape, [("B", batch)])
         # An empty list has no ints to show, and becomes an array of floats.
         if values.dtype.kind not in "iu" and (batch or isinstance(value, np.ndarray)):
@@ -222,7 +232,7 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
 def resets(value: Any, steps: int, batch: int | None) -> Array:
     """Return resets as (T, B) bool; ``batch`` None: (T,), of one sequence."""
     form: Form = [("T", steps)] if batch is None else [("T", steps), ("B", batch)]
-    values = _like_array("resets", value)
+    values = _like_array("resets", value, _PLANNED)
     same_form("resets", values.shape, form)
     if values.dtype != np.bool_:
         raise TypeError(f"resets must be bool, got {values.dtype}")
@@ -238,13 +248,14 @@ def mask(name: str, value: Any, batch: int) -> Array:
     return values
 
 
-def _like_array(name: str, value: Any) -> Array:
+def _like_array(name: str, value: Any, host: str = "the host") -> Array:
     """Return what NumPy makes of an array or of nested lists."""
     if on_gpu(value):
         raise TypeError(
-            f"{name} must be on the host, where the steps are planned, got {type_name(value)}: "
-            f"copy it with cupy.asnumpy({name})"
+            f"{name} must be on {host}, got {type_name(value)}: copy it with cupy.asnumpy({name})"
         )
+    if isinstance(value, np.ma.MaskedArray):  # whose mask np.asarray would let go
+        raise TypeError(f"{name} must have no mask of NumPy's, got {type_name(value)}")
     try:
         return np.asarray(value)
     except ValueError:
@@ -305,6 +316,27 @@ def fraction(name: str, value: Any) -> float:
     return number(name, value, below=1.0)
 
 
+def path(value: Any) -> str:
+    """Return a path of a file as text; a number, which `open` takes for an open file, is none."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or os.PathLike, got {type_name(value)}")
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be of text, got {type_name(text)}")
+    return text
+
+
+def texts(name: str, value: Any) -> dict[str, str]:
+    """Return a mapping of text to text as a dict."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of str to str, got {type_name(value)}")
+    for pair in value.items():
+        for part in pair:
+            if not isinstance(part, str):
+                raise TypeError(f"{name} must map str to str, got {type_name(part)} in {pair}")
+    return dict(value)
+
+
 def together(config: Mapping[str, Any]) -> None:
     """Raise for constructor's arguments that are right each but not together."""
     hidden, proj = config["hidden_size"], config.get("proj_size", 0)
@@ -358,7 +390,7 @@ def floats(name: str, value: Any) -> Array:
 
 def indices(name: str, value: Any) -> Array:
     """Return ints of any width as an array."""
-    values = np.asarray(value)
+    values = _like_array(name, value)
     if values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be ints, got {_dtype_name(values.dtype)}")
     return values
@@ -366,7 +398,7 @@ def indices(name: str, value: Any) -> Array:
 
 def places(name: str, value: Any) -> Array:
     """Return bools as an array."""
-    values = np.asarray(value)
+    values = _like_array(name, value)
     if values.dtype != np.bool_:
         raise TypeError(f"{name} must be bool, got {_dtype_name(values.dtype)}")
     return values
@@ -401,4 +433,7 @@ def number(name: str, value: Any, at_least: float = 0.0, below: float = math.inf
     if not (at_least <= value < below or value == below == math.inf):  # also refuses NaN
         limit = f"at least {at_least:g}" if below == math.inf else f"in [{at_least:g}, {below:g})"
         raise ValueError(f"{name} must be {limit}, got {value}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int of Python, which has no largest
+        raise ValueError(f"{name} must be a number that a float can hold, got {value}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ def gradcheck(
         Not changed; it may be frozen. Dropout is active, with masks that stay the same.
     x, state, lengths, resets
         As for `layer.forward`; the state's gradient is compared also if none is given.
-    eps, atol, rtol : float
+    eps : float below 1
+    atol, rtol : float
     rng : None, int or numpy.random.Generator
         Source of w and v.
 
@@ -59,14 +61,19 @@ def gradcheck(
     AssertionError
         Gradients differ; the text names each that does, and by how much.
     TypeError
-        The layer is not of float64, in which alone differences say enough.
+        The layer is not of float64, in which alone differences say enough, or an argument has
+        another type.
+    ValueError
+        An argument has another shape, or is out of its range.
     """
     if getattr(layer, "dtype", None) != np.float64:
         raise TypeError(
             "gradcheck needs a layer of float64: make one with dtype=np.float64, "
             f"got {getattr(layer, 'dtype', checks.type_name(layer))}"
         )
-    checks.number("eps", eps, at_least=1e-12)
+    checks.number("eps", eps, at_least=1e-12, below=1.0)
+    checks.number("atol", atol)
+    checks.number("rtol", rtol)
     generator = checks.generator("rng", rng)
     model = copy.deepcopy(layer)
     model.unfreeze()
@@ -74,16 +81,13 @@ def gradcheck(
     options = {name: value for name, value in options.items() if value is not None}
     if getattr(layer, "dropout", 0.0):
         options["rng"] = int(generator.integers(1 << 62))
-    inputs: list[Any] = [np.array(x)] if state is None else [np.array(x), copy.deepcopy(state)]
+    inputs: list[Any] = [np.array(x)]
+    if state is not None:
+        inputs.append(copy.deepcopy(tuple(state) if isinstance(state, list) else state))
 
     # outputs are (y, state), (y) or (state), and so is what backward takes
     *outputs, tape = model.forward(*inputs, **options)
-    weights = [
-        tuple(map(generator.standard_normal, map(np.shape, output)))
-        if isinstance(output, tuple)
-        else generator.standard_normal(output.shape)
-        for output in outputs
-    ]
+    weights = [_like(output, generator) for output in outputs]
     grads = model.backward(tape, *weights)
     if state is None and hasattr(grads, "state"):
         inputs.append(copy.deepcopy(grads.state))
@@ -92,13 +96,7 @@ def gradcheck(
 
     def loss() -> float:
         *outputs, _ = model.forward(*inputs, **options)
-        return sum(
-            float(np.vdot(w, value))
-            for weight, output in zip(weights, outputs, strict=True)
-            for w, value in zip(
-                _leaves("", weight).values(), _leaves("", output).values(), strict=True
-            )
-        )
+        return sum(map(_dot, weights, outputs))
 
     values = dict(model.params)
     found = dict(grads.params)
@@ -113,12 +111,7 @@ def gradcheck(
         for _ in range(_DIRECTIONS if value.size else 0):
             v = generator.standard_normal(value.shape)
             v /= np.linalg.norm(v)
-            kept = value.copy()
-            value[...] = kept + eps * v
-            above = loss()
-            value[...] = kept - eps * v
-            expected = (above - loss()) / (2 * eps)
-            value[...] = kept
+            expected = _slope(loss, value, v, eps)
             got = float(np.vdot(found[name], v))
             allowed = atol + rtol * max(abs(got), abs(expected))
             if not abs(got - expected) <= allowed:
@@ -130,6 +123,30 @@ def gradcheck(
     if wrong:
         raise AssertionError("gradients differ along a random direction\n" + "\n".join(wrong))
     return True
+
+
+def _slope(loss: Callable[[], float], value: Array, v: Array, eps: float) -> float:
+    """Central difference of the loss by an array along v; the array is as it was afterwards."""
+    kept = value.copy()
+    value[...] = kept + eps * v
+    above = loss()
+    value[...] = kept - eps * v
+    below = loss()
+    value[...] = kept
+    return (above - below) / (2 * eps)
+
+
+def _like(output: Any, generator: np.random.Generator) -> Any:
+    """Random weights in the form of an output."""
+    if isinstance(output, tuple):
+        return tuple(_like(part, generator) for part in output)
+    return generator.standard_normal(output.shape)
+
+
+def _dot(weight: Any, output: Any) -> float:
+    """<weight, output>, of all parts of an output."""
+    pairs = zip(_leaves("", weight).values(), _leaves("", output).values(), strict=True)
+    return sum(float(np.vdot(w, value)) for w, value in pairs)
 
 
 def _leaves(name: str, value: Any) -> dict[str, Array]:

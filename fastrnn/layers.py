@@ -25,6 +25,7 @@ class Layer(Recurrent):
     dropout = Setting[float]()
     bidirectional = Setting[bool]()
 
+    _x_name: ClassVar[str] = "x"
     _x_rank: ClassVar[int] = 3
     _has_passes: ClassVar[bool] = True
     _state_index: ClassVar[dict[bool, StateIndex]] = {True: None, False: (..., 0, slice(None))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,7 @@ class Parameters(Mapping[str, Array]):
     shapes : mapping of str to tuple of int
         Names and shapes, in order.
     dtype : numpy.dtype
-        float32 or float64.
-    vector : ndarray, optional
-        The vector to look into, of the right size and dtype; a new one of zeros by default.
+        float32 or float64. The values are zeros.
     xp : namespace of the arrays: numpy, or cupy
     """
 
@@ -34,7 +33,6 @@ class Parameters(Mapping[str, Array]):
         self,
         shapes: Mapping[str, tuple[int, ...]],
         dtype: np.dtype[Any],
-        vector: Array | None = None,
         xp: Any = np,
     ) -> None:
         self.shapes = dict(shapes)
@@ -44,7 +42,7 @@ class Parameters(Mapping[str, Array]):
             start, size = size, size + math.prod(shape)
             self._places[name] = slice(start, size), shape
         self._xp = xp
-        self._look_into(xp.zeros(size, dtype) if vector is None else vector)
+        self._look_into(xp.zeros(size, dtype))
 
     def _look_into(self, flat: Array) -> None:
         self.writeable = True
@@ -63,6 +61,10 @@ class Parameters(Mapping[str, Array]):
         """Return the arrays with these names, None where there is none."""
         get = self._views.get
         return [None if name is None else get(name) for name in names]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy or a pickle holds the vector; its views are made anew, to be views again."""
+        return _restore, (self._xp.__name__, self.shapes, self.flat, self.writeable)
 
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
@@ -115,6 +117,10 @@ class Parameters(Mapping[str, Array]):
         checked = checks.named_arrays(mapping, self.shapes, self.flat)
         checks.writeable(self.writeable)
         for name, value in checked.items():
+            # They may be our own under other names, and then must be read before any is written.
+            if self._xp is not np or np.may_share_memory(value, self.flat):
+                checked[name] = value.copy()
+        for name, value in checked.items():
             self._views[name][...] = self._xp.asarray(value)
 
     def host(self) -> dict[str, Array]:
@@ -122,3 +128,14 @@ class Parameters(Mapping[str, Array]):
         if self._xp is np:
             return dict(self._views)
         return {name: self._xp.asnumpy(view) for name, view in self._views.items()}
+
+
+def _restore(
+    namespace: str, shapes: Mapping[str, tuple[int, ...]], flat: Array, writeable: bool
+) -> Parameters:
+    """Return what `Parameters.__reduce__` described."""
+    # NumPy lets only a vector that owns its memory be made writeable again; a pickle's may not.
+    params = Parameters(shapes, flat.dtype, xp=import_module(namespace))
+    params.flat[:] = flat
+    params.set_writeable(writeable)
+    return params

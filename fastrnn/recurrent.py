@@ -72,6 +72,8 @@ class Recurrent(Parametrized):
     precision = Setting[str]()
     reproducible = Setting[bool]()
 
+    _x_name: ClassVar[str]
+    """What a caller knows x as."""
     _x_rank: ClassVar[int]
     """Number of axes of a batched x."""
     _has_passes: ClassVar[bool]
@@ -276,7 +278,8 @@ class Recurrent(Parametrized):
         if checks.choice("device", device, ("cpu", "cuda")) == "cuda":
             backend = "cuda"
         elif self.backend == "cuda":
-            backend = "auto"
+            # FASTRNN_BACKEND may say that "auto" is the GPU.
+            backend = "auto" if backends.resolve("auto") != "cuda" else backends.best_on_cpu()
         moved = type(self).__new__(type(self))
         state = copy.deepcopy(self.__getstate__())
         moved.__setstate__(state | {"_config": self._config | {"backend": backend}})
@@ -294,16 +297,16 @@ class Recurrent(Parametrized):
         training: bool = False,
     ) -> tuple[Call, bool]:
         """Check what came with a call; return it in the network's form, and whether batched."""
-        x = checks.array("x", x, self._dtype, self._params.flat)
+        x = checks.array(self._x_name, x, self._dtype, self._params.flat)
         rank, batched = x.ndim, x.ndim == self._x_rank
         if not (batched or rank == self._x_rank - 1) or x.shape[-1] != self._input_size:
             width = "I", self._input_size
             forms = [(*self._form(kind, None, None), width) for kind in (True, False)]
-            raise checks.wrong_shape("x", x.shape, *forms)
+            raise checks.wrong_shape(self._x_name, x.shape, *forms)
         x = self._time_major(x, batched)
         steps, batch, _ = x.shape
         if steps * batch > self._most_steps:
-            raise checks.too_large(f"what belongs to x of T={steps} and B={batch}")
+            raise checks.too_large(f"what belongs to {self._x_name} of T={steps} and B={batch}")
         h0, c0 = self._state("state", state, batch if batched else None)
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from . import checks
 from .network import Call, Level, Network
 from .params import Parameters
 
@@ -26,7 +27,8 @@ class Tape:
 
     Made by a layer's or a cell's ``forward``. It belongs to that layer, can be used any number of
     times and from several threads at once, and shares no memory with what the call returned; the
-    caller's x is referenced, not copied, and must not be changed while the tape is in use.
+    caller's x is referenced, not copied, and must not be changed while the tape is in use. A tape
+    cannot be copied or pickled.
     """
 
     network: Network
@@ -51,6 +53,9 @@ class Tape:
     def nbytes(self) -> int:
         """Bytes of the arrays it keeps for backward, not counting the caller's x and weights."""
         return self.network.nbytes(self.call, self.levels)
+
+    def __reduce__(self) -> NoReturn:
+        raise checks.uncopied_tape()
 
     def __repr__(self) -> str:
         steps, batch, _ = self.call.x.shape

@@ -9,6 +9,7 @@ import copy
 import inspect
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 import pytest
 import torch
 from cases import KINDS, LAYERS, Case, back, run, same_bits, unpack
+from grid import BACKENDS
 
 import fastrnn
+import fastrnn.backends
+from fastrnn.backends import numpy as numpy_backend
 
 T, B, I, H, L, P = 5, 3, 4, 6, 2, 2
 
@@ -135,6 +139,17 @@ def test_load_params_copies() -> None:
     assert np.array_equal(target.flat_params, source.flat_params)
 
 
+def test_load_params_takes_its_own_under_other_names() -> None:
+    layer = fastrnn.GRU(I, I, rng=0)
+    ih, hh = (layer.params[name].copy() for name in ("weight_ih_l0", "weight_hh_l0"))
+    own = dict(layer.params)
+    layer.load_params(
+        own | {"weight_ih_l0": own["weight_hh_l0"], "weight_hh_l0": own["weight_ih_l0"]}
+    )
+    assert np.array_equal(layer.params["weight_ih_l0"], hh)
+    assert np.array_equal(layer.params["weight_hh_l0"], ih)
+
+
 def test_load_params_takes_a_state_dict() -> None:
     module = torch.nn.LSTM(I, H, L, bidirectional=True)
     layer = fastrnn.LSTM(I, H, L, bidirectional=True)
@@ -157,6 +172,48 @@ def test_gradients_can_be_set_in_place() -> None:
         assert np.array_equal(grads.x, 2 * x)
         grads.flat = flat
         assert all(v.base is grads.flat for v in grads.params.values())
+
+
+TWINS: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("how", TWINS)
+def test_copies_of_gradients_are_views_of_one_vector_again(how: str) -> None:
+    """As they are sent between processes, and kept for later."""
+    for layer in (fastrnn.LSTM(I, H, rng=0), fastrnn.Linear(I, H, rng=0)):
+        out = layer.forward(ones(T, B, I))
+        grads = layer.backward(out[-1], out[0])
+        twin = TWINS[how](grads)
+        same_bits(
+            {"x": twin.x, "flat": twin.flat, **twin.params},
+            {"x": grads.x, "flat": grads.flat, **grads.params},
+        )
+        before = grads.flat.copy()
+        twin.flat *= 0
+        assert not any(value.any() for value in twin.params.values())
+        assert np.array_equal(grads.flat, before)
+
+
+@pytest.mark.parametrize("how", TWINS)
+def test_copies_of_parameters_stay_frozen(how: str) -> None:
+    layer = fastrnn.GRU(I, H, rng=0)
+    assert TWINS[how](layer.params)["bias_hh_l0"].flags.writeable
+    layer.freeze()
+    twin = TWINS[how](layer.params)
+    assert not twin.flat.flags.writeable
+    with pytest.raises(ValueError, match="frozen"):
+        twin["bias_hh_l0"] = ones(3 * H)
+
+
+@pytest.mark.parametrize("how", [*TWINS.values(), copy.copy], ids=[*TWINS, "copy"])
+def test_tapes_are_not_copied(how: Callable[[Any], Any]) -> None:
+    """A copy would belong to no layer."""
+    tape = fastrnn.GRU(I, H).forward(ones(T, B, I))[2]
+    with pytest.raises(TypeError, match="a tape belongs to the layer object that made it"):
+        how(tape)
 
 
 # ---- settings ------------------------------------------------------------------------------------
@@ -195,6 +252,26 @@ def test_auto_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = fastrnn.GRU(I, H)
     assert layer.backend == "numpy"
     assert layer.config()["backend"] == "auto"
+
+
+def test_to_the_cpu_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a layer that FASTRNN_BACKEND put on the GPU."""
+
+    class Gpu(numpy_backend.NumpyBackend):
+        name = "cuda"
+
+    real = fastrnn.backends._get
+    monkeypatch.setattr(
+        fastrnn.backends, "_get", lambda name: Gpu() if name == "cuda" else real(name)
+    )
+    monkeypatch.setenv("FASTRNN_BACKEND", "cuda")
+    for layer in (fastrnn.GRU(I, H, rng=0), fastrnn.GRU(I, H, rng=0, backend="cuda")):
+        assert layer.backend == "cuda"
+        host = layer.to("cpu")
+        assert host.backend != "cuda"
+        assert np.array_equal(host.flat_params, layer.flat_params)
+    monkeypatch.delenv("FASTRNN_BACKEND")
+    assert fastrnn.GRU(I, H, backend="cuda").to("cpu").config()["backend"] == "auto"
 
 
 def test_bases_are_not_layers() -> None:
@@ -490,6 +567,20 @@ def test_stepper_holds_buffers_and_a_snapshot(backend: str) -> None:
     step.reset()
     assert not any(part.any() for part in step.state)
     np.testing.assert_allclose(step(x[0]), want[0], atol=2e-6)
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
+@pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
+def test_a_step_allocates_no_array(kind: str) -> None:
+    step = Case(kind, (1, 1, 16, 64), layers=2, dtype="float32").layer("cpu").stepper()
+    x = ones(1, 16)
+    step(x)
+    tracemalloc.start()
+    for _ in range(10):
+        step(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 4 * 2  # two rows of h
 
 
 def test_stepper_takes_its_own_output(backend: str) -> None:

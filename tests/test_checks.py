@@ -197,6 +197,7 @@ NOT_LENGTHS = [
     ([1.0, 2.0, 3.0], TypeError, "lengths must be ints, got float64"),
     ([True, True, False], TypeError, "lengths must be ints, got bool"),
     (np.array([1, 2, 3], object), TypeError, "lengths must be ints, got object"),
+    (np.ma.masked_array([1, 2, 3]), TypeError, "lengths must have no mask of NumPy's, got numpy"),
     ("abc", ValueError, "lengths must be (B=3,), got ()"),
 ]
 
@@ -427,8 +428,10 @@ def test_stepper(lstm: fastrnn.LSTM, gru: fastrnn.GRU) -> None:
 
 def test_cell() -> None:
     cell = fastrnn.LSTMCell(I, H, rng=0, backend="numpy")
-    says(ValueError, "x must be (B, I=4), got (2, 5)", cell, zeros(2, 5))
-    says(ValueError, "x must be (B, I=4) or (I=4,), got (1, 2, 4)", cell, zeros(1, 2, I))
+    says(ValueError, "x_t must be (B, I=4), got (2, 5)", cell, zeros(2, 5))
+    says(ValueError, "x_t must be (B, I=4) or (I=4,), got (1, 2, 4)", cell, zeros(1, 2, I))
+    text = "x_t must be float32, got float64: cast it with x_t.astype('float32')"
+    says(TypeError, text, cell.forward, zeros(2, I, dtype=np.float64))
     state = (zeros(2, H), zeros(3, H))
     says(ValueError, "state[1] must be (B=2, H=6), got (3, 6)", cell, zeros(2, I), state)
     says(ValueError, "state[0] must be (H=6,), got (2, 6)", cell, zeros(I), (zeros(2, H), zeros(H)))

@@ -175,7 +175,18 @@ def test_wrong_texts_and_flags_are_refused(
     (tmp_path / "file").write_text(TEXT, encoding="utf-8")
     assert run_demo(tmp_path / "file" / "sub", str(tmp_path / "file")) == 2
     assert "cannot make the folder" in capsys.readouterr().err
-    for flags in (["--hidden", "0"], ["--minutes", "nan"], ["--cell", "tree"], ["--lr", "-1"]):
+    assert run_demo(out, str(tmp_path / "file"), "--hidden", str(10**11)) == 2
+    assert "not enough memory, try a smaller network" in capsys.readouterr().err
+    (out / "checkpoint.safetensors").mkdir()
+    assert run_demo(out, str(tmp_path / "file")) == 2
+    assert f"cannot save to {out}: " in capsys.readouterr().err
+    for flags in (
+        ["--hidden", "0"],
+        ["--minutes", "nan"],
+        ["--cell", "tree"],
+        ["--lr", "-1"],
+        ["--seed", "-1"],
+    ):
         with pytest.raises(SystemExit) as caught:
             run_demo(out, str(tmp_path / "file"), *flags)
         assert caught.value.code == 2

@@ -31,7 +31,8 @@ def test_lengths_resets_and_states_pass() -> None:
     layer = LAYERS["LSTM"]()
     state = RNG.standard_normal((4, 3, 2)), RNG.standard_normal((4, 3, 3))
     resets = RNG.random((5, 3)) < 0.3
-    assert fastrnn.gradcheck(layer, X, state, lengths=[5, 0, 3], resets=resets, rng=1)
+    for form in (state, list(state)):
+        assert fastrnn.gradcheck(layer, X, form, lengths=[5, 0, 3], resets=resets, rng=1)
 
 
 def test_cells_linear_and_embedding_pass() -> None:
@@ -87,5 +88,18 @@ def test_float32_is_refused() -> None:
         fastrnn.gradcheck(fastrnn.GRU(4, 3), X)
     with pytest.raises(TypeError, match=r"needs a layer of float64.*got None"):
         fastrnn.gradcheck(None, X)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    layer = LAYERS["RNN"]()
     with pytest.raises(ValueError, match="x must be"):
-        fastrnn.gradcheck(LAYERS["RNN"](), X[..., :2])
+        fastrnn.gradcheck(layer, X[..., :2])
+    for name, value, error in [
+        ("eps", 0.0, ValueError),
+        ("eps", np.inf, ValueError),
+        ("atol", "1", TypeError),
+        ("atol", -1.0, ValueError),
+        ("rtol", np.nan, ValueError),
+    ]:
+        with pytest.raises(error, match=f"{name} must be"):
+            fastrnn.gradcheck(layer, X, **{name: value})

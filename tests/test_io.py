@@ -77,8 +77,10 @@ def test_a_backend_can_be_chosen_on_loading(tmp_path: Path) -> None:
     assert fastrnn.load(tmp_path / "m", backend="auto")["a"].config()["backend"] == "auto"
     with pytest.raises(RuntimeError, match="cuda"):
         fastrnn.load(tmp_path / "m", backend="cuda")
-    with pytest.raises(ValueError, match="backend must be one of"):
+    with pytest.raises(ValueError, match=r"^backend must be one of .*, got 'abacus'"):
         fastrnn.load(tmp_path / "m", backend="abacus")
+    with pytest.raises(TypeError, match=r"^backend must be one of .*, got int"):
+        fastrnn.load(tmp_path / "m", backend=1)
 
 
 def test_names_are_torchs(tmp_path: Path) -> None:
@@ -107,7 +109,29 @@ def test_what_cannot_be_saved_is_refused_and_leaves_the_file(tmp_path: Path) -> 
             fastrnn.save(path, wrong)
     with pytest.raises(ValueError, match=r"must not begin with 'fastrnn\.'"):
         fastrnn.save(path, LAYERS["GRU"], metadata={"fastrnn.layers": "{}"})
+    for metadata, text in [
+        ({"epoch": 3}, r"metadata must map str to str, got int in \('epoch', 3\)"),
+        ({3: "epoch"}, "metadata must map str to str, got int"),
+        (["epoch"], "metadata must be a mapping of str to str, got list"),
+    ]:
+        for write in (fastrnn.save, lambda path, _, metadata: ours.write(path, {}, metadata)):
+            with pytest.raises(TypeError, match=text):
+                write(path, LAYERS["GRU"], metadata=metadata)
     same(fastrnn.load(path), LAYERS["GRU"])
+
+
+def test_a_path_is_no_open_file(tmp_path: Path) -> None:
+    """`open` would take a number for one, and close it."""
+    with open(tmp_path / "other", "wb") as file:
+        for wrong in (file.fileno(), None, b"model"):
+            for use in (
+                fastrnn.load,
+                fastrnn.io.read_metadata,
+                lambda path: fastrnn.save(path, LAYERS["GRU"]),
+            ):
+                with pytest.raises(TypeError, match="path must be"):
+                    use(wrong)
+        os.fstat(file.fileno())  # still open
 
 
 def rewrite(path: Path, record: Any) -> None:

@@ -182,6 +182,19 @@ def test_not_finite_as_ieee_says(backend: str, kind: str, dtype: str) -> None:
     assert np.isnan(got["y"][2:, 0]).all()
 
 
+@pytest.mark.parametrize("place", ["x", "h0", "weight_hh_l0", "bias_ih_l0"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_nan(backend: str, kind: str, place: str) -> None:
+    """NaN in the forward reaches the gradients that it reaches in torch, and no others."""
+    case = Case(kind, (5, 3, 4, 6))
+    layer, call = case.layer(backend), case.call()
+    spoilt = {"x": call.x, "h0": unpack(call.state)[0], **layer.params}[place]
+    spoilt.reshape(-1)[1] = np.nan
+    got = run(layer, call)
+    close(got, by_hand(case, layer.params, call), case.dtype)
+    assert np.isnan(got["y"]).any()
+
+
 @pytest.mark.parametrize(
     ("kind", "gate"), [(kind, g) for kind in KINDS for g in range(GATES[kind.split("_")[0]])]
 )

@@ -166,6 +166,24 @@ def test_layers_have_the_surface_of_the_recurrent_ones(layer: Any) -> None:
     same.params["weight"][:] = 1
 
 
+def test_nan_and_inf_flow_through_layers() -> None:
+    """Without a warning, which is an error here."""
+    linear, x = fastrnn.Linear(2, 2, rng=5), np.zeros((3, 2), np.float32)
+    linear.flat_params[:] = np.array([1, 1, 1, -1, 3e38, 0], np.float32)
+    x[0], x[1], x[2, 1] = np.inf, 3e38, np.nan
+    y, tape = linear.forward(x)
+    np.testing.assert_array_equal(y, [[np.inf, np.nan], [np.inf, 0], [np.nan, np.nan]])
+    grads = linear.backward(tape, np.array([[np.inf, np.inf], [3e38, 3e38], [0, 1]], np.float32))
+    np.testing.assert_array_equal(grads.x, [[np.inf, np.nan], [np.inf, 0], [1, -1]])
+    np.testing.assert_array_equal(grads.params["bias"], [np.inf, np.inf])
+    assert np.isnan(grads.params["weight"]).any()
+
+    table = fastrnn.Embedding(3, 1, rng=5)
+    _, tape = table.forward([0, 0, 1, 1, 2])
+    dy = np.array([np.inf, -np.inf, 3e38, 3e38, 1], np.float32)[:, None]
+    np.testing.assert_array_equal(table.backward(tape, dy).flat, [np.nan, np.inf, 1])
+
+
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers_refuse_what_does_not_fit(layer: Any) -> None:
     x = np.zeros((4, 3), layer.dtype) if isinstance(layer, fastrnn.Linear) else np.zeros(4, int)
@@ -195,8 +213,13 @@ def test_linear_refuses_another_width_or_dtype() -> None:
         layer(np.zeros((4, 2), np.float32))
     with pytest.raises(TypeError, match="x must be float32, got float64"):
         layer(np.zeros((4, 3)))
+    embedding = fastrnn.Embedding(3, 2)
     with pytest.raises(TypeError, match="x must be ints, got float64"):
-        fastrnn.Embedding(3, 2)(np.zeros((4, 3)))
+        embedding(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="x must be an array, got list of unequal parts"):
+        embedding([[1], [1, 2]])
+    with pytest.raises(TypeError, match=r"x must have no mask of NumPy's, got numpy.*MaskedArray"):
+        embedding(np.ma.masked_array([1, 2], [True, False]))
 
 
 # ---------------------------------------------------------------------------- losses
@@ -299,6 +322,10 @@ def test_losses_refuse_what_does_not_fit() -> None:
         loss(logits, targets, np.ones(4, np.int64))
     with pytest.raises(ValueError, match=r"mask must be \(4,\), got \(4, 3\)"):
         loss(logits, targets, np.ones((4, 3), bool))
+    with pytest.raises(ValueError, match="targets must be an array, got list of unequal parts"):
+        loss(logits, [[1], [1, 2], 0, 0])
+    with pytest.raises(ValueError, match="mask must be an array, got list of unequal parts"):
+        loss(logits, targets, [[True], [True, False], True, True])
     with pytest.raises(TypeError, match="target must be float64, got float32"):
         fastrnn.mse(logits, logits.astype(np.float32))
     with pytest.raises(ValueError, match=r"target must be \(4, 3\), got \(3, 4\)"):
@@ -311,7 +338,9 @@ def test_losses_refuse_what_does_not_fit() -> None:
 
 
 def gradients(flat: np.ndarray) -> Gradients:
-    return Gradients(None, Parameters({"weight": flat.shape}, flat.dtype, flat))
+    params = Parameters({"weight": flat.shape}, flat.dtype)
+    params.flat[:] = flat
+    return Gradients(None, params)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 30.0, 1e9, np.inf])
@@ -434,10 +463,15 @@ def test_a_step_that_cannot_be_done_changes_nothing() -> None:
     layers[1].freeze()
     with pytest.raises(ValueError, match="the parameters are frozen: call unfreeze"):
         optimiser.step(good)
+    layers[1].unfreeze()
+    for lr, error in ((-1.0, ValueError), (np.nan, ValueError), ("1", TypeError)):
+        optimiser.lr = lr
+        with pytest.raises(error, match="lr must be"):
+            optimiser.step(good)
     for layer, flat in zip(layers, before, strict=True):
         np.testing.assert_array_equal(layer.flat_params, flat)
     assert optimiser.steps == 0
-    layers[1].unfreeze()
+    optimiser.lr = 1e-3
     optimiser.step(good)
     state = optimiser.state_dict()
     with pytest.raises(ValueError, match="state must hold steps, got steps, mean"):
@@ -454,6 +488,7 @@ def test_optimisers_refuse_wrong_arguments() -> None:
         ({"layers": [layer, layer]}, ValueError, "got one twice"),
         ({"lr": -1}, ValueError, "lr must be at least 0, got -1"),
         ({"lr": "1"}, TypeError, "lr must be a number, got str"),
+        ({"lr": 10**400}, ValueError, "lr must be a number that a float can hold, got 1000"),
         ({"betas": (0.9, 1.0)}, ValueError, r"betas\[1\] must be in \[0, 1\), got 1.0"),
         ({"betas": 0.9}, TypeError, "betas must be a pair"),
     ]:

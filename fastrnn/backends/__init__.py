@@ -14,7 +14,17 @@ from fastrnn import checks
 
 from .base import Array, Backend, Saved, Weights
 
-__all__ = ["NAMES", "Array", "Backend", "Saved", "Weights", "get", "resolve", "why_not"]
+__all__ = [
+    "NAMES",
+    "Array",
+    "Backend",
+    "Saved",
+    "Weights",
+    "best_on_cpu",
+    "get",
+    "resolve",
+    "why_not",
+]
 
 NAMES = ("cpu", "numba", "numpy", "cuda")
 
@@ -69,4 +79,9 @@ def resolve(name: str) -> str:
     if wanted not in ("", "auto"):
         get(checks.choice("FASTRNN_BACKEND", wanted, ("auto", *NAMES)))
         return wanted
+    return best_on_cpu()
+
+
+def best_on_cpu() -> str:
+    """Return the name of the first usable backend of cpu, numba and numpy."""
     return next(usable for usable in _AUTO if why_not(usable) is None)

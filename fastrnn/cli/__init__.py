@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .. import __version__, show_config
 from . import blas
-from .arguments import positive
+from .arguments import positive, seed
 from .bench import options as bench_options
 
 
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=positive(int), metavar="T", help="steps of BPTT (default: 64)")
     add("--epochs", type=positive(int), metavar="N", help="times through the text (default: 3)")
     add("--lr", type=positive(float), help="highest learning rate (default: by cell and size)")
-    add("--seed", type=int, help="of the initial weights and the sample (default: 0)")
+    add("--seed", type=seed, help="of the initial weights and the sample (default: 0)")
     add(
         "--minutes", type=positive(float), default=5.0,
         help="stop training after so many (default: 5); the learning rate falls in time",

@@ -16,3 +16,11 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
     number.__name__ = f"positive {kind.__name__}"  # argparse says: invalid positive int value: '0'
     return number
+
+
+def seed(text: str) -> int:
+    """What `numpy.random.default_rng` takes as one."""
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value

@@ -84,6 +84,9 @@ def run(options: argparse.Namespace) -> int:
     except UserError as error:
         sys.stderr.write(f"fastrnn demo: {error}\n")
         return 2
+    except MemoryError as error:
+        sys.stderr.write(f"fastrnn demo: not enough memory, try a smaller network: {error}\n")
+        return 2
     return 0
 
 
@@ -130,14 +133,17 @@ class Training:
         history = self.history
         bits = self.model.bits(*self.held)
         history.held.append((history.update, bits))
-        if bits < history.best:
-            history.best, history.best_update = bits, history.update
-            save(
-                self.folder / _MODEL,
-                self.model.layers,
-                metadata={"characters": self.corpus.characters},
-            )
-        self._save()
+        try:
+            if bits < history.best:
+                history.best, history.best_update = bits, history.update
+                save(
+                    self.folder / _MODEL,
+                    self.model.layers,
+                    metadata={"characters": self.corpus.characters},
+                )
+            self._save()
+        except OSError as error:
+            raise UserError(f"cannot save to {self.folder}: {error}") from None
         return bits
 
     def saved(self) -> str:

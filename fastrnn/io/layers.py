@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
+from .. import backends, checks
 from ..cells import GRUCell, LSTMCell, RNNCell
 from ..layers import GRU, LSTM, RNN
 from ..train import Embedding, Linear
@@ -45,7 +45,7 @@ def save(
     Raises
     ------
     TypeError
-        There is something else to save than these.
+        There is something else to save than these, or `metadata` is not text.
     ValueError
         A name is empty, or one in `metadata` begins with ``fastrnn.``.
     """
@@ -66,7 +66,7 @@ def save(
             )
         records[name] = {"class": kind, "config": layer.config()}
         arrays |= {_prefix(name) + key: value for key, value in layer.params.host().items()}
-    text = dict(metadata or {})
+    text = checks.texts("metadata", metadata or {})
     for key in text:
         if key.startswith(_OWN):
             raise ValueError(f"names in metadata must not begin with {_OWN!r}, got {key!r}")
@@ -84,14 +84,18 @@ def load(path: Path, *, backend: str | None = None) -> Any:
 
     Raises
     ------
+    TypeError
+        `path` is none, or `backend` is not a str.
     ValueError
         The file is not in the format, holds no layers of fastrnn, or its arrays are not those of
-        its layers. No layer has been made then.
+        its layers; or there is no such backend. No layer has been made then.
     RuntimeError
-        The backend that was saved cannot be used here.
+        The backend cannot be used here.
     """
+    if backend is not None:
+        checks.choice("backend", backend, ("auto", *backends.NAMES))
     arrays, metadata = safetensors.read(path)
-    error = f"{os.fspath(path)} does not hold layers of fastrnn: "
+    error = f"{checks.path(path)} does not hold layers of fastrnn: "
     if _LAYERS not in metadata:
         raise ValueError(
             f"{error}it was not written by fastrnn.save; "

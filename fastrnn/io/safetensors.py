@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import checks
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _DTYPES = {
@@ -43,11 +45,13 @@ def write(
     Raises
     ------
     TypeError
-        An array's dtype has no name in the format (complex, object, ...).
+        An array's dtype has no name in the format (complex, object, ...), or the metadata is not
+        text.
     """
+    target = Path(checks.path(path))
     header: dict[str, Any] = {}
     if metadata:
-        header["__metadata__"] = dict(metadata)
+        header["__metadata__"] = checks.texts("metadata", metadata)
     parts = []
     start = 0
     for name, value in arrays.items():
@@ -66,7 +70,6 @@ def write(
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # arrays start at a multiple of 8 bytes
 
-    target = Path(path)
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with open(draft, "xb") as file:
@@ -93,22 +96,24 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     ValueError
         The file is not in the format, or holds a dtype that NumPy lacks (bfloat16, float8).
     """
-    with open(path, "rb") as file:
-        entries, metadata = _read_header(file, f"{os.fspath(path)} is not a safetensors file: ")
+    place = checks.path(path)
+    with open(place, "rb") as file:
+        entries, metadata = _read_header(file, f"{place} is not a safetensors file: ")
         arrays = {}
         for name, (dtype, shape) in entries.items():
             count = math.prod(shape)
             array = np.fromfile(file, dtype, count)
             if array.size < count:
-                raise ValueError(f"{os.fspath(path)} ended inside {name}")
+                raise ValueError(f"{place} ended inside {name}")
             arrays[name] = array.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
     return arrays, metadata
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read only the text that stands beside the arrays."""
-    with open(path, "rb") as file:
-        return _read_header(file, f"{os.fspath(path)} is not a safetensors file: ")[1]
+    place = checks.path(path)
+    with open(place, "rb") as file:
+        return _read_header(file, f"{place} is not a safetensors file: ")[1]
 
 
 _Entries = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]

@@ -106,7 +106,8 @@ class Embedding(FeedForward):
             order = np.argsort(flat, kind="stable")
             ordered = flat[order]
             starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
-            params["weight"][ordered[starts]] = np.add.reduceat(dy[order], starts, axis=0)
+            with np.errstate(all="ignore"):  # NaN and inf flow through
+                params["weight"][ordered[starts]] = np.add.reduceat(dy[order], starts, axis=0)
         return Gradients(None, params)
 
     def _checked(self, x: Any) -> Array:

@@ -80,11 +80,9 @@ class FeedForward(Parametrized):
     def _check_backward(self, tape: Any, dy: Any, width: int) -> Array:
         """Check what came with a backward; return dy."""
         if not isinstance(tape, Tape):
-            raise TypeError(f"tape must be what forward() returned, got {checks.type_name(tape)}")
+            raise checks.no_tape(tape)
         if tape.layer is not self:
-            raise ValueError(
-                f"tape must come from this {type(self).__name__}'s forward(), got another's"
-            )
+            raise checks.another_tape(self)
         checked = checks.array("dy", dy, self.dtype)
         leading = tape.x.shape if tape.weight is None else tape.x.shape[:-1]
         checks.same_shape("dy", checked.shape, (*leading, width))

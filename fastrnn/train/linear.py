@@ -100,10 +100,12 @@ class Linear(FeedForward):
         rows = self._check_backward(tape, dy, self.out_features).reshape(-1, self.out_features)
         params = self.params.zeros_like()
         x = tape.x.reshape(-1, self.in_features)
-        np.matmul(rows.T, x, out=params["weight"])
-        if self.bias:
-            rows.sum(axis=0, out=params["bias"])
-        return Gradients((rows @ tape.weight).reshape(tape.x.shape), params)
+        with np.errstate(all="ignore"):  # NaN and inf flow through
+            np.matmul(rows.T, x, out=params["weight"])
+            if self.bias:
+                rows.sum(axis=0, out=params["bias"])
+            dx = rows @ tape.weight
+        return Gradients(dx.reshape(tape.x.shape), params)
 
     def _checked(self, x: Any) -> Array:
         checked = checks.array("x", x, self.dtype)
@@ -111,8 +113,9 @@ class Linear(FeedForward):
         return checked
 
     def _map(self, x: Array) -> Array:
-        # One product of two matrices: NumPy would run a stack of T small ones.
-        y: Array = x.reshape(-1, self.in_features) @ self.params["weight"].T
-        if self.bias:
-            y += self.params["bias"]
+        with np.errstate(all="ignore"):  # NaN and inf flow through
+            # One product of two matrices: NumPy would run a stack of T small ones.
+            y: Array = x.reshape(-1, self.in_features) @ self.params["weight"].T
+            if self.bias:
+                y += self.params["bias"]
         return y.reshape(*x.shape[:-1], self.out_features)

@@ -30,7 +30,7 @@ class Trainable(Protocol):
 class Optimizer(ABC):
     """Base of SGD and Adam. Not for direct use.
 
-    `lr` can be changed between steps.
+    `lr` can be changed between steps; it is looked at when a step is made.
     """
 
     _moments: tuple[str, ...]
@@ -68,10 +68,10 @@ class Optimizer(ABC):
         Raises
         ------
         TypeError
-            A gradient has another dtype than its layer, or is none.
+            A gradient has another dtype than its layer, or is none; or `lr` is no number.
         ValueError
-            The number of gradients or a size differs, or a layer is frozen. Nothing has been
-            changed then.
+            The number of gradients or a size differs, a layer is frozen, or `lr` is negative or
+            NaN. Nothing has been changed then.
         """
         vectors = gradient_vectors(grads)
         if len(vectors) != len(self._layers):
@@ -83,6 +83,7 @@ class Optimizer(ABC):
             checks.array(name, vector, layer.flat_params.dtype, layer.flat_params)
             checks.same_shape(name, vector.shape, layer.flat_params.shape)
             checks.writeable(_writeable(layer))
+        checks.number("lr", self.lr)
         self.steps += 1
         scalars = self._scalars()
         with np.errstate(all="ignore"):  # NaN and inf flow through

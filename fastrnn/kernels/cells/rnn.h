@@ -14,6 +14,7 @@ struct Rnn {
 
   template <class V>
   FASTRNN_FN static void backward(Unit<V>& u) {
-    u.delta[0] = kRelu ? where_positive(u.h, u.dh) : u.dh * tanh_slope(u.h);
+    // min(NaN, 1) is 1: a NaN lets its gradient through, as a relu does that is shut by h <= 0 only
+    u.delta[0] = kRelu ? where_positive(min(u.h, V::broadcast(1)), u.dh) : u.dh * tanh_slope(u.h);
   }
 };
