@@ -58,7 +58,7 @@ struct Entry {
       }
     };
     // below some ten thousand numbers, waking a thread takes longer than packing
-    const Lease lease(size < 30000 ? 1 : threads);
+    const Lease lease(size < 30000 ? 1 : threads, static_cast<double>(size) / 2000);
     Job job{task, lease.size()};
     lease.run(lease.size(), Job::enter, &job);
   }
@@ -158,7 +158,8 @@ struct Entry {
   }
   template <class Pass, class Call>
   static void run(const Call& call) {
-    const Lease lease(plan(call, call.threads).threads);
+    const Plan wanted = plan(call, call.threads);
+    const Lease lease(wanted.threads, wanted.microseconds);
     Pass(call, plan(call, lease.size()), call.work).run(lease);
   }
 

@@ -22,8 +22,9 @@ FASTRNN_FN Index chunk_rows(Index T, Index B) {
 
 struct Plan {
   int threads;
-  bool by_rows;  // each thread has rows of its own and meets no other in the time loop;
-                 // else the threads share the panels of every product and meet after each
+  bool by_rows;         // each thread has rows of its own and meets no other in the time loop;
+                        // else the threads share the panels of every product and meet after each
+  double microseconds;  // that the call takes one thread, at a hundred operations a nanosecond
 
   // Sharing rows is best where each thread gets `least_rows`, enough for good tiles, or where there
   // are few panels to share. Sharing panels costs a meeting of about a microsecond a product, so a
@@ -32,6 +33,7 @@ struct Plan {
     const double step = 2.0 * z.B * gates * z.H * (z.I + z.P);  // floating point operations
     by_rows = z.B >= (z.H < 32 * wanted ? 4 : least_rows) * wanted;
     threads = wanted;
+    microseconds = step * z.T / 1e5;
     if (step * z.T < 1e6 || (!by_rows && step < 3e5)) threads = 1;
     if (threads == 1) by_rows = true;
   }

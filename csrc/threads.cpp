@@ -1,10 +1,14 @@
 #include "threads.h"
 
+#include <cstdint>
 #include <system_error>
 #include <thread>
 
 #if !defined(_WIN32)
 #include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
 #endif
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -13,18 +17,76 @@
 namespace fastrnn {
 namespace {
 
+// The CPU that this thread is on, or -1 where the system does not say.
+int this_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Leaves a CPU for any other that this thread may use. Systems wake a worker on its caller's CPU at
+// times, and leave it there: each then runs only while the other sleeps.
+void leave(int cpu) {
+#if defined(__linux__)
+  cpu_set_t all;
+  if (pthread_getaffinity_np(pthread_self(), sizeof all, &all) != 0) return;
+  cpu_set_t others = all;
+  CPU_CLR(cpu, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  pthread_setaffinity_np(pthread_self(), sizeof others, &others);  // moves at once
+  pthread_setaffinity_np(pthread_self(), sizeof all, &all);
+#else
+  static_cast<void>(cpu);
+#endif
+}
+
+// Threads that wait to be seated at a call. The gate says how many seats there are and how many are
+// free; a caller opens it, waits a while, closes it, and those who sit are its team.
 class Pool {
  public:
   bool acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
   void release() { busy_.store(false, std::memory_order_release); }
 
+  // Seats up to n workers within so many microseconds; returns how many sit.
+  int gather(int n, double microseconds) {
+    n = grow(n);
+    if (n == 0) return 0;
+    cpu_.store(this_cpu(), std::memory_order_relaxed);
+    const Gate open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
+    start_.raise([&] { gate_.store(open, std::memory_order_release); });
+    seated_.wait_for(microseconds, [this] { return gate_.load().free == 0; });
+    Gate now = gate_.load(), closed;
+    do {
+      closed = now;
+      closed.free = 0;
+    } while (!gate_.compare_exchange_weak(now, closed));
+    return n - now.free;
+  }
+
+  // Lets the `seated` ones run, and waits for them; ranks from n on have nothing to do.
+  void run(int seated, int n, void (*task)(void*, int), void* argument) {
+    running_.store(seated, std::memory_order_relaxed);
+    go_.raise([&] {
+      task_ = task, argument_ = argument, team_ = n;
+      gone_.store(round_, std::memory_order_release);
+    });
+    if (n > 0) task(argument, 0);
+    finish_.wait([this] { return running_.load(std::memory_order_acquire) == 0; });
+  }
+
+ private:
+  struct Gate {
+    std::uint32_t round;
+    std::uint16_t seats, free;
+  };
+
   // Starts workers until there are n; returns how many there are, at most n.
   int grow(int n) {
     while (workers_ < n) {
       try {
-        std::thread([this, rank = workers_ + 1, seen = round_.load()] {
-          work(rank, seen);
-        }).detach();
+        std::thread([this] { work(); }).detach();
       } catch (const std::system_error&) {
         break;  // no more threads to be had from the system: fewer do the work
       }
@@ -33,28 +95,31 @@ class Pool {
     return workers_ < n ? workers_ : n;
   }
 
-  void run(int n, void (*task)(void*, int), void* argument) {
-    start_.raise([&] {
-      task_ = task, argument_ = argument, team_ = n;
-      running_.store(workers_, std::memory_order_relaxed);
-      round_.fetch_add(1, std::memory_order_release);
-    });
-    task(argument, 0);
-    finish_.wait([this] { return running_.load(std::memory_order_acquire) == 0; });
-  }
-
- private:
-  void work(int rank, unsigned seen) {
-    for (;; ++seen) {
-      start_.wait([&] { return round_.load(std::memory_order_acquire) != seen; });
+  void work() {
+    for (;;) {
+      start_.wait([this] { return gate_.load(std::memory_order_acquire).free > 0; });
+      const int cpu = cpu_.load(std::memory_order_relaxed);
+      if (cpu >= 0 && cpu == this_cpu()) leave(cpu);
+      Gate now = gate_.load(), taken;
+      do {
+        taken = now;
+        --taken.free;
+      } while (now.free > 0 && !gate_.compare_exchange_weak(now, taken));
+      if (now.free == 0) continue;
+      if (taken.free == 0) seated_.raise([] {});
+      go_.wait([&] { return gone_.load(std::memory_order_acquire) == taken.round; });
+      const int rank = taken.seats - taken.free;
       if (rank < team_) task_(argument_, rank);
       finish_.raise([this] { running_.fetch_sub(1, std::memory_order_release); });
     }
   }
 
   std::atomic<bool> busy_{false};
-  Signal start_, finish_;
-  std::atomic<unsigned> round_{0};
+  Signal start_, seated_, go_, finish_;
+  std::atomic<Gate> gate_{Gate{0, 0, 0}};
+  std::uint32_t round_ = 0;
+  std::atomic<std::uint32_t> gone_{0};  // the round whose team runs or has run
+  std::atomic<int> cpu_{-1};            // the caller's
   int workers_ = 0;
   void (*task_)(void*, int) = nullptr;
   void* argument_ = nullptr;
@@ -105,21 +170,24 @@ void Barrier::wait() {
   }
 }
 
-Lease::Lease(int wanted) {
+Lease::Lease(int wanted, double microseconds) {
   if (wanted <= 1 || !pool().acquire()) return;
-  size_ = 1 + pool().grow(wanted - 1);
-  if (size_ == 1) pool().release();
+  pool_ = true;
+  // Worth waiting for: half of what the others save; and they come within that or not at all.
+  constexpr double kMost = 200;
+  const double patience = microseconds / 2;
+  size_ = 1 + pool().gather(wanted - 1, patience < kMost ? patience : kMost);
 }
 
 Lease::~Lease() {
-  if (size_ > 1) pool().release();
+  if (pool_) pool().release();
 }
 
 void Lease::run(int n, void (*task)(void*, int), void* argument) const {
-  if (n == 1)
+  if (size_ == 1)
     task(argument, 0);
   else
-    pool().run(n, task, argument);
+    pool().run(size_ - 1, n, task, argument);
 }
 
 }  // namespace fastrnn

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -15,9 +16,21 @@ class Signal {
  public:
   template <class Done>
   void wait(const Done& done) {
-    if (spin(done)) return;
+    if (spin(done, kSpins)) return;
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, done);
+  }
+
+  // Waits so long at most: a tenth awake, as a wait for a thread that is awake takes less, then asleep.
+  template <class Done>
+  bool wait_for(double microseconds, const Done& done) {
+    if (spin(done, 1 + static_cast<int>(microseconds / 10 / kSpin))) return true;
+    if (microseconds < kSleep) return false;
+    // of the system's clock, since ThreadSanitizer knows no wait by another
+    const auto end = std::chrono::system_clock::now() +
+                     std::chrono::microseconds(static_cast<long>(microseconds));
+    std::unique_lock<std::mutex> lock(mutex_);
+    return changed_.wait_until(lock, end, done);
   }
 
   // Makes the change and wakes those who wait for it.
@@ -31,11 +44,15 @@ class Signal {
   }
 
  private:
+  static constexpr double kSpin = 0.05;  // microseconds of one look
+  static constexpr int kSpins = 2000;
+  static constexpr double kSleep = 50;  // going to sleep and waking up takes some microseconds
+
   static void relax();
 
   template <class Done>
-  static bool spin(const Done& done) {
-    for (int i = 0; i < 2000; ++i) {  // of about 50 ns
+  static bool spin(const Done& done, int times) {
+    for (int i = 0; i < times; ++i) {
       if (done()) return true;
       relax();
     }
@@ -59,11 +76,13 @@ class Barrier {
   Signal signal_;
 };
 
-// The right to use the pool for one call. While another call has it, the lease is of one thread: the
-// caller does all the work itself. Results never depend on the number of threads.
+// The threads of one call: the caller, and those of the pool that come when they are asked to. While
+// another call has the pool, and where none comes in time, the caller is alone and does all the work
+// itself. Results never depend on the number of threads.
 class Lease {
  public:
-  explicit Lease(int wanted);
+  // microseconds: what the call takes one thread, roughly
+  Lease(int wanted, double microseconds);
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -71,11 +90,12 @@ class Lease {
   int size() const { return size_; }
 
   // Runs task(argument, rank) for rank in 0 .. n-1, all at the same time, n <= size(); rank 0 is
-  // the caller. Returns when all are done.
+  // the caller. Returns when all are done. Once a lease.
   void run(int n, void (*task)(void*, int), void* argument) const;
 
  private:
   int size_ = 1;
+  bool pool_ = false;  // this lease has the pool
 };
 
 }  // namespace fastrnn
