@@ -87,10 +87,10 @@ class ndarray:
         return self._host.copy()
 
     def __getitem__(self, index: Any) -> ndarray:
-        return ndarray(self._host[_index(index)])
+        return ndarray(self._host[_index(index, self._host.shape)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_index(index)] = _operand(value)
+        self._host[_index(index, self._host.shape)] = _operand(value)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -113,8 +113,10 @@ def _host_attribute(name: str) -> Any:
 
 
 def _method(name: str) -> Any:
-    def call(self: ndarray, *args: Any, **keywords: Any) -> ndarray:
-        return ndarray(getattr(self._host, name)(*args, **keywords))
+    def call(self: ndarray, *args: Any, out: ndarray | None = None, **keywords: Any) -> ndarray:
+        if out is not None:
+            keywords["out"] = _operand(out)
+        return ndarray(np.asarray(getattr(self._host, name)(*args, **keywords)))
 
     return call
 
@@ -132,20 +134,27 @@ def _operator(name: str) -> Any:
 
 for _name in ("shape", "dtype", "strides", "ndim", "size", "itemsize", "nbytes"):
     setattr(ndarray, _name, _host_attribute(_name))
-for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "view", "transpose"):
+for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "max", "view", "transpose"):
     setattr(ndarray, _name, _method(_name))
-for _name in ("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "itruediv", "matmul"):
+for _name in (
+    *("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "matmul"),
+    *("truediv", "rtruediv", "itruediv", "lt", "ge", "and", "or", "invert"),
+):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 ndarray.T = property(lambda self: ndarray(self._host.T))  # type: ignore[attr-defined]
 ndarray.__module__ = "cupy"
 
 
-def _index(index: Any) -> Any:
+def _index(index: Any, shape: tuple[int, ...]) -> Any:
     if isinstance(index, tuple):
-        return tuple(map(_index, index))
+        many = len(index) == len(shape)  # else there is an ellipsis, or an axis left out
+        return tuple(_index(i, shape[k : k + 1] if many else ()) for k, i in enumerate(index))
     if isinstance(index, np.ndarray):
         raise TypeError("an index on the host")
-    return index._host if isinstance(index, ndarray) else index
+    if not isinstance(index, ndarray):
+        return index
+    # CuPy takes indices modulo the axis, since to raise it would have to wait
+    return index._host % shape[0] if index.dtype.kind in "iu" and shape else index._host
 
 
 def _operand(value: Any) -> Any:
@@ -198,9 +207,40 @@ def split(a: ndarray, parts: int, axis: int = 0) -> list[ndarray]:
     return [ndarray(part) for part in np.split(a._host, parts, axis=axis)]
 
 
-def matmul(a: ndarray, b: ndarray) -> ndarray:
+def matmul(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
+    result = None if out is None else _operand(out)
     with np.errstate(all="ignore"):
-        return ndarray(np.matmul(_operand(a), _operand(b)))
+        return ndarray(np.matmul(_operand(a), _operand(b), out=result))
+
+
+def arange(stop: int, dtype: Any = None) -> ndarray:
+    return ndarray(np.arange(stop, dtype=dtype))
+
+
+def argsort(a: ndarray, kind: str | None = None) -> ndarray:
+    return ndarray(np.argsort(_operand(a), kind="stable"))
+
+
+def searchsorted(a: ndarray, v: ndarray) -> ndarray:
+    return ndarray(np.searchsorted(_operand(a), _operand(v)))
+
+
+def where(condition: ndarray, x: Any, y: Any) -> ndarray:
+    return ndarray(np.where(_operand(condition), _operand(x), _operand(y)))
+
+
+def vdot(a: ndarray, b: ndarray) -> ndarray:
+    return ndarray(np.asarray(np.vdot(_operand(a), _operand(b))))
+
+
+def _ufunc(name: str) -> Any:
+    def call(*operands: Any) -> ndarray:
+        return ndarray(np.asarray(getattr(np, name)(*map(_operand, operands))))
+
+    return call
+
+
+exp, log, square, maximum = map(_ufunc, ("exp", "log", "square", "maximum"))
 
 
 class _Runtime:

@@ -67,6 +67,21 @@ class CudaBackend:
         """Return a dropout mask; see `fastrnn.dropout.mask`."""
         return self._launcher(dtype).mask(seed, layer, start, shape, p)
 
+    def sum_runs(self, ordered: Array, order: Array, a: Array, out: Array) -> None:
+        """Write to out (n, W) the sums of the rows of a (N, W) that have each index.
+
+        Parameters
+        ----------
+        ordered : (N,) ints
+            The rows' indices, rising; those outside 0..n-1 belong to none.
+        order : (N,) int64
+            The rows in this order.
+        """
+        xp = self.xp
+        starts = xp.searchsorted(ordered, xp.arange(len(out) + 1, dtype=ordered.dtype))
+        rows, starts = xp.ascontiguousarray(a), starts.astype(np.int64)
+        self._launcher(out.dtype).units("sum_runs", *out.shape, starts, order, rows, out)
+
     def explain(
         self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
     ) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def program(dtype: np.dtype[Any], cell: str | None = None, *, persistent: bool =
     of a pass; without a cell, that of what all cells share."""
     real = ("FASTRNN_REAL", "float" if dtype.itemsize == 4 else "double")
     if cell is None:
-        return Program((*_VALUE, "cuda/sums.cu", "cuda/dropout.cu"), (real,))
+        return Program((*_VALUE, "cuda/sums.cu", "cuda/runs.cu", "cuda/dropout.cu"), (real,))
     kernels = "cuda/persistent.cu" if persistent else "cuda/pointwise.cu"
     return Program((*_CELL, kernels), (real, ("FASTRNN_CELL", cell)))
 
