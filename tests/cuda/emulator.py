@@ -34,12 +34,14 @@ _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) 
 class EmulatedDevice:
     """As `fastrnn.backends.cuda.device.CupyDevice`, with fake_cupy's arrays.
 
-    `seed` chooses the order in which threads run. `launches` names every kernel that ran.
+    `seed` chooses the order in which threads run. `launches` names every kernel that ran, and
+    graphs. `stream` is the current one.
     """
 
     xp = fake_cupy
     multiprocessors = 132
     shared_memory = MOST_SHARED
+    stream = 0
 
     def __init__(self, *flags: str) -> None:
         self.seed = 0
@@ -70,15 +72,46 @@ class EmulatedDevice:
         """Return a kernel of a library that `build` returned."""
 
         def run(grid: Any, block: Any, args: Any, shared: int = 0) -> None:
-            self.launches.append(name)
-            _launch(library, name, grid, block, args, shared, cooperative, self.seed)
+            def work() -> None:
+                self.launches.append(name)
+                _launch(library, name, grid, block, args, shared, cooperative, self.seed)
+
+            fake_cupy.queue(work)
 
         return run
 
     def gemm(self, a: Any, b: Any, out: Any, accumulate: bool) -> None:
         assert out.flags.c_contiguous
-        product = fake_cupy.matmul(a, b)
-        out[...] = out + product if accumulate else product
+        if not all(m.flags.c_contiguous or m.flags.f_contiguous for m in (a, b)):
+            fake_cupy.empty(a.shape, a.dtype)  # CuPy copies what is neither
+
+        def work() -> None:
+            product = fake_cupy.matmul(a, b)
+            out[...] = out + product if accumulate else product
+
+        fake_cupy.queue(work)
+
+    def place(self) -> tuple[int, int]:
+        return fake_cupy.Device().id, self.stream
+
+    @property
+    def recording(self) -> bool:
+        return fake_cupy._queue is not None
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        try:
+            with fake_cupy.recording() as queued:
+                work()
+        except fake_cupy.ReservesMemory:
+            return None
+
+        def launch() -> None:
+            assert not self.recording, "a graph in a recording"
+            self.launches.append("graph")
+            for each in queued:
+                each()
+
+        return launch
 
 
 class Planted(EmulatedDevice):

@@ -7,6 +7,8 @@ does an array of another device than the current one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +42,32 @@ class Device:
         return f"<CUDA Device {self.id}>"
 
 
+class ReservesMemory(Exception):
+    """Work that is being recorded asks for memory."""
+
+
+_queue: list[Callable[[], None]] | None = None
+
+
+def queue(work: Callable[[], None]) -> None:
+    """Run some work, or record it."""
+    if _queue is None:
+        work()
+    else:
+        _queue.append(work)
+
+
+@contextmanager
+def recording() -> Iterator[list[Callable[[], None]]]:
+    """Record what is queued, as the current stream does in a capture."""
+    global _queue
+    outer, _queue = _queue, []
+    try:
+        yield _queue
+    finally:
+        _queue = outer
+
+
 class Address(int):
     """Where an array begins."""
 
@@ -50,6 +78,8 @@ class ndarray:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host: Host) -> None:
+        if _queue is not None and host.base is None:
+            raise ReservesMemory
         self._host = host
         self.device = Device()
 
@@ -57,8 +87,11 @@ class ndarray:
         """NumPy's functions of our arrays, as CuPy has them: none takes NumPy's arrays as well."""
         out = keywords.pop("out", ())
         results = {"out": tuple(map(_operand, out))} if out else {}
-        result = getattr(ufunc, method)(*map(_operand, inputs), **keywords, **results)
-        return out[0] if out else ndarray(np.asarray(result))
+        operands = tuple(map(_operand, inputs))
+        if out:
+            queue(lambda: getattr(ufunc, method)(*operands, **keywords, **results))
+            return out[0]
+        return ndarray(np.asarray(getattr(ufunc, method)(*operands, **keywords)))
 
     def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> ndarray:
         return globals()[function.__name__](*args, **keywords)
@@ -90,7 +123,12 @@ class ndarray:
         return ndarray(self._host[_index(index, self._host.shape)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_index(index, self._host.shape)] = _operand(value)
+        at, operand = _index(index, self._host.shape), _operand(value)
+
+        def write() -> None:
+            self._host[at] = operand
+
+        queue(write)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -125,6 +163,7 @@ def _operator(name: str) -> Any:
     def call(self: ndarray, other: Any = None) -> Any:
         if isinstance(other, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        assert _queue is None, "not in what is recorded"
         operands = () if other is None else (_operand(other),)
         result = getattr(self._host, name)(*operands)
         return self if result is self._host else ndarray(np.asarray(result))

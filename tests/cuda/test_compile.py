@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -202,6 +203,116 @@ def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> N
 def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
     CupyDevice().gemm("a", "b", "out", accumulate=True)
     assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]
+
+
+# ---- recording -----------------------------------------------------------------------------------
+
+
+class CudaError(RuntimeError):
+    """As CUDARuntimeError and CUDADriverError."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"status {status}")
+
+
+class Stream:
+    """As cupy.cuda.Stream; what happens to streams and allocators is written down."""
+
+    log: list[Any]
+    current: list[Any]
+    status = 0
+    ptr = 0
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.capturing, self.ptr = False, 5
+        assert non_blocking
+
+    def __enter__(self) -> None:
+        self.current.append(self)
+
+    def __exit__(self, *_: Any) -> None:
+        self.current.pop()
+
+    def begin_capture(self) -> None:
+        self.capturing = True
+        self.log.append("begin")
+
+    def end_capture(self) -> Any:
+        self.capturing = False
+        self.log.append("end")
+        if self.status:
+            raise CudaError(self.status)
+        return SimpleNamespace(launch=lambda: self.log.append("launch"))
+
+    def is_capturing(self) -> bool:
+        return self.capturing
+
+
+@pytest.fixture
+def streams(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> type[Stream]:
+    """The class of streams of a CuPy that can record."""
+    log: list[Any] = []
+    default = SimpleNamespace(ptr=0, is_capturing=lambda: False)
+    Fresh: Any = type("Fresh", (Stream,), {"log": log, "current": [default]})
+
+    @contextmanager
+    def using_allocator(allocator: Any) -> Any:
+        log.append(allocator)
+        yield
+        log.append("allocator back")
+
+    cuda = fake_cupy.cuda
+    monkeypatch.setattr(cuda, "Stream", Fresh, raising=False)
+    monkeypatch.setattr(cuda, "using_allocator", using_allocator, raising=False)
+    monkeypatch.setattr(cuda, "get_current_stream", lambda: Fresh.current[-1], raising=False)
+    monkeypatch.setattr(cuda, "driver", SimpleNamespace(CUDADriverError=CudaError), raising=False)
+    monkeypatch.setattr(cuda.runtime, "CUDARuntimeError", CudaError)
+    return Fresh
+
+
+def test_a_recording(streams: type[Stream]) -> None:
+    device = CupyDevice()
+    assert device.place() == (0, 0)
+    assert not device.recording
+    seen: list[Any] = []
+    launch = device.record(lambda: seen.append((device.place(), device.recording)))
+    assert seen == [((0, 5), True)]  # on a stream of its own
+    assert device.place() == (0, 0)
+    assert launch is not None
+    launch()
+    assert streams.log[1:] == ["begin", "end", "allocator back", "launch"]
+
+
+def test_a_recording_that_asks_for_memory_is_none(streams: type[Stream]) -> None:
+    device = CupyDevice()
+    assert device.record(lambda: streams.log[0](16)) is None
+    assert streams.log[1:3] == ["begin", "end"]
+    assert device.place() == (0, 0)
+
+
+@pytest.mark.parametrize("status", [801, 900, 901, 905])
+def test_what_cannot_be_recorded(streams: type[Stream], status: int) -> None:
+    def work() -> None:
+        raise CudaError(status)
+
+    device = CupyDevice()
+    assert device.record(work) is None
+    streams.status = 901  # what the end says of a recording that something has spoiled
+    assert device.record(work) is None
+    assert device.record(lambda: None) is None
+
+
+def test_other_errors_of_a_recording_are_raised(streams: type[Stream]) -> None:
+    def work() -> None:
+        raise CudaError(719)
+
+    device = CupyDevice()
+    with pytest.raises(CudaError, match="719"):
+        device.record(work)
+    with pytest.raises(ZeroDivisionError):
+        device.record(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert not device.recording
 
 
 # ---- what is missing -----------------------------------------------------------------------------

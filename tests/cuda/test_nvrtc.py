@@ -115,7 +115,7 @@ def test_cupy_has_what_its_stand_in_has() -> None:
     import cupy
     import fake_cupy
 
-    own = {"Address", "Host", "install", "ndarray", "cuda"}
+    own = {"Address", "Host", "ReservesMemory", "cuda", "install", "ndarray", "queue", "recording"}
     functions = [
         name
         for name, value in vars(fake_cupy).items()
@@ -146,6 +146,13 @@ def test_cupy_has_what_the_device_asks_for() -> None:
         "cuda.function.Module.load",
         "cuda.function.Module.get_function",
         "cuda.Device.attributes",
+        "cuda.Graph.launch",
+        "cuda.Stream.begin_capture",
+        "cuda.Stream.end_capture",
+        "cuda.Stream.is_capturing",
+        "cuda.driver.CUDADriverError",
+        "cuda.get_current_stream",
+        "cuda.using_allocator",
         "cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
         "cuda.driver.funcSetAttribute",
         "cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor",

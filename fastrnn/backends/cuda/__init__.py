@@ -6,16 +6,17 @@ compiled and CuPy is not imported before the backend is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.backends.base import Numerics, Saved, Weights
+from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
 
 from . import passes
 from .device import Array, CupyDevice, Device
+from .graphs import SIZES, Graphs
 from .launch import Launcher
 from .passes import Memory, Packed, Step, shape
 from .rows import DeviceRows
@@ -48,12 +49,13 @@ class CudaBackend:
     def __init__(self, device: Device | None = None) -> None:
         self._device = CupyDevice() if device is None else device
         self.xp = self._device.xp
+        self._graphs = Graphs(self._device)
         self._launcher = lru_cache(maxsize=None)(self._new_launcher)
 
     def _new_launcher(
         self, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
     ) -> Launcher:
-        return Launcher(self._device, dtype, cell, chain)
+        return Launcher(self._device, dtype, cell, chain, self._graphs)
 
     def mask(
         self,
@@ -90,7 +92,7 @@ class CudaBackend:
         once = passes.in_one_launch(launch, shape(cell), w, T, B)
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
-            "time loop": "persistent kernel" if once else "launches at every step",
+            "time loop": "persistent kernel" if once else _time_loop(T),
         }
 
     def pack(
@@ -209,3 +211,25 @@ class CudaBackend:
             step(gates, h, c, y, None, None)
 
         return advance
+
+    def join(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        """Return a function that runs what `bind` returned as one graph; see `Backend.join`."""
+        device, run = self._device, in_turn(steps)
+        if device.recording:
+            return run
+        run()  # which loads kernels and makes handles, as no recording can
+        graph = device.record(run)
+        if graph is None:
+            return run
+
+        def advance() -> None:
+            # In a recording of the caller's, the steps become a part of that.
+            (run if device.recording else graph)()
+
+        return advance
+
+
+def _time_loop(T: int) -> str:
+    """Return how the steps run that do not run in one launch."""
+    words = "launches at every step"
+    return f"{words}, in graphs of some steps" if min(SIZES) <= T else words

@@ -46,6 +46,17 @@ class Device(Protocol):
     def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         """Write a (M, K) times b (K, N) to out (M, N), or add it."""
 
+    def place(self) -> tuple[int, int]:
+        """Return the current device and stream, as what tells them from others."""
+
+    @property
+    def recording(self) -> bool:
+        """Whether the current stream records what is queued instead of running it."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Return what queues on the current stream, as one graph, all that `work` queues; None if
+        that cannot be recorded. `work` must have run before; now, what it queues does not run."""
+
 
 class CupyDevice:
     """The current device of CuPy.
@@ -139,3 +150,47 @@ class CupyDevice:
     def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         """Write or add a product, through cuBLAS; see `Device.gemm`."""
         self._gemm("N", "N", a, b, out=out, beta=float(accumulate))
+
+    def place(self) -> tuple[int, int]:
+        """Return the current device and stream; see `Device.place`."""
+        cuda = self.xp.cuda
+        return cuda.runtime.getDevice(), cuda.get_current_stream().ptr
+
+    @property
+    def recording(self) -> bool:
+        """Whether the current stream is recording; see `Device.recording`."""
+        recording: bool = self.xp.cuda.get_current_stream().is_capturing()
+        return recording
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Return what launches the graph of some work; see `Device.record`."""
+        cuda = self.xp.cuda
+        # The default stream cannot record; this one waits for none, and none for it.
+        stream = cuda.Stream(non_blocking=True)
+        try:
+            with stream, cuda.using_allocator(_refuse):
+                stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = stream.end_capture()
+        except _ReservesMemoryError:
+            return None
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            if error.status not in _CANNOT_RECORD:
+                raise
+            return None
+        launch: Callable[[], None] = graph.launch
+        return launch
+
+
+# cudaErrorNotSupported, and cudaErrorStreamCapture...
+_CANNOT_RECORD = {801, *range(900, 909)}
+
+
+class _ReservesMemoryError(Exception):
+    """Work that is being recorded asks for memory, which would be another's when it runs."""
+
+
+def _refuse(size: int) -> Any:
+    raise _ReservesMemoryError(size)

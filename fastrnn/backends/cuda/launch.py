@@ -8,6 +8,7 @@ import numpy as np
 
 from .compile import program
 from .device import Array, Device
+from .graphs import Graphs
 
 THREADS = 256
 """Threads of a block where a thread has one result."""
@@ -32,11 +33,21 @@ class Launcher:
     cell : kind of the cell
     chain : whether every result of a product is one chain of operations over rising k, which no
         size around it changes; else cuBLAS computes products
+    graphs : Graphs, optional
+        Those of the device; new ones by default.
     """
 
     def __init__(
-        self, device: Device, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
+        self,
+        device: Device,
+        dtype: np.dtype[Any],
+        cell: str | None = None,
+        chain: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
+        self.graphs = Graphs(device) if graphs is None else graphs
+        self.key = f"{cell} {dtype}{' chain' * chain}"
+        """What tells its kernels from others'."""
         self.xp = device.xp
         self.dtype = dtype
         self.chain = chain
