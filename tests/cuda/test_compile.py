@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -334,24 +334,93 @@ def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         fastrnn.LSTM(3, 4, backend="cuda")
 
 
-def test_no_driver(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (35, "there is no CUDA driver, or one older than CuPy needs"),
+        (100, "there is a CUDA driver, but no NVIDIA GPU that it may use"),
+        (999, "CUDA does not start"),
+    ],
+)
+def test_no_driver(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch, status: int, reason: str) -> None:
     def fail() -> int:
-        raise fake_cupy._Runtime.CUDARuntimeError("cudaErrorInsufficientDriver")
+        raise CudaError(status)
 
     monkeypatch.setattr(fake_cupy._Runtime, "getDeviceCount", staticmethod(fail))
-    expected = "there is no CUDA driver or no NVIDIA GPU (cudaErrorInsufficientDriver)"
-    assert why_not() == expected
+    monkeypatch.setattr(fake_cupy._Runtime, "CUDARuntimeError", CudaError)
+    assert why_not() == f"{reason} (status {status})"
+    assert fastrnn.show_config("dicts")["backends"]["cuda"] == f"not usable: {why_not()}"
+
+
+def test_the_status_of_the_real_cupy() -> None:
+    runtime = pytest.importorskip("cupy").cuda.runtime
+    try:
+        runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        status = error.status
+    else:
+        pytest.skip("there is a driver, and a GPU")
+    assert status in (35, 100)
+
+
+class Old(fake_cupy.Device):
+    """A device of Volta's."""
+
+    def __init__(self, id: int | None = None) -> None:
+        super().__init__(id)
+        self.compute_capability = "70"
+
+
+TOO_OLD = "the GPU has compute capability 7.0, 7.5 (Turing) or later is needed"
 
 
 def test_an_old_gpu(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Old(fake_cupy.Device):
-        def __init__(self, id: int | None = None) -> None:
-            super().__init__(id)
-            self.compute_capability = "70"
-
     monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
-    expected = "the GPU has compute capability 7.0, 7.5 (Turing) or later is needed"
-    assert why_not() == expected
+    assert why_not() == TOO_OLD
+
+
+def test_an_old_gpu_beside_a_new_one(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = CupyDevice()
+    device.kernel(LSTM, "cell_forward")
+    monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
+    with fake_cupy.Device(1), pytest.raises(RuntimeError) as raised:
+        device.kernel(LSTM, "cell_forward")
+    assert str(raised.value) == TOO_OLD
+    assert device.kernel(LSTM, "cell_forward") == "cell_forward of 1"
+
+
+# ---- the caller's stream -------------------------------------------------------------------------
+
+
+def test_all_is_queued_on_the_callers_stream(
+    streams: type[Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing names a stream, so that CuPy takes the current one."""
+    launched: list[Any] = []
+
+    class Function:
+        ptr = 77
+
+        def __call__(self, *args: Any, **keywords: Any) -> None:
+            launched.append((streams.current[-1].ptr, keywords))
+
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+        funcSetAttribute=lambda *args: None,
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *args: 1,
+    )
+    attributes = {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448}
+    monkeypatch.setattr(fake_cupy.cuda, "driver", driver)
+    monkeypatch.setattr(fake_cupy.Device, "attributes", attributes, raising=False)
+    monkeypatch.setattr(Module, "get_function", lambda self, name: Function())
+    device = CupyDevice()
+    kernels = [device.kernel(LSTM, "cell_forward"), device.cooperative(LSTM, "run", 256, 0)[0]]
+    for stream in (streams.current[0], streams(non_blocking=True)):
+        with stream if isinstance(stream, Stream) else nullcontext():
+            for kernel in kernels:
+                kernel((1,), (256,), ())
+    assert [ptr for ptr, _ in launched] == [0, 0, 5, 5]
+    assert not any("stream" in keywords for _, keywords in launched)
 
 
 def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:

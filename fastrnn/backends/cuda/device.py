@@ -20,6 +20,13 @@ floats, 8 bytes each."""
 OLDEST = 75
 
 
+# cudaErrorInsufficientDriver is also what is said where there is none; cudaErrorNoDevice
+_NO_DEVICE = {
+    35: "there is no CUDA driver, or one older than CuPy needs",
+    100: "there is a CUDA driver, but no NVIDIA GPU that it may use",
+}
+
+
 class Device(Protocol):
     """A GPU. Everything is queued on the caller's current stream, and nothing waits."""
 
@@ -78,7 +85,8 @@ class CupyDevice:
         try:
             runtime.getDeviceCount()
         except runtime.CUDARuntimeError as error:
-            raise RuntimeError(f"there is no CUDA driver or no NVIDIA GPU ({error})") from error
+            reason = _NO_DEVICE.get(error.status, "CUDA does not start")
+            raise RuntimeError(f"{reason} ({error})") from error
         self._arch()
         compile.nvrtc()
         try:
