@@ -200,6 +200,33 @@ def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> N
     assert launched == [(((3,), (256,), (1, 2), 100_000), {"enable_cooperative_groups": True})]
 
 
+def test_what_is_measured_is_kept_by(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = {0: {"name": b"One"}, 1: {"name": b"Other"}}
+    runtime = fake_cupy._Runtime
+    monkeypatch.setattr(runtime, "getDeviceProperties", properties.__getitem__, raising=False)
+    device = CupyDevice()
+    assert (device.name, device.capability, device.nvrtc) == ("One", 90, (13, 0))
+    with fake_cupy.Device(1):
+        assert device.name == "Other"
+
+
+def test_time_is_that_of_the_stream(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            log.append("record")
+
+        def synchronize(self) -> None:
+            log.append("wait")
+
+    cuda = fake_cupy.cuda
+    monkeypatch.setattr(cuda, "Event", Event, raising=False)
+    monkeypatch.setattr(cuda, "get_elapsed_time", lambda begin, end: 0.25, raising=False)
+    assert CupyDevice().time(lambda: log.append("work")) == 250.0
+    assert log == ["record", "work", "record", "wait"]
+
+
 def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
     CupyDevice().gemm("a", "b", "out", accumulate=True)
     assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]

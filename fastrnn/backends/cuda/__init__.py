@@ -6,15 +6,17 @@ compiled and CuPy is not imported before the backend is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
 
-from . import passes
+from . import passes, persistent, tune
 from .device import Array, CupyDevice, Device
 from .graphs import SIZES, Graphs
 from .launch import Launcher
@@ -24,6 +26,10 @@ from .rows import DeviceRows
 if TYPE_CHECKING:
     from fastrnn.cellmath import CellSpec
     from fastrnn.rows import Rows
+
+
+MOST_CANDIDATES = 6
+"""Launches that `find_fastest` times, the best ones by estimate."""
 
 
 def why_not() -> str | None:
@@ -94,6 +100,23 @@ class CudaBackend:
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
             "time loop": "persistent kernel" if once else _time_loop(T),
         }
+
+    def find_fastest(self, layer: Any, T: int, B: int) -> Iterator[tune.Found]:
+        """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
+        cell, numerics = layer._network.cell, layer._network.numerics
+        launch = self._launcher(layer.dtype, cell.kind, numerics.reproducible)
+        G, H = len(cell.gates), layer.hidden_size
+
+        def candidates(kernel: str) -> list[str]:
+            found = persistent.candidates(launch, kernel, B, G, H)
+            return [plan.label for plan in islice(found, MOST_CANDIDATES)]
+
+        return tune.measure(self._device, layer, launch, candidates, T, B)
+
+    @staticmethod
+    def choices_path() -> Path:
+        """Return where `find_fastest` keeps what it finds."""
+        return tune.path()
 
     def pack(
         self,

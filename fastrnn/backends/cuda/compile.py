@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,15 @@ def source(program: Program, gpu: Path | None = None) -> str:
         path = gpu if gpu is not None and name == GPU else KERNELS / name
         parts.append(f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}')
     return "".join(parts)
+
+
+@cache
+def fingerprint() -> str:
+    """Return what changes when any kernel's text does."""
+    digest = hashlib.sha256()
+    for path in sorted(KERNELS.rglob("*.*")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class CompileError(RuntimeError):
@@ -151,11 +161,11 @@ def _cached(key: str, make: Callable[[], bytes]) -> bytes:
         return code
     code = make()
     with suppress(OSError):  # without a place to write, each process compiles for itself
-        _write(path, hashlib.sha256(code).digest() + code)
+        write(path, hashlib.sha256(code).digest() + code)
     return code
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file that other processes see whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)

@@ -43,12 +43,27 @@ class Device(Protocol):
         threads and bytes of shared memory, the current device holds at once."""
 
     @property
+    def name(self) -> str:
+        """What the maker calls the current device."""
+
+    @property
+    def capability(self) -> int:
+        """Compute capability of the current device, such as 90."""
+
+    @property
+    def nvrtc(self) -> tuple[int, int]:
+        """Version of NVRTC."""
+
+    @property
     def multiprocessors(self) -> int:
         """Number of multiprocessors of the current device."""
 
     @property
     def shared_memory(self) -> int:
         """Bytes of shared memory that a block on the current device can have."""
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Return how many microseconds the current stream takes for some work; wait for it."""
 
     def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         """Write a (M, K) times b (K, N) to out (M, N), or add it."""
@@ -98,17 +113,49 @@ class CupyDevice:
         self._kernels: dict[tuple[int, compile.Program, str], Kernel] = {}
         self._modules: dict[tuple[int, compile.Program], Any] = {}
         self._known: dict[int, dict[str, int]] = {}
+        self._names: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def _arch(self) -> str:
         """Return the architecture of the current device."""
-        capability = self.xp.cuda.Device().compute_capability
-        if int(capability) < OLDEST:
+        capability = self.capability
+        if capability < OLDEST:
             raise RuntimeError(
-                f"the GPU has compute capability {capability[:-1]}.{capability[-1]}, "
+                f"the GPU has compute capability {capability // 10}.{capability % 10}, "
                 f"{OLDEST // 10}.{OLDEST % 10} (Turing) or later is needed"
             )
         return f"sm_{capability}"
+
+    @property
+    def capability(self) -> int:
+        """Compute capability of the current device; CuPy remembers it."""
+        return int(self.xp.cuda.Device().compute_capability)
+
+    @property
+    def name(self) -> str:
+        """What the maker calls the current device."""
+        device = self.xp.cuda.runtime.getDevice()
+        if device not in self._names:
+            name: bytes = self.xp.cuda.runtime.getDeviceProperties(device)["name"]
+            self._names[device] = name.decode()
+        return self._names[device]
+
+    @property
+    def nvrtc(self) -> tuple[int, int]:
+        """Version of NVRTC."""
+        version: tuple[int, int] = compile.nvrtc().getVersion()
+        return version
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Return how long some work takes; see `Device.time`."""
+        cuda = self.xp.cuda
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        microseconds: float = cuda.get_elapsed_time(begin, end) * 1e3
+        return microseconds
 
     def cooperative(
         self, program: compile.Program, name: str, threads: int, shared: int

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from . import tune
 from .compile import program
 from .launch import address
 
@@ -40,6 +42,11 @@ class Plan(NamedTuple):
     units: int  # hidden units of a block
     groups: int  # of _ROWS rows each; the threads left over cut the sums
 
+    @property
+    def label(self) -> str:
+        """What tells it from other launches of the same work."""
+        return f"{self.units} units to a block"
+
     def launch(self, rows: DeviceRows, B: int, H: int, *args: Array | int | None) -> None:
         """Launch; `args` are what follows the geometry: ints, and arrays or None."""
         meetings = rows.xp.zeros(2, np.uint32)
@@ -55,8 +62,18 @@ def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Pla
     blocks there are. The device is asked how many it holds. Sums are cut in a way that depends on
     B, which a product of chains must not be.
     """
-    if launch.chain or steps < LEAST_STEPS or B > MOST_ROWS:
+    if launch.chain or steps < LEAST_STEPS:
         return None
+    way = tune.choice(launch, name, B, H)
+    if way is None:
+        return next(candidates(launch, name, B, G, H), None) if B <= MOST_ROWS else None
+    if way == tune.STEPS:
+        return None
+    return next((p for p in candidates(launch, name, B, G, H) if p.label == way), None)
+
+
+def candidates(launch: Launcher, name: str, B: int, G: int, H: int) -> Iterator[Plan]:
+    """Yield the launches that fit, the best first by estimate."""
     device = launch.device
     groups = min(_MOST_GROUPS, _power_of_two(-(-B // _ROWS)))
     units = 1
@@ -67,9 +84,8 @@ def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Pla
             text = program(launch.dtype, launch.cell, persistent=True)
             kernel, room = device.cooperative(text, name, THREADS, shared)
             if blocks <= room:
-                return Plan(kernel, blocks, shared, units, groups)
+                yield Plan(kernel, blocks, shared, units, groups)
         units *= 2
-    return None
 
 
 def _power_of_two(n: int) -> int:
