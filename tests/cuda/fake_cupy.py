@@ -119,6 +119,12 @@ class ndarray:
     def get(self) -> Host:
         return self._host.copy()
 
+    def __dlpack__(self, **how: Any) -> Any:
+        return self._host.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._host.__dlpack_device__()
+
     def __getitem__(self, index: Any) -> ndarray:
         return ndarray(self._host[_index(index, self._host.shape)])
 
@@ -228,6 +234,10 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
     if isinstance(a, ndarray):
         return a if dtype is None or a.dtype == dtype else ndarray(a._host.astype(dtype))
     return ndarray(np.array(a, dtype))
+
+
+def from_dlpack(a: Any) -> ndarray:
+    return ndarray(np.from_dlpack(a))
 
 
 def asnumpy(a: Any) -> Host:

@@ -6,13 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import fake_cupy
 import numpy as np
 import pytest
+from emulator import EmulatedDevice
 
-from fastrnn.backends.cuda import compile
+import fastrnn
+import fastrnn.backends
+from fastrnn.backends.cuda import CudaBackend, compile
 from fastrnn.cellmath import CELLS
 
 pytest.importorskip("cupy", reason='NVRTC comes with the extra "cuda-test"')
@@ -62,6 +67,35 @@ def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -
     for name, (stack, stores, loads, registers) in usage.items():
         assert (stack, stores, loads) == (0, 0, 0), name
         assert registers <= MOST_REGISTERS[name.startswith("persistent")], name
+
+
+class Noting(EmulatedDevice):
+    """A device that knows which programs it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.programs: set[compile.Program] = set()
+
+    def kernel(self, program: compile.Program, name: str) -> Any:
+        self.programs.add(program)
+        return super().kernel(program, name)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_a_first_step_of_training_compiles_for_less_than_two_seconds(
+    compiler: None, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    device: Any = Noting()
+    backend = CudaBackend(device)
+    monkeypatch.setattr(fastrnn.backends, "_get", lambda name: backend)
+    layer = getattr(fastrnn, kind)(3, 16, 2, dropout=0.1, backend="cuda")
+    y, _, tape = layer.forward(fake_cupy.asarray(np.ones((4, 2, 3), np.float32)), rng=0)
+    layer.backward(tape, y)
+    assert len(device.programs) >= 2
+    begin = time.process_time()
+    for program in device.programs:
+        compile.report(compile.source(program), "sm_90")
+    assert time.process_time() - begin < 2
 
 
 def test_the_budget_finds_a_spill() -> None:
