@@ -31,7 +31,7 @@ OPTIONS: list[dict[str, Any]] = [
 def records(out: Path, emulated: bool, in_time: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     backend = setting.backend(emulated)
     device = {"device": backend._device.name}
-    groups = (against_float64, steppers, training, against_torch)
+    groups = (against_float64, every_launch, steppers, training, against_torch)
     for group in groups:
         for record in group(backend, emulated, in_time):
             yield device | record
@@ -96,6 +96,34 @@ def against_float64(
             }
         if not in_time():
             return
+
+
+def every_launch(
+    backend: Any, emulated: bool, in_time: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Whatever `fastrnn tune` may choose is right."""
+    from cases import run
+    from device import DeviceCase, reference
+
+    from fastrnn.backends.cuda import tune
+
+    size = (5, 3, 2, 9) if emulated else (40, 16, 64, 512)
+    for kind, precision in itertools.product(("lstm", "gru"), PRECISIONS):
+        case = DeviceCase(kind, size, dtype="float32")
+        layer, call = case.layer(precision=precision), case.call()
+        want = run(*reference(case, call))
+        for label in sorted(backend.ways(layer.layer, size[1])):
+            with tune.forced(label):
+                error = worst(run(layer, call), want)
+            yield {
+                "case": str(case),
+                "precision": precision,
+                "way": label,
+                "error": error,
+                "ok": error <= LOWER.get(precision, 2e-4),
+            }
+            if not in_time():
+                return
 
 
 def poison(xp: Any, emulated: bool) -> None:

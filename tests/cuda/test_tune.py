@@ -68,6 +68,25 @@ def test_the_fastest_is_taken_from_then_on(device: Any, timed: dict[str, float])
     close(run(case.layer(), case.call()), run(case.host_layer(), case.call()), "float32")
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
+    case = DeviceCase(kind, (8, 3, 4, 11), dtype="float32", resets="some", lengths="positive")
+    layer, call = case.layer(), case.call()
+    launch, gates = Launcher(device, F4, kind), 4 if kind == "lstm" else 3
+    labels = {
+        plan.label
+        for kernel in (FORWARD, BACKWARD)
+        for plan in persistent.candidates(launch, kernel, 3, gates, 11)
+    }
+    with tune.forced(tune.STEPS):
+        want = run(layer, call)
+    for label in labels:
+        device.launches.clear()
+        with tune.forced(label):
+            close(run(layer, call), want, "float32")
+        assert any(name.startswith("persistent") for name in device.launches), label
+
+
 def test_steps_can_be_the_fastest(device: Any, timed: dict[str, float]) -> None:
     timed[tune.STEPS] = 1.0
     assert [found.way for found in find()] == [tune.STEPS] * 2

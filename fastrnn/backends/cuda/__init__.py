@@ -105,13 +105,26 @@ class CudaBackend:
         """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
         cell, numerics = layer._network.cell, layer._network.numerics
         launch = self._launcher(layer.dtype, cell.kind, numerics.reproducible)
-        G, H = len(cell.gates), layer.hidden_size
 
         def candidates(kernel: str) -> list[str]:
-            found = persistent.candidates(launch, kernel, B, G, H)
-            return [plan.label for plan in islice(found, MOST_CANDIDATES)]
+            return self._labels(layer, launch, kernel, B)
 
         return tune.measure(self._device, layer, launch, candidates, T, B)
+
+    def ways(self, layer: Any, B: int) -> set[str]:
+        """Return the labels of the launches among which `find_fastest` chooses for a layer."""
+        network = layer._network
+        launch = self._launcher(layer.dtype, network.cell.kind, network.numerics.reproducible)
+        kernels = ("persistent_forward", "persistent_backward")
+        return {label for name in kernels for label in self._labels(layer, launch, name, B)}
+
+    @staticmethod
+    def _labels(layer: Any, launch: Launcher, kernel: str, B: int) -> list[str]:
+        cell = layer._network.cell
+        if not passes.can_persist(shape(cell), layer._weights[0]):
+            return []
+        found = persistent.candidates(launch, kernel, B, len(cell.gates), layer.hidden_size)
+        return [plan.label for plan in islice(found, MOST_CANDIDATES)]
 
     @staticmethod
     def choices_path() -> Path:
