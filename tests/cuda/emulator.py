@@ -88,9 +88,13 @@ class EmulatedDevice:
         if not all(m.flags.c_contiguous or m.flags.f_contiguous for m in (a, b)):
             fake_cupy.empty(a.shape, a.dtype)  # CuPy copies what is neither
 
+        operands, result = [fake_cupy.lent(m._host) for m in (a, b)], fake_cupy.lent(out._host)
+
         def work() -> None:
-            product = fake_cupy.matmul(a, b)
-            out[...] = out + product if accumulate else product
+            left, right = (operand() for operand in operands)
+            with np.errstate(all="ignore"):
+                product = np.matmul(left, right)
+                result()[...] = result() + product if accumulate else product
 
         fake_cupy.queue(work)
 
@@ -210,4 +214,6 @@ def _argument(name: str, kind: str, value: Any) -> Any:
         return ctypes.c_double(value)
     if is_address != (kind == "p") and not (kind == "p" and value == 0):
         raise TypeError(f"{name} takes {'an address' if kind == 'p' else 'an int'}, got {value!r}")
+    if is_address:
+        value.check()
     return ctypes.c_uint64(int(value) & (2**64 - 1))

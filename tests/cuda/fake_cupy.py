@@ -6,7 +6,9 @@ does an array of another device than the current one.
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -68,8 +70,44 @@ def recording() -> Iterator[list[Callable[[], None]]]:
         _queue = outer
 
 
+def _owner(host: Host) -> weakref.ref[Host]:
+    """The array whose memory this is."""
+    while isinstance(host.base, np.ndarray):
+        host = host.base
+    return weakref.ref(host)
+
+
 class Address(int):
-    """Where an array begins."""
+    """Where an array begins. It does not keep the memory."""
+
+    owner: weakref.ref[Host]
+
+    def check(self) -> None:
+        assert self.owner() is not None, "memory that has been given back"
+
+
+class Borrowed:
+    """An array as what is recorded has it, which does not keep the memory."""
+
+    def __init__(self, host: Host) -> None:
+        self._owner, self._dtype = _owner(host), host.dtype
+        self._shape, self._strides, self._address = host.shape, host.strides, host.ctypes.data
+        assert min(host.strides, default=0) >= 0
+
+    def __call__(self) -> Host:
+        assert self._owner() is not None, "memory that has been given back"
+        if 0 in self._shape:
+            return np.empty(self._shape, self._dtype)
+        steps = zip(self._shape, self._strides, strict=True)
+        size = self._dtype.itemsize + sum((n - 1) * stride for n, stride in steps)
+        buffer = (ctypes.c_char * size).from_address(self._address)
+        return np.ndarray(self._shape, self._dtype, buffer, strides=self._strides)
+
+
+def lent(value: Any) -> Callable[[], Any]:
+    """What gives an operand of queued work: an array by its address, if that is recorded."""
+    is_array = isinstance(value, np.ndarray)
+    return Borrowed(value) if is_array and _queue is not None else lambda: value
 
 
 class ndarray:
@@ -89,7 +127,9 @@ class ndarray:
         results = {"out": tuple(map(_operand, out))} if out else {}
         operands = tuple(map(_operand, inputs))
         if out:
-            queue(lambda: getattr(ufunc, method)(*operands, **keywords, **results))
+            call = getattr(ufunc, method)
+            arrays = [lent(a) for a in operands], [lent(a) for a in results["out"]]
+            queue(lambda: call(*(a() for a in arrays[0]), out=tuple(a() for a in arrays[1])))
             return out[0]
         return ndarray(np.asarray(getattr(ufunc, method)(*operands, **keywords)))
 
@@ -109,7 +149,9 @@ class ndarray:
     @property
     def data(self) -> Any:
         assert self.device == Device(), "an array of another device in a launch"
-        return SimpleNamespace(ptr=Address(self._host.ctypes.data))
+        address = Address(self._host.ctypes.data)
+        address.owner = _owner(self._host)
+        return SimpleNamespace(ptr=address)
 
     @property
     def flags(self) -> Any:
@@ -129,10 +171,11 @@ class ndarray:
         return ndarray(self._host[_index(index, self._host.shape)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        at, operand = _index(index, self._host.shape), _operand(value)
+        at, operand, host = _index(index, self._host.shape), _operand(value), lent(self._host)
+        source = lent(operand)
 
         def write() -> None:
-            self._host[at] = operand
+            host()[at] = source()
 
         queue(write)
 

@@ -115,8 +115,9 @@ class _Entry:
 class _Span:
     """A graph of some steps, and its arrays by the loop's names."""
 
-    def __init__(self, launch: Callable[[], None], arrays: Arrays, nbytes: int) -> None:
+    def __init__(self, launch: Callable[[], None], play: Play, arrays: Arrays, nbytes: int) -> None:
         self._launch, self._arrays, self.nbytes = launch, arrays, nbytes
+        self._play = play  # whose scratch memory the graph works in
 
     def run(self, loop: Loop, at: slice, *, weights: bool) -> None:
         """Run the graph on the rows `at` of a loop's arrays, after a copy of the weights or not."""
@@ -154,7 +155,7 @@ def _record(device: Device, loop: Loop, own: DeviceRows, backwards: bool) -> _Sp
     steps = range(len(own.steps))
     launch = device.record(lambda: play(own, steps[::-1] if backwards else steps, 0))
     nbytes = sum(a.nbytes for a in twins.values())
-    return None if launch is None else _Span(launch, arrays, nbytes)
+    return None if launch is None else _Span(launch, play, arrays, nbytes)
 
 
 def _different(arrays: Arrays) -> dict[str, Array]:
