@@ -28,7 +28,7 @@ MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_SHARED = 227 * 1024
 
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 
 
 class EmulatedDevice:
@@ -38,6 +38,7 @@ class EmulatedDevice:
     """
 
     xp = fake_cupy
+    capability = 90
     multiprocessors = 132
     shared_memory = MOST_SHARED
 
@@ -75,10 +76,23 @@ class EmulatedDevice:
 
         return run
 
-    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool) -> None:
+    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool, precision: str) -> None:
         assert out.flags.c_contiguous
+        if out.itemsize == 4:
+            a, b = (fake_cupy.ndarray(rounded(m._host, precision)) for m in (a, b))
         product = fake_cupy.matmul(a, b)
         out[...] = out + product if accumulate else product
+
+
+def rounded(a: fake_cupy.Host, precision: str) -> fake_cupy.Host:
+    """Return float32 numbers as products of a precision take them: of TF32 halves are rounded away
+    from zero, of bfloat16 to even."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    if precision == "high":
+        bits = bits + np.uint32(0x1000) & np.uint32(0xFFFFE000)
+    elif precision == "medium":
+        bits = bits + np.uint32(0x7FFF) + (bits >> 16 & 1) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(a), a, bits.view(np.float32))
 
 
 class Planted(EmulatedDevice):

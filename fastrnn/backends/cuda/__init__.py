@@ -51,9 +51,12 @@ class CudaBackend:
         self._launcher = lru_cache(maxsize=None)(self._new_launcher)
 
     def _new_launcher(
-        self, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
+        self,
+        dtype: np.dtype[Any],
+        cell: str | None = None,
+        numerics: Numerics = Numerics(),  # noqa: B008 (a constant)
     ) -> Launcher:
-        return Launcher(self._device, dtype, cell, chain)
+        return Launcher(self._device, dtype, cell, numerics.reproducible, numerics.precision)
 
     def mask(
         self,
@@ -71,7 +74,7 @@ class CudaBackend:
         self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
-        launch = self._launcher(w.ih.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(w.ih.dtype, cell.kind, numerics)
         once = passes.in_one_launch(launch, shape(cell), w, T, B)
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
@@ -115,7 +118,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, saved = passes.forward(
@@ -147,7 +150,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
         kept = Memory(
@@ -184,7 +187,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         step = Step(launch, shape(cell), packed, len(x))
         w = packed.weights
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)

@@ -32,14 +32,21 @@ class Launcher:
     cell : kind of the cell
     chain : whether every result of a product is one chain of operations over rising k, which no
         size around it changes; else cuBLAS computes products
+    precision : of float32 products that are no chains: "highest", "high" or "medium"
     """
 
     def __init__(
-        self, device: Device, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
+        self,
+        device: Device,
+        dtype: np.dtype[Any],
+        cell: str | None = None,
+        chain: bool = False,
+        precision: str = "highest",
     ) -> None:
         self.xp = device.xp
         self.dtype = dtype
         self.chain = chain
+        self.precision = precision
         self.device = device
         self.cell = cell
         self._shared = program(dtype)
@@ -60,7 +67,7 @@ class Launcher:
         if self.chain:
             self._chain_product(a, b, out, accumulate)
         else:
-            self.device.gemm(a, b, out, accumulate)
+            self.device.gemm(a, b, out, accumulate, self.precision)
 
     def _chain_product(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         (M, K), N = a.shape, b.shape[1]

@@ -140,7 +140,7 @@ def forward(
         launch.product(x[base:stop], packed.weights.ih.T, gates[: stop - base])
         if plan is not None:
             plan.launch(
-                *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
+                *(rows, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
                 *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
                 *(packed.weights.peephole, h0, h, c, y, all_c, saved),
             )
@@ -242,7 +242,7 @@ def backward(
         _steps_back(launch, cell, w, rows, kept, deltas, dy, dh, dc)
     else:
         plan.launch(
-            *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
+            *(rows, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
             *(deltas.h_before, deltas.c_before, kept.c, w.peephole, dy, dh, dc),
             *(deltas.input, deltas.hidden),
         )

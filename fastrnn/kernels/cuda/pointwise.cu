@@ -63,7 +63,8 @@ extern "C" __global__ void cell_forward(
   FASTRNN_UNROLL
   for (int g = 0; g < Cell::kGates; ++g)
     sums[g] = Cell::kResetBefore ? recurrent[i] : recurrent[(row * Cell::kGates + g) * H + unit];
-  const Real after = step.unit(row, unit, sums, Cell::kNeedsHPrev ? h[i] : Real(0));
+  Unit<V> u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
+  const Real after = step.finish(u, row, unit, sums);
   h[i] = after;
   if (y) y[i] = after;
 }
@@ -79,7 +80,8 @@ extern "C" __global__ void cell_backward(
   const Index i = thread_index();
   if (i >= n * H) return;
   const Backward step{H, saved, h, h_prev, c_prev, c, peephole, dc, delta, hidden, out};
-  const Real part = step.unit(i / H, i % H, dy ? dh[i] + dy[i] : dh[i]);
+  Unit<V> u = step.begin(i / H, i % H);
+  const Real part = step.finish(u, i / H, i % H, dy ? dh[i] + dy[i] : dh[i]);
   if constexpr (Cell::kNeedsHPrev) carry[i] = part;
 }
 

@@ -21,11 +21,9 @@ struct Forward {
   Real* all_c;             // (n, H) another copy of c
   Real* saved;             // (n, S*H); reset before: holds what cell_reset wrote
 
-  // Returns h of one unit, given R h of its gates (reset before: of the last one).
-  FASTRNN_FN Real unit(Index row, Index unit, const Real (&recurrent)[Cell::kGates],
-                       Real h_prev) const {
+  // What one unit needs besides R h; `finish` takes it up.
+  FASTRNN_FN Unit<V> begin(Index row, Index unit, Real h_prev) const {
     constexpr int G = Cell::kGates;
-    const Index i = row * H + unit;
     Unit<V> u;
     if constexpr (Cell::kResetBefore) {
       FASTRNN_UNROLL
@@ -36,15 +34,27 @@ struct Forward {
     for (int g = 0; g < G; ++g) {
       if (Cell::kResetBefore && g < kFirst) continue;
       u.a[g] = load(input + (row * G + g) * H + unit) + load(bias + g * H + unit);
-      if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
     }
-    if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + load(split_bias + unit);
+    if constexpr (Cell::kSplitLast) u.recurrent = load(split_bias + unit);
     if constexpr (Cell::kNeedsHPrev) u.h_prev = V{h_prev};
-    if constexpr (Cell::kHasC) u.c_prev = load(c + i);
+    if constexpr (Cell::kHasC) u.c_prev = load(c + row * H + unit);
     if constexpr (Cell::kPeephole) {
       FASTRNN_UNROLL
       for (int k = 0; k < 3; ++k) u.peephole[k] = load(peephole + k * H + unit);
     }
+    return u;
+  }
+
+  // Returns h of one unit, given R h of its gates (reset before: of the last one).
+  FASTRNN_FN Real finish(Unit<V>& u, Index row, Index unit,
+                         const Real (&recurrent)[Cell::kGates]) const {
+    constexpr int G = Cell::kGates;
+    const Index i = row * H + unit;
+    FASTRNN_UNROLL
+    for (int g = Cell::kResetBefore ? kFirst : 0; g < G; ++g) {
+      if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
+    }
+    if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
     Cell::forward(u);
     if constexpr (Cell::kHasC) {
       c[i] = u.c.v;
@@ -73,12 +83,10 @@ struct Backward {
   Real* hidden;          // (n, G*H) the same of the recurrent side, where it differs
   Real* out;             // (n, H) what a projection took in, or null
 
-  // Returns the part of dh_prev that does not pass R, given the gradient of the cell's output.
-  FASTRNN_FN Real unit(Index row, Index unit, Real dh) const {
-    constexpr int G = Cell::kGates;
+  // What one unit needs besides the gradient of its output; `finish` takes it up.
+  FASTRNN_FN Unit<V> begin(Index row, Index unit) const {
     const Index i = row * H + unit;
     Unit<V> u;
-    u.dh = V{dh};
     FASTRNN_UNROLL
     for (int s = 0; s < Cell::kSaved; ++s)
       u.saved[s] = load(saved + (row * Cell::kSaved + s) * H + unit);
@@ -93,6 +101,14 @@ struct Backward {
       FASTRNN_UNROLL
       for (int k = 0; k < 3; ++k) u.peephole[k] = load(peephole + k * H + unit);
     }
+    return u;
+  }
+
+  // Returns the part of dh_prev that does not pass R, given the gradient of the cell's output.
+  FASTRNN_FN Real finish(Unit<V>& u, Index row, Index unit, Real dh) const {
+    constexpr int G = Cell::kGates;
+    const Index i = row * H + unit;
+    u.dh = V{dh};
     Cell::backward(u);
     FASTRNN_UNROLL
     for (int g = 0; g < G; ++g) {
