@@ -411,6 +411,10 @@ static inline void load_fresh(const T* p, T (&to)[4]) {
   const bool aligned = reinterpret_cast<uintptr_t>(p) % 16 == 0;  // else a GPU would stop here
   for (int i = 0; i < 4; ++i) to[i] = aligned ? p[i] : std::nan("");
 }
+static inline void load_fresh(const unsigned short* p, unsigned (&to)[2]) {
+  const bool aligned = reinterpret_cast<uintptr_t>(p) % 8 == 0;
+  for (int i = 0; i < 2; ++i) to[i] = aligned ? p[2 * i + 1] << 16 | p[2 * i] : ~0u;
+}
 EMULATOR_UNWATCHED static unsigned load_acquire(const unsigned* p) {
   const unsigned value = *static_cast<const volatile unsigned*>(p);
   emulator::acquire(p);
@@ -419,6 +423,11 @@ EMULATOR_UNWATCHED static unsigned load_acquire(const unsigned* p) {
 EMULATOR_UNWATCHED static void add_release(unsigned* p, unsigned value) {
   emulator::release(p);
   *static_cast<volatile unsigned*>(p) = *p + value;
+  emulator::got_on();
+}
+EMULATOR_UNWATCHED static void or_release(unsigned* p, unsigned bits) {
+  emulator::release(p);
+  *static_cast<volatile unsigned*>(p) = *p | bits;
   emulator::got_on();
 }
 static inline Word nanoseconds() { return emulator::now(); }

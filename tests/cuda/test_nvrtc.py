@@ -59,15 +59,15 @@ def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -
 
 
 def persistent_program(
-    path: persistent.Path, cell: str, direction: str, tiles: int, columns: int, K: int = 4096
+    path: persistent.Path, cell: str, direction: str, tiles: int, columns: int
 ) -> compile.Program:
     """The program of a cut with as many weights in registers as a plan may ask for."""
     itemsize = 8 if path is persistent.CHAINS_DOUBLE else 4
     gates = len(CELLS[cell].gates) if direction == "forward" else 1
-    work = persistent.Work(64, 4096, gates, K, itemsize)
+    work = persistent.Work(64, 4096, gates, 8192, itemsize)
     cut = persistent.make_cut(work, path, persistent.THREADS, 16 * tiles // gates, 64, columns)
     name = f"persistent_{direction}"
-    return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **cut.options(K))
+    return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **cut.options)
 
 
 THREE, TF32, BF16 = persistent.THREE_TF32, persistent.TF32, persistent.BF16
@@ -77,24 +77,23 @@ WIDE = [(THREE, 4, 1), (TF32, 4, 2), (BF16, 4, 1)]
 DEEP = [(THREE, 1, 1), (THREE, 2, 2), (TF32, 1, 2), (TF32, 2, 1), (BF16, 1, 1), (BF16, 2, 2)]
 CHAINS = [(persistent.CHAINS, 2, 2), (persistent.CHAINS, 4, 1), (persistent.CHAINS_DOUBLE, 2, 1)]
 PERSISTENT = [
-    *((arch, "lstm_peephole", *shape, 4096) for arch in TENSOR_ARCHS for shape in WIDE),
-    *(("sm_90", cell, *shape, 4096) for cell in ("lstm", "gru") for shape in DEEP),
-    *(("sm_90", "gru", *shape, 4095) for shape in WIDE),
-    *(("sm_90", cell, *WIDE[0], 4096) for cell in ("gru", "rnn_tanh", "rnn_relu")),
-    *((arch, "lstm_peephole", *shape, 4095) for arch in ("sm_75", "sm_90") for shape in CHAINS),
+    *((arch, "lstm_peephole", *shape) for arch in TENSOR_ARCHS for shape in WIDE),
+    *((*pair, *shape) for pair in (("sm_80", "lstm"), ("sm_90", "gru")) for shape in DEEP),
+    *(("sm_90", cell, *WIDE[0]) for cell in ("gru", "rnn_tanh", "rnn_relu")),
+    *((arch, "lstm_peephole", *shape) for arch in ("sm_75", "sm_90") for shape in CHAINS),
 ]
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(
-    ("arch", "cell", "path", "tiles", "columns", "K"),
+    ("arch", "cell", "path", "tiles", "columns"),
     PERSISTENT,
     ids=lambda value: value.name if isinstance(value, persistent.Path) else str(value),
 )
 def test_weights_in_registers_leave_room(
-    arch: str, cell: str, path: persistent.Path, tiles: int, columns: int, K: int, direction: str
+    arch: str, cell: str, path: persistent.Path, tiles: int, columns: int, direction: str
 ) -> None:
-    program = persistent_program(path, cell, direction, tiles, columns, K)
+    program = persistent_program(path, cell, direction, tiles, columns)
     ((_, *numbers),) = _USAGE.findall(compile.report(compile.source(program), arch))
     stack, stores, loads, registers = map(int, numbers)
     assert (stack, stores, loads) == (0, 0, 0), registers
@@ -160,9 +159,11 @@ def test_tensor_cores_are_used(cuobjdump: str, tmp_path: Any) -> None:
         held = int(dict(program.defines)["FASTRNN_HELD"])
         for kind, count in ((r"16816\.F32\.BF16", bf16), (r"1688\.F32\.TF32", tf32)):
             found = len(re.findall(rf"HMMA\.{kind}", listing))
-            # those in registers are unrolled, and two steps of the others
-            assert found == 2 * (held + 3) * count or found == 2 * (held + 2) * count, found
-        assert len(re.findall(r"LDG\.E\.128", listing)) >= held
+            # two tiles; chunks in registers are unrolled, those in shared memory once or more
+            assert found >= 2 * (held + 1) * count
+            assert bool(found) == bool(count)
+        loads = r"LDG\.E\.64" if path is BF16 else r"LDG\.E\.128"
+        assert len(re.findall(loads, listing)) >= held
 
 
 def test_cupy_has_what_its_stand_in_has() -> None:

@@ -110,7 +110,7 @@ def test_every_cell(device: Any, kind: str, options: dict[str, Any], cut_by: Cut
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_every_precision(device: Any, kind: str, precision: str, cut_by: CutBy) -> None:
-    sizes = (5, 9, 3, 12)  # rows of K numbers are aligned
+    sizes = (5, 9, 3, 12)
     for how in ({}, {"lengths": "zeros", "resets": "some", "bidirectional": True}):
         check(device, DeviceCase(kind, sizes, dtype="float32", **how), precision)
 
@@ -396,26 +396,38 @@ def on(device: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return backend
 
 
+WAIT = "    if (well) well = meeting.wait();"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         # the blocks do not meet
-        ("if (s > begin && well) well = meeting.wait();", ""),
-        ("if (well) well = meeting.wait();", ""),
+        (f"prepare(i0, 0);\n{WAIT}", "prepare(i0, 0);"),
+        (f"t + 1 : t - 1);\n{WAIT}", "t + 1 : t - 1);"),
         # they do not wait for all of their group
         ("target += gridDim.x;", "target += gridDim.x - 1;"),
+        # a block arrives before all of its threads have published
+        ("    __syncthreads();\n    if (threadIdx.x == 0 &&", "    if (threadIdx.x == 0 &&"),
         # all groups count together
-        ("arrivals(meetings + 32 * (blockIdx.y + 1))", "arrivals(meetings + 32)"),
-        # the sum misses its last element
-        ("if (k + j < K) x[j]", "if (k + j < K - 1) x[j]"),
+        ("arrivals(shared + 32 * blockIdx.y)", "arrivals(shared)"),
+        # the sum misses its last chunks, or its last element
+        ("step = kHeld; step < steps;", "step = kHeld; step < steps - 1;"),
+        ("row < rows && k < K ?", "row < rows && k < K - 1 ?"),
         # a thread reads the sums before all of them are there
-        ("    __syncthreads();\n  }\n\n  // The sum of row m", "  }\n\n  // The sum of row m"),
+        (
+            "    __syncthreads();\n  }\n\n  // The product of row m",
+            "  }\n\n  // The product of row m",
+        ),
         # weights and values are paired wrongly
-        ("{x.v[j], x.v[j + 1]}", "{x.v[j + 1], x.v[j]}"),
+        ("{bits_of(x.v[j]), bits_of(x.v[j + 1])}", "{bits_of(x.v[j + 1]), bits_of(x.v[j])}"),
         # a product of parts is missing
         ("mma_tf32(sums.small, w.large[j], x.small[j]);", ""),
     ],
-    ids=["forward", "backward", "early", "groups", "short", "sums", "pairs", "part"],
+    ids=[
+        *("forward", "backward", "early", "unpublished", "groups", "chunks", "short", "sums"),
+        *("pairs", "part"),
+    ],
 )
 def test_a_planted_bug_shows(
     monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
@@ -425,7 +437,7 @@ def test_a_planted_bug_shows(
     want = run(case.host_layer(), case.call())
     device = Planted(old, new)
     on(device, monkeypatch)
-    # "highest" computes a sum that is NaN again, when what it sums has been written
+    # in "highest" a sum that is NaN is computed again, when what it sums has been written
     precision = "highest" if "small" in new + old else "high"
     layer = case.layer(precision=precision)
     found = []

@@ -129,7 +129,6 @@ def forward(
     saved = empty(cell.saved * H) if keep else None
     plan = in_one_launch(launch, cell, packed.weights, len(rows.steps), B)
     step = Step(launch, cell, packed, B)
-    h0 = h.copy() if plan else h
     span = max(1, CHUNK_ROWS // B)
     gates = empty(cell.gates * H, min(N, span * B))
     for first in range(0, len(rows.steps), span):
@@ -140,9 +139,9 @@ def forward(
         launch.product(x[base:stop], packed.weights.ih.T, gates[: stop - base])
         if plan is not None:
             plan.launch(
-                *(rows, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
+                *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
                 *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
-                *(packed.weights.peephole, h0, h, c, y, all_c, saved),
+                *(packed.weights.peephole, h, c, y, all_c, saved),
             )
             continue
         for t in steps:
@@ -242,7 +241,7 @@ def backward(
         _steps_back(launch, cell, w, rows, kept, deltas, dy, dh, dc)
     else:
         plan.launch(
-            *(rows, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
+            *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
             *(deltas.h_before, deltas.c_before, kept.c, w.peephole, dy, dh, dc),
             *(deltas.input, deltas.hidden),
         )

@@ -49,15 +49,17 @@ class Path(NamedTuple):
     """Registers for 8 x 16 values on their way, counted in the budget."""
     most: int
     """Tiles of sums that fit into registers."""
+    word: int
+    """Bytes of a value that blocks publish."""
     rate: float
     """Multiply-adds of a multiprocessor in a nanosecond. An estimate."""
 
 
-CHAINS = Path("Chains", 1024, 0, 0, 0, 4, 150)
-CHAINS_DOUBLE = Path("Chains", 2048, 0, 0, 0, 2, 60)
-THREE_TF32 = Path("ThreeTf32", 1024, 8, 80, 8, 4, 350)
-TF32 = Path("Tf32", 1024, 8, 112, 4, 8, 1150)
-BF16 = Path("Bf16", 512, 4, 96, 4, 8, 2270)
+CHAINS = Path("Chains", 1024, 0, 0, 0, 4, 4, 150)
+CHAINS_DOUBLE = Path("Chains", 2048, 0, 0, 0, 2, 8, 60)
+THREE_TF32 = Path("ThreeTf32", 1024, 8, 80, 8, 4, 4, 350)
+TF32 = Path("Tf32", 1024, 8, 132, 4, 8, 4, 1150)
+BF16 = Path("Bf16", 512, 4, 96, 2, 8, 2, 2270)
 
 # What the estimates of time rest on: published figures of an H100. Microseconds, and bytes in one.
 _MEETING = 0.9
@@ -90,19 +92,21 @@ class Cut(NamedTuple):
     tiles: int
     columns: int
     held: int
+    padded: int
+    """Words of a row that blocks publish."""
     shared: int
     """Bytes of shared memory."""
     time: float
     """Microseconds a step, estimated."""
 
-    def options(self, K: int) -> dict[str, str | int]:
-        """Return the options of the program, for rows of K values."""
+    @property
+    def options(self) -> dict[str, str | int]:
+        """The options of the program."""
         return {
             "path": self.path.name,
             "tiles": self.tiles,
             "columns": self.columns,
             "held": self.held,
-            "aligned": int(K % 4 == 0),
         }
 
 
@@ -129,6 +133,7 @@ def make_cut(
     tiles are multiplied at once; `held` as many chunks as the path has registers for."""
     warps = threads // 32
     steps = -(-work.K // (_CHUNK * warps))
+    padded = steps * warps * _CHUNK
     tiles = -(-units * work.gates // _ROWS)
     if held is None:
         each = tiles * path.words + columns * path.values
@@ -138,14 +143,14 @@ def make_cut(
     weights = (steps - held) * warps * tiles * path.bytes
     grid = -(-work.H // units), -(-work.B // rows)
     time = (
-        at_once * work.K * work.itemsize / _FROM_L2
+        at_once * work.K * path.word / _FROM_L2
         + (weights + 2 * sums) / _FROM_SHARED
-        + tiles * _ROWS * at_once * steps * warps * _CHUNK / path.rate / 1e3
+        + tiles * _ROWS * at_once * padded / path.rate / 1e3
         + 2 * _BARRIER
         + _CELLS * -(-at_once * units // threads)
     )
     time = time * -(-rows // at_once) + _LATENCY + (_MEETING if grid[0] > 1 else _BARRIER)
-    return Cut(path, units, rows, grid, tiles, columns, held, sums + weights, time)
+    return Cut(path, units, rows, grid, tiles, columns, held, padded, sums + weights, time)
 
 
 def _cuts(work: Work, path: Path, threads: int) -> Iterator[Cut]:
@@ -189,14 +194,15 @@ class Plan(NamedTuple):
 
     kernel: Kernel
     cut: Cut
+    published: int
+    """Bytes of what blocks publish, and of the counters of their meetings."""
 
-    def launch(self, rows: DeviceRows, H: int, *args: Array | int | None) -> None:
+    def launch(self, rows: DeviceRows, B: int, H: int, *args: Array | int | None) -> None:
         """Launch; `args` are what follows the geometry: ints, and arrays or None."""
-        meetings = rows.xp.zeros(32 * (1 + self.cut.grid[1]), np.uint32)
-        geometry = (len(rows.steps), H, self.cut.units, self.cut.rows, int(rows.reverse))
+        cut, shared = self.cut, rows.xp.zeros(self.published, np.uint8)
+        geometry = (len(rows.steps), B, H, cut.units, cut.rows, int(rows.reverse))
         rest = (a if isinstance(a, int) else address(a) for a in args)
-        arguments = (*geometry, *rest, address(meetings))
-        self.kernel(self.cut.grid, (THREADS,), arguments, self.cut.shared)
+        self.kernel(cut.grid, (THREADS,), (*geometry, *rest, address(shared)), cut.shared)
 
 
 def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Plan | None:
@@ -208,7 +214,8 @@ def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Pla
     if launch.chain or launch.cell is None or steps < LEAST_STEPS or not 0 < B <= MOST_ROWS:
         return None
     device, itemsize = launch.device, launch.dtype.itemsize
-    gates, K = (G, H) if name == "persistent_forward" else (1, G * H)
+    forward = name == "persistent_forward"
+    gates, K, published = (G, H, 3 * B + 1) if forward else (1, G * H, 2 * B)
     cut = best_cut(
         Work(B, H, gates, K, itemsize),
         path(itemsize, launch.precision, device.capability),
@@ -218,6 +225,8 @@ def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Pla
     )
     if cut is None:
         return None
-    text = compile.persistent(launch.dtype, launch.cell, name, **cut.options(K))
+    text = compile.persistent(launch.dtype, launch.cell, name, **cut.options)
     kernel, room = device.cooperative(text, name, THREADS, cut.shared)
-    return Plan(kernel, cut) if cut.grid[0] * cut.grid[1] <= room else None
+    if cut.grid[0] * cut.grid[1] > room:
+        return None
+    return Plan(kernel, cut, 128 * cut.grid[1] + published * cut.padded * cut.path.word)

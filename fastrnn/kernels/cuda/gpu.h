@@ -44,6 +44,11 @@ FASTRNN_FN void load_fresh(const double* p, double (&to)[4]) {
   const double2 b = __ldcg(reinterpret_cast<const double2*>(p) + 1);
   to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
 }
+// Four of bfloat16, in two words; p a multiple of 8 bytes.
+FASTRNN_FN void load_fresh(const unsigned short* p, unsigned (&to)[2]) {
+  const uint2 v = __ldcg(reinterpret_cast<const uint2*>(p));
+  to[0] = v.x, to[1] = v.y;
+}
 FASTRNN_FN unsigned load_acquire(const unsigned* p) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
@@ -51,6 +56,9 @@ FASTRNN_FN unsigned load_acquire(const unsigned* p) {
 }
 FASTRNN_FN void add_release(unsigned* p, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
+}
+FASTRNN_FN void or_release(unsigned* p, unsigned bits) {
+  asm volatile("red.release.gpu.global.or.b32 [%0], %1;" ::"l"(p), "r"(bits) : "memory");
 }
 FASTRNN_FN Word nanoseconds() {
   Word now;

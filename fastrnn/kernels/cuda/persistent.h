@@ -1,6 +1,6 @@
 // What the kernels that run all steps of a pass in one launch share. A block owns some hidden units
 // and keeps their recurrent weights in registers and shared memory; after each step the blocks
-// meet, and each reads what the others wrote. All blocks must run at the same time: the launch is
+// meet, and each reads what the others published. All blocks must run at the same time: the launch is
 // cooperative, and its size was asked for.
 //
 // The grid is blocks of units x groups of rows of the batch; groups never wait for each other. Rows
@@ -12,7 +12,6 @@
 //   FASTRNN_TILES    tiles of a block's rows of weights
 //   FASTRNN_COLUMNS  tiles of the batch's rows that are multiplied at once
 //   FASTRNN_HELD     chunks of k whose weights a warp keeps in registers
-//   FASTRNN_ALIGNED  whether rows begin at a multiple of 16 bytes
 
 using Path = FASTRNN_PATH;
 constexpr int kTiles = FASTRNN_TILES, kColumns = FASTRNN_COLUMNS, kHeld = FASTRNN_HELD;
@@ -40,6 +39,8 @@ struct Product {
         sums(shared_memory<Real>()),
         shared(reinterpret_cast<unsigned char*>(sums + warps * kRowsAtOnce * kStride)) {}
 
+  // K, and zeros up to where the chunks end.
+  FASTRNN_FN int padded() const { return steps * warps * kChunk; }
   FASTRNN_FN int place(int step, int tile) const {
     return (((step - kHeld) * warps + warp) * kTiles + tile) * Path::kBytes;
   }
@@ -82,11 +83,11 @@ struct Product {
     __syncthreads();
   }
 
-  // Leaves the products with the rows m < kRowsAtOnce; row(m) is where one begins, or null for
-  // zeros. Afterwards `sum` gives them, until the next call.
+  // Leaves the products with the rows m < kRowsAtOnce; row(m) is where the words of one begin.
+  // Afterwards `sum` gives them, until the next call.
   template <class Row>
   FASTRNN_FN void multiply(const Row& row) {
-    const Real* rows[kColumns];
+    const typename Path::Word* rows[kColumns];
     FASTRNN_UNROLL
     for (int n = 0; n < kColumns; ++n) rows[n] = row(n * kTileColumns + lane.group);
     typename Path::Sums totals[kTiles][kColumns];
@@ -110,13 +111,18 @@ struct Product {
     __syncthreads();
   }
 
-  // The sum of row m of the values with a row of the weights; `chain` computes it by itself.
-  template <class Chain>
-  FASTRNN_FN Real sum(int m, int row, const Chain& chain) const {
+  // The product of row m, which begins at `words`, with a row of the weights; the rest is that of
+  // the calls before.
+  template <class Weight>
+  FASTRNN_FN Real sum(int m, int row, const typename Path::Word* words,
+                      const Weight& weight) const {
     Real total = 0;
     for (int w = 0; w < warps; ++w) total += sums[(w * kRowsAtOnce + m) * kStride + row];
     if constexpr (Path::kSplits) {
-      if (!(magnitude(total) <= kLargest)) return chain();
+      if (!(magnitude(total) <= kLargest)) {
+        total = 0;
+        for (int k = 0; k < K; ++k) total = fused(load_fresh(words + k), weight(row, k), total);
+      }
     }
     return total;
   }
@@ -126,11 +132,11 @@ struct Product {
   using Totals = typename Path::Sums[kTiles][kColumns];
 
   template <class Weights>
-  FASTRNN_FN void add(Totals& totals, const Real* const (&rows)[kColumns], int k,
+  FASTRNN_FN void add(Totals& totals, const typename Path::Word* const (&rows)[kColumns], int k,
                       const Weights& weights) const {
     typename Path::Values x[kColumns];
     FASTRNN_UNROLL
-    for (int n = 0; n < kColumns; ++n) x[n] = values(rows[n], k);
+    for (int n = 0; n < kColumns; ++n) x[n] = Path::values(rows[n] + k);
     FASTRNN_UNROLL
     for (int tile = 0; tile < kTiles; ++tile) {
       const typename Path::Operand w = Path::operand(weights(tile));
@@ -138,47 +144,55 @@ struct Product {
       for (int n = 0; n < kColumns; ++n) Path::multiply(totals[tile][n], w, x[n]);
     }
   }
+};
 
-  FASTRNN_FN typename Path::Values values(const Real* row, int k) const {
-    Real x[4] = {};
-    if (row) {
-      if constexpr (FASTRNN_ALIGNED) {
-        if (k < K) load_fresh(row + k, x);
-      } else {
-        FASTRNN_UNROLL
-        for (int j = 0; j < 4; ++j)
-          if (k + j < K) x[j] = load_fresh(row + k + j);
-      }
-    }
-    return Path::values(x);
+// What the blocks of a launch share, zeros at its start: the counters of their meetings, 128 bytes
+// for each group of rows, then rows of words, in slots of a batch each. A slot is written again two
+// steps later, when nobody reads it any more.
+template <class Path>
+struct Published {
+  typename Path::Word* words;
+  Index B;
+  int stride;
+
+  FASTRNN_FN Published(unsigned* shared, Index B_, int stride_)
+      : words(reinterpret_cast<typename Path::Word*>(shared + 32 * gridDim.y)),
+        B(B_),
+        stride(stride_) {}
+  FASTRNN_FN typename Path::Word* row(int slot, Index m) const {
+    return words + (slot * B + m) * stride;
   }
 };
 
-// Where the blocks of a group of rows meet: a counter of arrivals for each group, and a word that
-// tells all of a failure; 128 bytes apart. A block that waits too long says so, and from then on
-// none waits: the results are NaN, and the GPU is free again.
+// Where the blocks of a group of rows meet: a counter of arrivals. A block that waits too long marks
+// it, and from then on none waits: the results are NaN, and the GPU is free again.
 struct Meeting {
-  unsigned* failure;
+  static constexpr unsigned kFailed = 1u << 31;
   unsigned* arrivals;
   unsigned target = 0;
 
-  FASTRNN_FN explicit Meeting(unsigned* meetings)
-      : failure(meetings), arrivals(meetings + 32 * (blockIdx.y + 1)) {}
+  FASTRNN_FN explicit Meeting(unsigned* shared) : arrivals(shared + 32 * blockIdx.y) {}
+
+  // What the block has written until here, others see after `wait`.
+  FASTRNN_FN void arrive() {
+    target += gridDim.x;
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.x > 1) add_release(arrivals, 1);
+  }
 
   // Returns whether all came, the same to all threads of a block.
   FASTRNN_FN bool wait() {
-    target += gridDim.x;
-    int failed = 0;
-    __syncthreads();
     if (gridDim.x == 1) return true;
+    int failed = 0;
     if (threadIdx.x == 0) {
-      add_release(arrivals, 1);
       const Word begin = nanoseconds();
-      while (load_acquire(arrivals) < target && !load_acquire(failure)) {
-        if (nanoseconds() - begin > kPatience) add_release(failure, 1);
+      unsigned here = load_acquire(arrivals);
+      while (here < target) {
+        if (nanoseconds() - begin > kPatience) or_release(arrivals, kFailed);
         wait_a_little();
+        here = load_acquire(arrivals);
       }
-      failed = load_acquire(failure) != 0;
+      failed = here >= kFailed;
     }
     return !__syncthreads_or(failed);
   }

@@ -1,25 +1,23 @@
 // All steps of a pass forward; see persistent.h.
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
-    persistent_forward(Index T, Index H,
-                       Index units,  // of a block
-                       Index each,   // rows of a group
-                       Index reverse, Index begin,
-                       Index end,  // steps begin .. end of the pass, in the order they run
-                       const Index* starts,       // (T+1,)
-                       const unsigned char* cut,  // (N,) rows that begin anew, or null
-                       const Real* recurrent,     // (G*H, H)
-                       const Real* input,         // (., G*H) W x, from packed row input_start on
-                       Index input_start, const Real* bias, const Real* split_bias,
-                       const Real* peephole,
-                       const Real* h0,  // (B, H)
-                       Real* h,         // (B, H) before the first step; after the last one
-                       Real* c,         // (B, H) in place
-                       Real* y,         // (N, H)
-                       Real* all_c,     // (N, H) or null
-                       Real* saved,     // (N, S*H) or null
-                       unsigned* meetings) {
-  constexpr int G = Cell::kGates;
+extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
+    Index T, Index B, Index H,
+    Index units,  // of a block
+    Index each,   // rows of a group
+    Index reverse, Index begin,
+    Index end,                 // steps begin .. end of the pass, in the order they run
+    const Index* starts,       // (T+1,)
+    const unsigned char* cut,  // (N,) rows that begin anew, or null
+    const Real* recurrent,     // (G*H, H)
+    const Real* input,         // (., G*H) W x, from packed row input_start on
+    Index input_start, const Real* bias, const Real* split_bias, const Real* peephole,
+    Real* h,             // (B, H) in place
+    Real* c,             // (B, H) in place
+    Real* y,             // (N, H)
+    Real* all_c,         // (N, H) or null
+    Real* saved,         // (N, S*H) or null
+    unsigned* shared) {  // three slots of h, the third as it is at first, and a row of zeros
+  constexpr int G = Cell::kGates, kInitial = 2, kZeros = 3;
   const Index first_unit = blockIdx.x * units;
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
   const auto weight = [=](int row, int k) {  // the gates of a unit follow each other
@@ -27,14 +25,23 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
   };
   Product<Path> product(H);
   product.keep(owned * G, weight);
-  Meeting meeting(meetings);
+  const Published<Path> published(shared, B, product.padded());
+  Meeting meeting(shared);
+  const int i0 = static_cast<int>(threadIdx.x);
+  const Rows all(each, B);
+  for (int i = i0; i < all.many * owned; i += blockDim.x) {
+    const Index m = all.first + i / owned, unit = first_unit + i % owned;
+    published.row(kInitial, m)[unit] = Path::word(h[m * H + unit]);
+  }
+  meeting.arrive();
   bool well = true;
   for (Index s = begin; s < end; ++s) {
     const Index t = reverse ? T - 1 - s : s, before = reverse ? t + 1 : t - 1;
     const Index start = starts[t];
+    const int slot = static_cast<int>(s % 2);
     const Rows rows(each, starts[t + 1] - start);
-    const Index start_before = s ? starts[before] : 0;
-    const Index ran = s ? starts[before + 1] - start_before : 0;  // the other rows begin here
+    // rows that this launch ran at the step before; the others begin
+    const Index ran = s > begin ? starts[before + 1] - starts[before] : 0;
     const Forward step{H,
                        input + (start - input_start) * G * H,
                        bias,
@@ -51,40 +58,44 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       const bool previous = Cell::kNeedsHPrev && !begins;
       return step.begin(m, unit, previous ? h[m * H + unit] : Real(0));
     };
-    const int i0 = static_cast<int>(threadIdx.x);
-    // on its way while others still are at the step before
-    Unit<V> ready;
-    const int many0 = rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce;
-    if (i0 < many0 * owned) ready = prepare(i0, 0);
-    if (s > begin && well) well = meeting.wait();
+    const auto store = [&](const Unit<V>& u, int i, int first) {
+      const Index m = rows.first + first + i / owned, unit = first_unit + i % owned;
+      step.store(u, m, unit);
+      y[(start + m) * H + unit] = u.h.v;
+      h[m * H + unit] = u.h.v;
+    };
+    // The first of a thread is loaded while others still are at the step before, and stored when
+    // the others need not wait for it.
+    Unit<V> mine;
+    const bool works = i0 < (rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce) * owned;
+    if (works) mine = prepare(i0, 0);
+    if (well) well = meeting.wait();
     for (int first = 0; first < rows.many; first += kRowsAtOnce) {
+      if (first > 0) __syncthreads();  // the sums before have been read
       const int many = rows.many - first < kRowsAtOnce ? rows.many - first : kRowsAtOnce;
-      const auto h_before = [=](int m_) -> const Real* {
-        const Index m = rows.first + first + m_;
-        if (m_ >= many || (cut && cut[start + m])) return nullptr;
-        return m < ran ? y + (start_before + m) * H : h0 + m * H;
+      const auto h_before = [=](int m_) -> const typename Path::Word* {
+        const Index m = rows.first + first + (m_ < many ? m_ : many - 1);
+        if (cut && cut[start + m]) return published.row(kZeros, 0);
+        return published.row(m < ran ? 1 - slot : kInitial, m);
       };
       product.multiply(h_before);
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
-        const Index m = rows.first + first + row, unit = first_unit + u;
-        Unit<V> now = first == 0 && i == i0 ? ready : prepare(i, first);
+        const bool is_mine = first == 0 && i == i0;
+        Unit<V> now = is_mine ? mine : prepare(i, first);
         Real sums[G];
         FASTRNN_UNROLL
-        for (int g = 0; g < G; ++g)
-          sums[g] = product.sum(row, u * G + g, [&] {
-            const Real* values = h_before(row);
-            Real total = 0;
-            for (int k = 0; values && k < H; ++k)
-              total = fused(load_fresh(values + k), weight(u * G + g, k), total);
-            return total;
-          });
-        Real after = step.finish(now, m, unit, sums);
-        if (!well) after = not_a_number(Real());
-        y[(start + m) * H + unit] = after;
-        h[m * H + unit] = after;
+        for (int g = 0; g < G; ++g) sums[g] = product.sum(row, u * G + g, h_before(row), weight);
+        step.finish(now, sums);
+        if (!well) now.h.v = not_a_number(Real());
+        published.row(slot, rows.first + first + row)[first_unit + u] = Path::word(now.h.v);
+        if (is_mine)
+          mine = now;
+        else
+          store(now, i, first);
       }
-      __syncthreads();
     }
+    if (s + 1 < end) meeting.arrive();
+    if (works) store(mine, i0, 0);
   }
 }

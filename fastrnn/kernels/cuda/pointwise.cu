@@ -64,9 +64,10 @@ extern "C" __global__ void cell_forward(
   for (int g = 0; g < Cell::kGates; ++g)
     sums[g] = Cell::kResetBefore ? recurrent[i] : recurrent[(row * Cell::kGates + g) * H + unit];
   Unit<V> u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
-  const Real after = step.finish(u, row, unit, sums);
-  h[i] = after;
-  if (y) y[i] = after;
+  step.finish(u, sums);
+  step.store(u, row, unit);
+  h[i] = u.h.v;
+  if (y) y[i] = u.h.v;
 }
 
 extern "C" __global__ void cell_backward(
@@ -81,7 +82,8 @@ extern "C" __global__ void cell_backward(
   if (i >= n * H) return;
   const Backward step{H, saved, h, h_prev, c_prev, c, peephole, dc, delta, hidden, out};
   Unit<V> u = step.begin(i / H, i % H);
-  const Real part = step.finish(u, i / H, i % H, dy ? dh[i] + dy[i] : dh[i]);
+  const Real part = step.finish(u, dy ? dh[i] + dy[i] : dh[i]);
+  step.store(u, i / H, i % H);
   if constexpr (Cell::kNeedsHPrev) carry[i] = part;
 }
 

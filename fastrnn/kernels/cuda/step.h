@@ -1,6 +1,7 @@
 // One step of one cell at one unit of one row: what the kernels load, compute and store around the
 // cell's maths. Rows are packed: all arrays of a step are C-contiguous, and their first n rows are
 // those that run.
+// `begin` loads, `finish` computes, `store` stores.
 //
 // Letters: n rows, H hidden size, G gates, S saved values. Null where a cell or a call has none of
 // it.
@@ -21,7 +22,7 @@ struct Forward {
   Real* all_c;             // (n, H) another copy of c
   Real* saved;             // (n, S*H); reset before: holds what cell_reset wrote
 
-  // What one unit needs besides R h; `finish` takes it up.
+  // What one unit needs besides R h.
   FASTRNN_FN Unit<V> begin(Index row, Index unit, Real h_prev) const {
     constexpr int G = Cell::kGates;
     Unit<V> u;
@@ -45,17 +46,20 @@ struct Forward {
     return u;
   }
 
-  // Returns h of one unit, given R h of its gates (reset before: of the last one).
-  FASTRNN_FN Real finish(Unit<V>& u, Index row, Index unit,
-                         const Real (&recurrent)[Cell::kGates]) const {
+  // Takes R h of a unit's gates (reset before: of the last one), and computes the cell.
+  FASTRNN_FN static void finish(Unit<V>& u, const Real (&recurrent)[Cell::kGates]) {
     constexpr int G = Cell::kGates;
-    const Index i = row * H + unit;
     FASTRNN_UNROLL
     for (int g = Cell::kResetBefore ? kFirst : 0; g < G; ++g) {
       if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
     }
     if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
     Cell::forward(u);
+  }
+
+  // All but h.
+  FASTRNN_FN void store(const Unit<V>& u, Index row, Index unit) const {
+    const Index i = row * H + unit;
     if constexpr (Cell::kHasC) {
       c[i] = u.c.v;
       if (all_c) all_c[i] = u.c.v;
@@ -65,7 +69,6 @@ struct Forward {
       for (int s = 0; s < Cell::kSaved; ++s)
         saved[(row * Cell::kSaved + s) * H + unit] = u.saved[s].v;
     }
-    return u.h.v;
   }
 };
 
@@ -83,7 +86,7 @@ struct Backward {
   Real* hidden;          // (n, G*H) the same of the recurrent side, where it differs
   Real* out;             // (n, H) what a projection took in, or null
 
-  // What one unit needs besides the gradient of its output; `finish` takes it up.
+  // What one unit needs besides the gradient of its output.
   FASTRNN_FN Unit<V> begin(Index row, Index unit) const {
     const Index i = row * H + unit;
     Unit<V> u;
@@ -104,12 +107,18 @@ struct Backward {
     return u;
   }
 
-  // Returns the part of dh_prev that does not pass R, given the gradient of the cell's output.
-  FASTRNN_FN Real finish(Unit<V>& u, Index row, Index unit, Real dh) const {
-    constexpr int G = Cell::kGates;
-    const Index i = row * H + unit;
+  // Takes the gradient of a unit's output, and computes the cell. Returns the part of dh_prev that
+  // does not pass R.
+  FASTRNN_FN static Real finish(Unit<V>& u, Real dh) {
     u.dh = V{dh};
     Cell::backward(u);
+    if constexpr (Cell::kNeedsHPrev) return u.carry.v;
+    return 0;
+  }
+
+  FASTRNN_FN void store(const Unit<V>& u, Index row, Index unit) const {
+    constexpr int G = Cell::kGates;
+    const Index i = row * H + unit;
     FASTRNN_UNROLL
     for (int g = 0; g < G; ++g) {
       const Index at = (row * G + g) * H + unit;
@@ -121,7 +130,5 @@ struct Backward {
       dc[i] = u.dc.v;
       if (out) out[i] = u.h.v;
     }
-    if constexpr (Cell::kNeedsHPrev) return u.carry.v;
-    return 0;
   }
 };

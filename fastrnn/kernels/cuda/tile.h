@@ -3,7 +3,8 @@
 //   Weights    what a lane keeps of 16 x 16 weights; `load` finds it in shared memory, where `store`
 //              has left it in kBytes, and with kInRegisters `pack` makes it at once
 //   Operand    what `operand` makes of Weights each time they are used
-//   Values     what a lane takes of 8 x 16 values
+//   Word       a value as the block that computes it publishes it, by `word`
+//   Values     what a lane takes of 8 x 16 values, from four words side by side
 //   Sums       what a lane has of 16 x 8 sums; `multiply` adds to them
 //   leave      writes the sums of a warp to shared memory, each exactly once
 //   kSplits    operands are split, which huge ones and inf do not survive: a sum is NaN or inf where
@@ -72,6 +73,7 @@ struct Chains {
     const Four* rows;  // every fourth is of this lane's k
   };
   using Operand = Weights;
+  using Word = Real;
   struct Values {
     Real v[4];
   };
@@ -89,7 +91,12 @@ struct Chains {
     return {static_cast<const Four*>(memory) + lane.member};
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
-  FASTRNN_FN static Values values(const Real (&x)[4]) { return {{x[0], x[1], x[2], x[3]}}; }
+  FASTRNN_FN static Word word(Real x) { return x; }
+  FASTRNN_FN static Values values(const Word* four) {
+    Values x;
+    load_fresh(four, x.v);
+    return x;
+  }
 
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     FASTRNN_UNROLL
@@ -127,8 +134,9 @@ struct Tf32 {
   using Weights = Words<8>;
   using Operand = Weights;
   static constexpr int kBytes = Weights::kBytes;
+  using Word = float;
   struct Values {
-    unsigned v[4];
+    float v[4];
   };
   struct Sums {
     float v[4] = {};
@@ -147,15 +155,18 @@ struct Tf32 {
     return Weights::load(memory, lane);
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
-  FASTRNN_FN static Values values(const float (&x)[4]) {
-    return {{to_tf32(x[0]), to_tf32(x[1]), to_tf32(x[2]), to_tf32(x[3])}};
+  FASTRNN_FN static Word word(float x) { return float_of(to_tf32(x)); }
+  FASTRNN_FN static Values values(const Word* four) {
+    Values x;
+    load_fresh(four, x.v);
+    return x;
   }
   // A fragment's k and k + 4 are neighbours here, in weights and values alike: a sum has no order.
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     FASTRNN_UNROLL
     for (int j = 0; j < 4; j += 2)
       mma_tf32(sums.v, {w.v[2 * j], w.v[2 * j + 1], w.v[2 * j + 2], w.v[2 * j + 3]},
-               {x.v[j], x.v[j + 1]});
+               {bits_of(x.v[j]), bits_of(x.v[j + 1])});
   }
   FASTRNN_FN static void leave(Sums& sums, const Lane& lane, float* out, int stride) {
     leave_fragment(sums.v, lane, out, stride);
@@ -168,6 +179,7 @@ struct Bf16 {
   using Weights = Words<4>;
   using Operand = Weights;
   static constexpr int kBytes = Weights::kBytes;
+  using Word = unsigned short;
   struct Values {
     unsigned v[2];
   };
@@ -184,8 +196,11 @@ struct Bf16 {
     return Weights::load(memory, lane);
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
-  FASTRNN_FN static Values values(const float (&x)[4]) {
-    return {{to_bf16(x[0], x[1]), to_bf16(x[2], x[3])}};
+  FASTRNN_FN static Word word(float x) { return static_cast<Word>(to_bf16(x, 0)); }
+  FASTRNN_FN static Values values(const Word* four) {
+    Values x;
+    load_fresh(four, x.v);
+    return x;
   }
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     mma_bf16(sums.v, w.v, x.v);
@@ -205,6 +220,7 @@ struct ThreeTf32 {
   struct Operand {
     unsigned large[2][4], small[2][4];
   };
+  using Word = float;
   struct Values {
     unsigned large[2][2], small[2][2];
   };
@@ -235,7 +251,10 @@ struct ThreeTf32 {
       split(float_of(w.v[i]), parts.large[i / 4][i % 4], parts.small[i / 4][i % 4]);
     return parts;
   }
-  FASTRNN_FN static Values values(const float (&x)[4]) {
+  FASTRNN_FN static Word word(float x) { return x; }
+  FASTRNN_FN static Values values(const Word* four) {
+    float x[4];
+    load_fresh(four, x);
     Values parts;
     FASTRNN_UNROLL
     for (int i = 0; i < 4; ++i) split(x[i], parts.large[i / 2][i % 2], parts.small[i / 2][i % 2]);
