@@ -76,9 +76,15 @@ class CudaBackend:
         """Return how a pass would be run; see `Backend.explain`."""
         launch = self._launcher(w.ih.dtype, cell.kind, numerics)
         once = passes.in_one_launch(launch, shape(cell), w, T, B)
+        if once:
+            return {
+                "products": "cuBLAS",
+                "time loop": "persistent kernel",
+                "recurrent products": once.cut.path.says,
+            }
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
-            "time loop": "persistent kernel" if once else "launches at every step",
+            "time loop": "launches at every step",
         }
 
     def pack(

@@ -38,6 +38,7 @@ class Path(NamedTuple):
     """One way to compute products; see kernels/cuda/tile.h."""
 
     name: str
+    says: str
     bytes: int
     """Of 16 x 16 weights in shared memory."""
     words: int
@@ -55,11 +56,11 @@ class Path(NamedTuple):
     """Multiply-adds of a multiprocessor in a nanosecond. An estimate."""
 
 
-CHAINS = Path("Chains", 1024, 0, 0, 0, 4, 4, 150)
-CHAINS_DOUBLE = Path("Chains", 2048, 0, 0, 0, 2, 8, 60)
-THREE_TF32 = Path("ThreeTf32", 1024, 8, 80, 8, 4, 4, 350)
-TF32 = Path("Tf32", 1024, 8, 132, 4, 8, 4, 1150)
-BF16 = Path("Bf16", 512, 4, 96, 2, 8, 2, 2270)
+CHAINS = Path("Chains", "fused multiply-adds", 1024, 0, 0, 0, 4, 4, 150)
+CHAINS_DOUBLE = Path("Chains", "fused multiply-adds", 2048, 0, 0, 0, 2, 8, 60)
+THREE_TF32 = Path("ThreeTf32", "three products of TF32", 1024, 8, 80, 8, 4, 4, 350)
+TF32 = Path("Tf32", "TF32", 1024, 8, 132, 4, 8, 4, 1150)
+BF16 = Path("Bf16", "bfloat16", 512, 4, 96, 2, 8, 2, 2270)
 
 # What the estimates of time rest on: published figures of an H100. Microseconds, and bytes in one.
 _MEETING = 0.9
