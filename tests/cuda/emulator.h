@@ -25,7 +25,7 @@
 #define __launch_bounds__(...)
 #define FASTRNN_FN inline
 #define FASTRNN_UNROLL
-#define FASTRNN_UNROLL_BY_2
+#define FASTRNN_UNROLL_BY(n)
 
 using Index = long long;
 using Word = unsigned long long;
@@ -455,6 +455,9 @@ static inline float float_of(unsigned bits) {
 }
 static inline unsigned to_tf32(float a) {
   return a == a ? (bits_of(a) + 0x1000) & ~0x1FFFu : 0x7FFFFFFF;
+}
+static inline unsigned to_near_tf32(float a) {
+  return a == a ? (bits_of(a) + 0xFFF + (bits_of(a) >> 13 & 1)) & ~0x1FFFu : 0x7FFFFFFF;
 }
 static inline unsigned to_bf16(float a) {
   return a == a ? (bits_of(a) + 0x7FFF + (bits_of(a) >> 16 & 1)) >> 16 : 0x7FFF;

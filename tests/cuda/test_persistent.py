@@ -436,8 +436,8 @@ WAIT = "    if (well) well = meeting.wait();"
         ("row < rows && k < K ?", "row < rows && k < K - 1 ?"),
         # a thread reads the sums before all of them are there
         (
-            "    __syncthreads();\n  }\n\n  // The product of row m",
-            "  }\n\n  // The product of row m",
+            "    __syncthreads();\n  }\n\n  // The products of row m",
+            "  }\n\n  // The products of row m",
         ),
         # weights and values are paired wrongly
         ("{bits_of(x.v[j]), bits_of(x.v[j + 1])}", "{bits_of(x.v[j + 1]), bits_of(x.v[j])}"),

@@ -64,8 +64,8 @@ def test_nothing_is_found(sanitizer: str) -> None:
         (
             "thread",
             "data race",
-            "    __syncthreads();\n  }\n\n  // The product of row m",
-            "  }\n\n  // The product of row m",
+            "    __syncthreads();\n  }\n\n  // The products of row m",
+            "  }\n\n  // The products of row m",
         ),
         # the blocks do not meet
         ("thread", "data race", "if (well) well = meeting.wait();", ""),

@@ -58,7 +58,7 @@ class Path(NamedTuple):
 
 CHAINS = Path("Chains", "fused multiply-adds", 1024, 0, 0, 0, 4, 4, 150)
 CHAINS_DOUBLE = Path("Chains", "fused multiply-adds", 2048, 0, 0, 0, 2, 8, 60)
-THREE_TF32 = Path("ThreeTf32", "three products of TF32", 1024, 8, 80, 8, 4, 4, 350)
+THREE_TF32 = Path("ThreeTf32", "three products of TF32", 1024, 8, 96, 8, 4, 4, 350)
 TF32 = Path("Tf32", "TF32", 1024, 8, 132, 4, 8, 4, 1150)
 BF16 = Path("Bf16", "bfloat16", 512, 4, 96, 2, 8, 2, 2270)
 

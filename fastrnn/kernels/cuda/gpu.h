@@ -3,7 +3,8 @@
 
 #define FASTRNN_FN __device__ __forceinline__
 #define FASTRNN_UNROLL _Pragma("unroll")
-#define FASTRNN_UNROLL_BY_2 _Pragma("unroll 2")
+#define FASTRNN_PRAGMA(text) _Pragma(#text)
+#define FASTRNN_UNROLL_BY(n) FASTRNN_PRAGMA(unroll n)
 
 using Index = long long;
 using Word = unsigned long long;
@@ -82,6 +83,16 @@ FASTRNN_FN unsigned to_tf32(float a) {
   unsigned rounded;
   asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(a));
   return rounded;
+}
+// The same, halves to either side: later GPUs have an instruction for it.
+FASTRNN_FN unsigned to_near_tf32(float a) {
+#if __CUDA_ARCH__ >= 900
+  unsigned rounded;
+  asm volatile("cvt.rn.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(a));
+  return rounded;
+#else
+  return to_tf32(a);
+#endif
 }
 // Two numbers rounded to 8 bits, halves to even.
 FASTRNN_FN unsigned to_bf16(float low, float high) {

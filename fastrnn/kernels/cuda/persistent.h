@@ -96,7 +96,7 @@ struct Product {
       for (int step = 0; step < kHeld; ++step)
         add(totals, rows, first_k(step), [&](int tile) { return held[tile][step]; });
     }
-    FASTRNN_UNROLL_BY_2
+    FASTRNN_UNROLL_BY(2)
     for (int step = kHeld; step < steps; ++step)
       add(totals, rows, first_k(step),
           [&](int tile) { return Path::load(shared + place(step, tile), lane); });
@@ -111,20 +111,34 @@ struct Product {
     __syncthreads();
   }
 
-  // The product of row m, which begins at `words`, with a row of the weights; the rest is that of
-  // the calls before.
-  template <class Weight>
-  FASTRNN_FN Real sum(int m, int row, const typename Path::Word* words,
-                      const Weight& weight) const {
-    Real total = 0;
-    for (int w = 0; w < warps; ++w) total += sums[(w * kRowsAtOnce + m) * kStride + row];
-    if constexpr (Path::kSplits) {
-      if (!(magnitude(total) <= kLargest)) {
-        total = 0;
-        for (int k = 0; k < K; ++k) total = fused(load_fresh(words + k), weight(row, k), total);
+  // The products of row m, which begins at `words`, with the weights' rows from `row` on; the rest is
+  // that of the calls before.
+  template <int G, class Weight>
+  FASTRNN_FN void sum(int m, int row, const typename Path::Word* words, const Weight& weight,
+                      Real (&totals)[G]) const {
+    FASTRNN_UNROLL
+    for (int g = 0; g < G; ++g) totals[g] = 0;
+    for (int w = 0; w < warps; ++w) {
+      const Real* of_warp = sums + (w * kRowsAtOnce + m) * kStride + row;
+      if constexpr (G == 4) {  // then `row` is a multiple of 4
+        const Four<Real> four = *reinterpret_cast<const Four<Real>*>(of_warp);
+        FASTRNN_UNROLL
+        for (int g = 0; g < G; ++g) totals[g] += four.v[g];
+      } else {
+        FASTRNN_UNROLL
+        for (int g = 0; g < G; ++g) totals[g] += of_warp[g];
       }
     }
-    return total;
+    if constexpr (Path::kSplits) {
+      FASTRNN_UNROLL
+      for (int g = 0; g < G; ++g) {
+        if (magnitude(totals[g]) <= kLargest) continue;
+        totals[g] = 0;
+        FASTRNN_UNROLL_BY(1)
+        for (int k = 0; k < K; ++k)
+          totals[g] = fused(load_fresh(words + k), weight(row + g, k), totals[g]);
+      }
+    }
   }
 
  private:

@@ -89,8 +89,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         const int row = i / owned, u = i % owned;
         const Index m = rows.first + first + row, unit = first_unit + u;
         const bool begins = cut && cut[start + m];
-        const Real part = product.sum(row, u, gradients(row), weight);
-        const Real total = dh[m * H + unit] + part;
+        Real part[1];
+        product.sum(row, u, gradients(row), weight, part);
+        const Real total = dh[m * H + unit] + part[0];
         dh[m * H + unit] = begins ? Real(0) : well ? total : not_a_number(Real());
       }
       __syncthreads();

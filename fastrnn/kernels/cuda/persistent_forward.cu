@@ -84,8 +84,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
         const bool is_mine = first == 0 && i == i0;
         Unit<V> now = is_mine ? mine : prepare(i, first);
         Real sums[G];
-        FASTRNN_UNROLL
-        for (int g = 0; g < G; ++g) sums[g] = product.sum(row, u * G + g, h_before(row), weight);
+        product.sum(row, u * G, h_before(row), weight, sums);
         step.finish(now, sums);
         if (!well) now.h.v = not_a_number(Real());
         published.row(slot, rows.first + first + row)[first_unit + u] = Path::word(now.h.v);

@@ -23,6 +23,12 @@ struct Lane {
       : index(static_cast<int>(threadIdx.x) % 32), group(index / 4), member(index % 4) {}
 };
 
+// Neighbours that one instruction loads and stores.
+template <class T>
+struct alignas(16) Four {
+  T v[4];
+};
+
 // Sums where tensor cores leave them: rows `group` and `group + 8`, columns 2 * member and the next.
 FASTRNN_FN void leave_fragment(const float (&sums)[4], const Lane& lane, float* out, int stride) {
   FASTRNN_UNROLL
@@ -37,27 +43,22 @@ struct Words {
   unsigned v[N];
 
   FASTRNN_FN void store(void* memory, const Lane& lane) const {
-    Four* fours = static_cast<Four*>(memory);
+    Four<unsigned>* fours = static_cast<Four<unsigned>*>(memory);
     FASTRNN_UNROLL
     for (int i = 0; i < N; i += 4)
       fours[i / 4 * 32 + lane.index] = {{v[i], v[i + 1], v[i + 2], v[i + 3]}};
   }
   FASTRNN_FN static Words load(const void* memory, const Lane& lane) {
-    const Four* fours = static_cast<const Four*>(memory);
+    const Four<unsigned>* fours = static_cast<const Four<unsigned>*>(memory);
     Words words;
     FASTRNN_UNROLL
     for (int i = 0; i < N; i += 4) {
-      const Four four = fours[i / 4 * 32 + lane.index];
+      const Four<unsigned> four = fours[i / 4 * 32 + lane.index];
       FASTRNN_UNROLL
       for (int j = 0; j < 4; ++j) words.v[i + j] = four.v[j];
     }
     return words;
   }
-
- private:
-  struct alignas(16) Four {
-    unsigned v[4];
-  };
 };
 
 // One chain of fused multiply-adds for a lane's k, on GPUs without the tensor cores below and in
@@ -66,11 +67,8 @@ struct Chains {
   static constexpr bool kInRegisters = false, kSplits = false;
   static constexpr int kBytes = kTileRows * kChunk * static_cast<int>(sizeof(Real));
 
-  struct alignas(16) Four {
-    Real v[4];
-  };
   struct Weights {
-    const Four* rows;  // every fourth is of this lane's k
+    const Four<Real>* rows;  // every fourth is of this lane's k
   };
   using Operand = Weights;
   using Word = Real;
@@ -82,13 +80,13 @@ struct Chains {
   };
 
   FASTRNN_FN static void store(void* memory, const Lane& lane, const Real (&w)[2][4]) {
-    Four* fours = static_cast<Four*>(memory);
+    Four<Real>* fours = static_cast<Four<Real>*>(memory);
     FASTRNN_UNROLL
     for (int i = 0; i < 2; ++i)
       fours[(lane.group + 8 * i) * 4 + lane.member] = {{w[i][0], w[i][1], w[i][2], w[i][3]}};
   }
   FASTRNN_FN static Weights load(const void* memory, const Lane& lane) {
-    return {static_cast<const Four*>(memory) + lane.member};
+    return {static_cast<const Four<Real>*>(memory) + lane.member};
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
   FASTRNN_FN static Word word(Real x) { return x; }
@@ -101,7 +99,7 @@ struct Chains {
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     FASTRNN_UNROLL
     for (int row = 0; row < kTileRows; ++row) {
-      const Four four = w.rows[row * 4];
+      const Four<Real> four = w.rows[row * 4];
       FASTRNN_UNROLL
       for (int k = 0; k < 4; ++k) sums.v[row] = fused(x.v[k], four.v[k], sums.v[row]);
     }
@@ -229,8 +227,8 @@ struct ThreeTf32 {
   };
 
   FASTRNN_FN static void split(float a, unsigned& large, unsigned& small) {
-    large = to_tf32(a);
-    small = to_tf32(a - float_of(large));
+    large = to_near_tf32(a);
+    small = to_near_tf32(a - float_of(large));
   }
   FASTRNN_FN static Weights pack(const float (&w)[2][4]) {
     Weights words;
