@@ -427,8 +427,6 @@ WAIT = "    if (well) well = meeting.wait();"
         (f"t + 1 : t - 1);\n{WAIT}", "t + 1 : t - 1);"),
         # they do not wait for all of their group
         ("target += gridDim.x;", "target += gridDim.x - 1;"),
-        # a block arrives before all of its threads have published
-        ("    __syncthreads();\n    if (threadIdx.x == 0 &&", "    if (threadIdx.x == 0 &&"),
         # all groups count together
         ("arrivals(shared + 32 * blockIdx.y)", "arrivals(shared)"),
         # the sum misses its last chunks, or its last element
@@ -445,7 +443,7 @@ WAIT = "    if (well) well = meeting.wait();"
         ("mma_tf32(sums.small, w.large[j], x.small[j]);", ""),
     ],
     ids=[
-        *("forward", "backward", "early", "unpublished", "groups", "chunks", "short", "sums"),
+        *("forward", "backward", "early", "groups", "chunks", "short", "sums"),
         *("pairs", "part"),
     ],
 )

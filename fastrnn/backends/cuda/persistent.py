@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,7 +143,7 @@ def make_cut(
     weights = (steps - held) * warps * tiles * path.bytes
     grid = -(-work.H // units), -(-work.B // rows)
     time = (
-        at_once * work.K * path.word / _FROM_L2
+        min(at_once, work.B) * work.K * path.word / _FROM_L2
         + (weights + 2 * sums) / _FROM_SHARED
         + tiles * _ROWS * at_once * padded / path.rate / 1e3
         + 2 * _BARRIER
@@ -154,30 +153,32 @@ def make_cut(
     return Cut(path, units, rows, grid, tiles, columns, held, padded, sums + weights, time)
 
 
-def _cuts(work: Work, path: Path, threads: int) -> Iterator[Cut]:
-    """Yield the cuts worth a thought: with whole tiles of weights, or all that there are."""
+@lru_cache(maxsize=1024)
+def cuts(
+    work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
+) -> tuple[Cut, ...]:
+    """Return the cuts that fit, a block to a multiprocessor, the one estimated the fastest first.
+
+    Blocks have whole tiles of weights, or all units that there are.
+    """
+    found = []
     for tiles in range(1, min(_MOST_TILES, path.most) + 1):
         units = min(work.H, tiles * _ROWS // work.gates)
         for row_tiles in range(1, -(-work.B // _COLUMNS) + 1):
             for columns in range(1, min(_MOST_COLUMNS, path.most // tiles, row_tiles) + 1):
-                yield make_cut(work, path, threads, units, row_tiles * _COLUMNS, columns)
+                cut = make_cut(work, path, threads, units, row_tiles * _COLUMNS, columns)
+                if cut.shared <= most_shared and cut.grid[0] * cut.grid[1] <= multiprocessors:
+                    found.append(cut)
+    return tuple(sorted(found, key=lambda cut: cut.time))
 
 
-@lru_cache(maxsize=1024)
 def best_cut(
     work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
 ) -> Cut | None:
-    """Return the cut that is estimated to be the fastest, a block to a multiprocessor, or None if
-    none fits or launches at every step are estimated to be faster."""
-    fitting = (
-        cut
-        for cut in _cuts(work, path, threads)
-        if cut.shared <= most_shared and cut.grid[0] * cut.grid[1] <= multiprocessors
-    )
-    best = min(fitting, key=lambda cut: cut.time, default=None)
-    if best is None or best.time > steps_time(work, path, multiprocessors):
-        return None
-    return best
+    """Return the first cut, or None if none fits or launches at every step are estimated to be
+    faster."""
+    found = cuts(work, path, threads, multiprocessors, most_shared)
+    return found[0] if found and found[0].time < steps_time(work, path, multiprocessors) else None
 
 
 def steps_time(work: Work, path: Path, multiprocessors: int) -> float:

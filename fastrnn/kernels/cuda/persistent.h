@@ -87,6 +87,7 @@ struct Product {
   // Afterwards `sum` gives them, until the next call.
   template <class Row>
   FASTRNN_FN void multiply(const Row& row) {
+    __syncwarp();  // tensor cores want all lanes at once
     const typename Path::Word* rows[kColumns];
     FASTRNN_UNROLL
     for (int n = 0; n < kColumns; ++n) rows[n] = row(n * kTileColumns + lane.group);
