@@ -16,6 +16,7 @@ from . import setting
 
 HERE = Path(__file__).parent
 PROGRAM = compile.Program((compile.GPU, str(HERE / "primitives.cu")), ())
+FRAGMENTS = compile.Program((compile.GPU, str(HERE / "fragments.cu")), ())
 CLUSTER = compile.Program((compile.GPU, str(HERE / "cluster.cu")), ())
 THREADS = 256
 
@@ -29,6 +30,7 @@ def records(out: Path, emulated: bool, in_time: Callable[[], bool]) -> Iterator[
     for blocks, width in ((4, 6),) if emulated else ((32, 32), (64, 128), (128, 128), (128, 512)):
         if blocks <= device.multiprocessors:
             yield exchange(device, blocks, width, threads, 5 if emulated else 500)
+    yield fragments(device)
     yield cooperative_graph(device, threads)
     for together in (False, True):
         if not in_time():
@@ -112,6 +114,26 @@ def exchange(device: Any, blocks: int, width: int, threads: int, rounds: int) ->
     size = blocks * width * 4
     us = round(us / rounds, 3)
     return {"what": "exchange", "blocks": blocks, "bytes": size, "us": us, "ok": ok}
+
+
+def fragments(device: Any) -> dict[str, Any]:
+    """Small integers, whose products and sums are exact in all formats."""
+    record = {"what": "tensor cores", "ok": True}
+    if device.capability < 80:
+        return record | {"not run": "compute capability below 8.0"}
+    xp, draw = device.xp, np.random.default_rng(0)
+    a8, b8, a16, b16 = (
+        draw.integers(-8, 9, shape).astype(np.float32)
+        for shape in ((16, 8), (8, 8), (16, 16), (16, 8))
+    )
+    tf32, bf16 = xp.empty((16, 8), np.float32), xp.empty((16, 8), np.float32)
+    arrays = (*map(xp.asarray, (a8, b8)), tf32, *map(xp.asarray, (a16, b16)), bf16)
+    device.kernel(FRAGMENTS, "fragments")((1,), (32,), tuple(map(address, arrays)))
+    right = {
+        "TF32": bool((on_host(device, tf32) == a8 @ b8).all()),
+        "bfloat16": bool((on_host(device, bf16) == a16 @ b16).all()),
+    }
+    return record | right | {"ok": all(right.values())}
 
 
 def cooperative_graph(device: Any, threads: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def records(out: Path, emulated: bool, in_time: Callable[[], bool]) -> Iterator[
 def shapes(emulated: bool) -> list[tuple[int, int, int, str]]:
     """T, H, B and the cell, the most important ones first."""
     if emulated:
-        return [(6, 8, 2, "LSTM"), (6, 8, 2, "GRU")]
+        return [(6, 12, 3, "LSTM"), (6, 12, 3, "GRU")]
     grid = [(256, H, B) for B in (16, 1, 64, 256) for H in (512, 1024, 256, 2048, 128)]
     found = [(1024, 768, 16, kind) for kind in ("LSTM", "GRU")]
     found += [(*shape, "LSTM") for shape in grid]

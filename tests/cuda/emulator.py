@@ -28,7 +28,7 @@ MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_SHARED = 227 * 1024
 
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 
 
 class EmulatedDevice:
@@ -39,11 +39,11 @@ class EmulatedDevice:
     """
 
     xp = fake_cupy
+    capability = 90
     multiprocessors = 132
     shared_memory = MOST_SHARED
     stream = 0
     name = "emulated"
-    capability = 90
     nvrtc = (13, 0)
 
     def __init__(self, *flags: str) -> None:
@@ -83,15 +83,17 @@ class EmulatedDevice:
 
         return run
 
-    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool) -> None:
+    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool, precision: str) -> None:
         assert out.flags.c_contiguous
-        if not all(m.flags.c_contiguous or m.flags.f_contiguous for m in (a, b)):
-            fake_cupy.empty(a.shape, a.dtype)  # CuPy copies what is neither
+        if any(m.strides[0] != m.itemsize != m.strides[1] for m in (a, b)):
+            raise ValueError("neither rows nor columns are contiguous")
 
         operands, result = [fake_cupy.lent(m._host) for m in (a, b)], fake_cupy.lent(out._host)
 
         def work() -> None:
             left, right = (operand() for operand in operands)
+            if left.itemsize == 4:
+                left, right = rounded(left, precision), rounded(right, precision)
             with np.errstate(all="ignore"):
                 product = np.matmul(left, right)
                 result()[...] = result() + product if accumulate else product
@@ -125,6 +127,17 @@ class EmulatedDevice:
                 each()
 
         return launch
+
+
+def rounded(a: fake_cupy.Host, precision: str) -> fake_cupy.Host:
+    """Return float32 numbers as products of a precision take them: of TF32 halves are rounded away
+    from zero, of bfloat16 to even."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    if precision == "high":
+        bits = bits + np.uint32(0x1000) & np.uint32(0xFFFFE000)
+    elif precision == "medium":
+        bits = bits + np.uint32(0x7FFF) + (bits >> 16 & 1) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(a), a, bits.view(np.float32))
 
 
 class Planted(EmulatedDevice):

@@ -344,11 +344,14 @@ class _Runtime:
         return 2
 
 
-cuda = SimpleNamespace(Device=Device, runtime=_Runtime)
+cuda = SimpleNamespace(
+    Device=Device, runtime=_Runtime, device=SimpleNamespace(get_cublas_handle=lambda: 1)
+)
 __version__ = "14"
 
 
 def install(monkeypatch: Any, gemm: Any) -> None:
-    """Let `import cupy` find this module, and `import cupy.cublas` this product."""
+    """Let `import cupy` find this module, and CuPy's cuBLAS have this `gemmEx`."""
     monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
-    monkeypatch.setitem(sys.modules, "cupy.cublas", SimpleNamespace(gemm=gemm))
+    name = "cupy_backends.cuda.libs.cublas"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(gemmEx=gemm))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -28,7 +29,6 @@ class Nvrtc:
 
     version = (13, 0)
     compiled = 0
-    products: list[Any]
 
     def getVersion(self) -> tuple[int, int]:
         return self.version
@@ -76,13 +76,13 @@ def nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Nvrtc:
     runtime.getDevice = staticmethod(lambda: fake_cupy.Device().id)  # type: ignore[attr-defined]
     cuda = SimpleNamespace(
         Device=fake_cupy.Device,
+        device=fake_cupy.cuda.device,
         runtime=runtime,
         nvrtc=binding,
         function=SimpleNamespace(Module=type("Fresh", (Module,), {"loaded": []})),
     )
     monkeypatch.setattr(fake_cupy, "cuda", cuda)
-    binding.products = []
-    fake_cupy.install(monkeypatch, lambda *a, **keywords: binding.products.append((a, keywords)))
+    fake_cupy.install(monkeypatch, gemm_ex)
     monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
     return binding
 
@@ -91,11 +91,15 @@ def nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Nvrtc:
 
 
 def test_a_program_is_one_text_that_includes_nothing() -> None:
-    for cell in (None, *CELLS):
-        text = compile.source(compile.program(np.dtype("f8"), cell))
+    double = np.dtype("f8")
+    programs = [compile.program(double, cell) for cell in (None, *CELLS)]
+    programs.append(compile.persistent(double, "gru", "persistent_forward", path="Chains", tiles=2))
+    for program in programs:
+        text = compile.source(program)
         assert "#include" not in text
         assert "#define FASTRNN_REAL double\n" in text
-        assert text.count("#line 1 ") == len(compile.program(np.dtype("f8"), cell).files)
+        assert text.count("#line 1 ") == len(program.files)
+    assert "#define FASTRNN_PATH Chains\n#define FASTRNN_TILES 2\n" in text
 
 
 # ---- the cache -----------------------------------------------------------------------------------
@@ -227,9 +231,83 @@ def test_time_is_that_of_the_stream(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatc
     assert log == ["record", "work", "record", "wait"]
 
 
-def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
-    CupyDevice().gemm("a", "b", "out", accumulate=True)
-    assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]
+def in_memory(address: int, rows: int, leading: int, columns: int, dtype: Any) -> Any:
+    """The matrix (rows, columns) whose columns begin `leading` elements apart, as BLAS has it."""
+    count = (columns - 1) * leading + rows
+    kind = ctypes.c_float if dtype == np.float32 else ctypes.c_double
+    flat = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(kind)), (count,))
+    steps = (flat.itemsize, leading * flat.itemsize)
+    return np.lib.stride_tricks.as_strided(flat, (rows, columns), steps)
+
+
+def gemm_ex(*args: int) -> None:
+    """cublasGemmEx on the host, as strict with leading dimensions."""
+    handle, a_turned, b_turned, m, n, k, alpha, a, a_type, lda = args[:10]
+    b, b_type, ldb, beta, c, c_type, ldc, compute, algorithm = args[10:]
+    assert (handle, algorithm) == (1, -1)
+    assert a_type == b_type == c_type
+    dtype = {0: np.float32, 1: np.float64}[c_type]
+    computed[:] = [compute]
+    a_shape, b_shape = (k, m) if a_turned else (m, k), (n, k) if b_turned else (k, n)
+    assert lda >= a_shape[0]
+    assert ldb >= b_shape[0]
+    assert ldc >= m
+    left = in_memory(a, a_shape[0], lda, a_shape[1], dtype)
+    right = in_memory(b, b_shape[0], ldb, b_shape[1], dtype)
+    out = in_memory(c, m, ldc, n, dtype)
+    one, add = (in_memory(x, 1, 1, 1, dtype)[0, 0] for x in (alpha, beta))
+    product = (left.T if a_turned else left) @ (right.T if b_turned else right)
+    out[...] = one * product + (add * out if add else 0)
+
+
+computed: list[int] = []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1)])
+def test_products_go_to_cublas(
+    nvrtc: Nvrtc, dtype: str, accumulate: bool, sizes: tuple[int, int, int]
+) -> None:
+    (M, K, N), draw = sizes, np.random.default_rng(0)
+    device = CupyDevice()
+
+    def matrix(rows: int, columns: int, how: str) -> Any:
+        turned = how == "turned"
+        shape = (columns, rows) if turned else (rows, columns)
+        extra = 3 if how == "part" else 0
+        whole = draw.standard_normal((shape[0], shape[1] + extra)).astype(dtype)
+        a = fake_cupy.ndarray(whole)[:, extra:]
+        return a.T if turned else a
+
+    for a_how in ("whole", "turned", "part"):
+        for b_how in ("whole", "turned", "part"):
+            a, b, out = matrix(M, K, a_how), matrix(K, N, b_how), matrix(M, N, "whole")
+            want = a.get() @ b.get() + (out.get() if accumulate else 0)
+            device.gemm(a, b, out, accumulate, "highest")
+            np.testing.assert_allclose(out.get(), want, rtol=1e-5, atol=1e-6)
+    device.gemm(a[:0], b, out[:0], accumulate, "highest")  # no rows
+
+
+def test_products_have_precisions(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of float32, and where the GPU has them."""
+    single, double = (fake_cupy.asarray(np.eye(4, dtype=dtype)) for dtype in ("f4", "f8"))
+    kinds = {"highest": 68, "high": 77, "medium": 75}
+    for precision, kind in kinds.items():
+        CupyDevice().gemm(single, single, single, False, precision)
+        assert computed == [kind]
+    CupyDevice().gemm(double, double, double, False, "highest")
+    assert computed == [70]
+
+    class Turing(fake_cupy.Device):
+        def __init__(self, id: int | None = None) -> None:
+            super().__init__(id)
+            self.compute_capability = "75"
+
+    monkeypatch.setattr(fake_cupy.cuda, "Device", Turing)
+    for precision in kinds:
+        CupyDevice().gemm(single, single, single, False, precision)
+        assert computed == [68]
 
 
 # ---- recording -----------------------------------------------------------------------------------
@@ -461,7 +539,7 @@ def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy.cublas", None)
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
     reason = str(why_not())
     assert reason.startswith("cuBLAS cannot be loaded (")
     assert reason.endswith('pip install "fastrnn[cuda]"')

@@ -63,7 +63,13 @@ def test_what_is_probed_and_built(found: Any) -> None:
 def test_primitives(found: Any) -> None:
     ran = [record["what"] for record in records(found, "primitives")]
     assert ran.count("meeting") == 3
-    assert {"launch", "exchange", "cooperative launch in a graph", "cluster"} <= set(ran)
+    assert {
+        "launch",
+        "exchange",
+        "tensor cores",
+        "cooperative launch in a graph",
+        "cluster",
+    } <= set(ran)
     assert all(record["ok"] for record in records(found, "primitives"))
 
 
@@ -176,7 +182,7 @@ def test_the_tables(found: Any, tmp_path: Any) -> None:
     done = subprocess.run([*command, "--print"], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[0] == "From a dry run on the emulator, whose times say nothing."
-    assert sum(line.startswith("| LSTM | 6 | 8 | 2 |") for line in lines) == 2
+    assert sum(line.startswith("| LSTM | 6 | 12 | 3 |") for line in lines) == 2
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "a dry run is nothing to publish" in done.stderr

@@ -33,50 +33,52 @@ def timed(device: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> dict[s
     monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(type(device), "time", time)
     monkeypatch.setattr(persistent, "THREADS", 64)
+    monkeypatch.setattr(tune, "_WARM_UP", 0)
+    monkeypatch.setattr(tune, "_REPEATS", 1)
     device.multiprocessors = 132
     return times
 
 
 def layer() -> Any:
-    return fastrnn.LSTM(4, 8, rng=0, backend="cuda")
+    return fastrnn.LSTM(4, 20, rng=0, backend="cuda")
 
 
-def find(B: int = 2) -> list[tune.Found]:
+def find(B: int = 10) -> list[tune.Found]:
     backend: Any = fastrnn.backends.get("cuda")
     return list(backend.find_fastest(layer(), 8, B))
 
 
 def planned(device: Any, B: int, kernel: str = FORWARD) -> str:
     launch = Launcher(device, F4, "lstm")
-    plan = persistent.plan(launch, kernel, 8, B, 4, 8)
-    return tune.STEPS if plan is None else plan.label
+    plan = persistent.plan(launch, kernel, 8, B, 4, 20)
+    return tune.STEPS if plan is None else plan.cut.label
 
 
 def test_the_fastest_is_taken_from_then_on(device: Any, timed: dict[str, float]) -> None:
     launch = Launcher(device, F4, "lstm")
-    labels = [plan.label for plan in persistent.candidates(launch, FORWARD, 2, 4, 8)]
+    labels = [plan.cut.label for plan in persistent.candidates(launch, FORWARD, 10, 4, 20)][:6]
     assert len(set(labels)) == len(labels) > 3
-    assert planned(device, 2) == labels[0]  # by estimate
+    assert planned(device, 10) == labels[0]  # by estimate
     timed[labels[2]], timed[tune.STEPS] = 3.0, 5.0
     forward, backward = find()
     assert (forward.kernel, forward.estimated, forward.way) == (FORWARD, labels[0], labels[2])
     assert forward.times == {**dict.fromkeys(labels, 100.0), labels[2]: 3.0, tune.STEPS: 5.0}
     assert backward.kernel == BACKWARD
-    assert planned(device, 2) == labels[2]
-    assert planned(device, 3) == labels[0]  # another size of batch
-    case = DeviceCase("lstm", (8, 2, 4, 8), dtype="float32")
+    assert planned(device, 10) == labels[2]
+    assert planned(device, 7) != labels[2]  # another size of batch
+    case = DeviceCase("lstm", (8, 10, 4, 20), dtype="float32")
     close(run(case.layer(), case.call()), run(case.host_layer(), case.call()), "float32")
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
-    case = DeviceCase(kind, (8, 3, 4, 11), dtype="float32", resets="some", lengths="positive")
+    case = DeviceCase(kind, (5, 10, 4, 20), dtype="float32", resets="some", lengths="positive")
     layer, call = case.layer(), case.call()
     launch, gates = Launcher(device, F4, kind), 4 if kind == "lstm" else 3
     labels = {
-        plan.label
+        plan.cut.label
         for kernel in (FORWARD, BACKWARD)
-        for plan in persistent.candidates(launch, kernel, 3, gates, 11)
+        for plan in persistent.candidates(launch, kernel, 10, gates, 20)
     }
     with tune.forced(tune.STEPS):
         want = run(layer, call)
@@ -90,22 +92,22 @@ def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
 def test_steps_can_be_the_fastest(device: Any, timed: dict[str, float]) -> None:
     timed[tune.STEPS] = 1.0
     assert [found.way for found in find()] == [tune.STEPS] * 2
-    assert planned(device, 2) == planned(device, 2, BACKWARD) == tune.STEPS
+    assert planned(device, 10) == planned(device, 10, BACKWARD) == tune.STEPS
     device.launches.clear()
-    layer()(up(np.zeros((8, 2, 4), np.float32)))
+    layer()(up(np.zeros((8, 10, 4), np.float32)))
     assert "persistent_forward" not in device.launches
 
 
 def test_a_launch_that_no_longer_fits_is_not_made(device: Any, timed: dict[str, float]) -> None:
     find()
     device.multiprocessors = 0
-    assert planned(device, 2) == tune.STEPS
+    assert planned(device, 10) == tune.STEPS
 
 
 def test_each_pass_is_chosen_by_itself(device: Any, timed: dict[str, float]) -> None:
     launch = Launcher(device, F4, "lstm")
-    tune.keep(tune.key(launch, BACKWARD, 2, 8), tune.STEPS, {tune.STEPS: 1.0})
-    assert planned(device, 2, BACKWARD) == tune.STEPS != planned(device, 2)
+    tune.keep(tune.key(launch, BACKWARD, 10, 20), tune.STEPS, {tune.STEPS: 1.0})
+    assert planned(device, 10, BACKWARD) == tune.STEPS != planned(device, 10)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +118,14 @@ def test_measurements_are_of_one_machine(
 ) -> None:
     timed[tune.STEPS] = 1.0
     find()
-    assert planned(device, 2) == tune.STEPS
+    assert planned(device, 10) == tune.STEPS
     monkeypatch.setattr(type(device), what, value)
-    assert planned(device, 2) != tune.STEPS
+    assert planned(device, 10) != tune.STEPS
 
 
 def test_measurements_are_of_one_text(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     launches = [Launcher(device, F4, "lstm"), Launcher(device, np.dtype("f8"), "lstm")]
-    launches += [Launcher(device, F4, "gru"), Launcher(device, F4, "lstm", chain=True)]
+    launches += [Launcher(device, F4, "gru"), Launcher(device, F4, "lstm", precision="high")]
     keys = [tune.key(launch, FORWARD, 2, 8) for launch in launches]
     keys += [tune.key(launches[0], *rest) for rest in ((BACKWARD, 2, 8), (FORWARD, 4, 8))]
     keys += [tune.key(launches[0], FORWARD, 2, 9)]
@@ -142,7 +144,7 @@ def test_buckets() -> None:
 def test_what_another_process_has_added_is_kept(device: Any) -> None:
     tune.keep("mine", tune.STEPS, {})
     content = json.loads(tune.path().read_text())
-    content["ways"]["theirs"] = {"way": "2 units to a block", "us": {}}
+    content["ways"]["theirs"] = {"way": "blocks of 2 units and 8 rows, 8 at once", "us": {}}
     tune.path().write_text(json.dumps(content))
     tune.keep("mine again", tune.STEPS, {})
     assert set(json.loads(tune.path().read_text())["ways"]) == {"mine", "theirs", "mine again"}
@@ -152,13 +154,13 @@ def test_what_another_process_has_added_is_kept(device: Any) -> None:
     "text", ["", "{", "[]", '{"format": 2, "ways": {}}', '{"format": 1, "ways": {"a": {"way": 1}}}']
 )
 def test_a_damaged_file_is_said_and_not_used(device: Any, text: str) -> None:
-    want = planned(device, 2)
+    want = planned(device, 10)
     tune._loaded.clear()
     tune.path().parent.mkdir(parents=True, exist_ok=True)
     tune.path().write_text(text)
     with pytest.warns(UserWarning, match=r"gpu-choices\.json is not used \(.*fastrnn tune --gpu"):
-        assert planned(device, 2) == want
-    assert planned(device, 2) == want  # said once
+        assert planned(device, 10) == want
+    assert planned(device, 10) == want  # said once
     with pytest.warns(UserWarning, match="is not used"):
         find()
     assert len(json.loads(tune.path().read_text())["ways"]) == 2
@@ -176,7 +178,7 @@ def test_the_command(
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 1 + 16 + 2
     assert shown[1].split()[:6] == ["gru", "4", "1", "float32", "highest", "forward"]
-    assert " steps: 2.00 us a step, not 1 units to a block: 100.00" in shown[1]
+    assert " steps: 2.00 us a step, not blocks of 4 units and 8 rows, 8 at once: 100.00" in shown[1]
     assert shown[-1] == f"kept in {tune.path()}"
     assert len(json.loads(tune.path().read_text())["ways"]) == 16
 

@@ -59,9 +59,13 @@ class CudaBackend:
         self._launcher = lru_cache(maxsize=None)(self._new_launcher)
 
     def _new_launcher(
-        self, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
+        self,
+        dtype: np.dtype[Any],
+        cell: str | None = None,
+        numerics: Numerics = Numerics(),  # noqa: B008 (a constant)
     ) -> Launcher:
-        return Launcher(self._device, dtype, cell, chain, self._graphs)
+        chain, precision = numerics.reproducible, numerics.precision
+        return Launcher(self._device, dtype, cell, chain, precision, self._graphs)
 
     def mask(
         self,
@@ -94,27 +98,38 @@ class CudaBackend:
         self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
-        launch = self._launcher(w.ih.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(w.ih.dtype, cell.kind, numerics)
         once = passes.in_one_launch(launch, shape(cell), w, T, B)
+        if once:
+            return {
+                "products": "cuBLAS",
+                "time loop": "persistent kernel",
+                "recurrent products": once.cut.path.says,
+            }
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
-            "time loop": "persistent kernel" if once else _time_loop(T),
+            "time loop": _time_loop(T),
         }
 
     def find_fastest(self, layer: Any, T: int, B: int) -> Iterator[tune.Found]:
         """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
         cell, numerics = layer._network.cell, layer._network.numerics
-        launch = self._launcher(layer.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(layer.dtype, cell.kind, numerics)
 
-        def candidates(kernel: str) -> list[str]:
-            return self._labels(layer, launch, kernel, B)
+        def candidates(kernel: str) -> tuple[str, list[str]]:
+            labels = self._labels(layer, launch, kernel, B)
+            plan = None
+            if labels:
+                G, H = len(cell.gates), layer.hidden_size
+                plan = persistent.estimated(launch, kernel, B, G, H)
+            return tune.STEPS if plan is None else plan.cut.label, labels
 
         return tune.measure(self._device, layer, launch, candidates, T, B)
 
     def ways(self, layer: Any, B: int) -> set[str]:
         """Return the labels of the launches among which `find_fastest` chooses for a layer."""
         network = layer._network
-        launch = self._launcher(layer.dtype, network.cell.kind, network.numerics.reproducible)
+        launch = self._launcher(layer.dtype, network.cell.kind, network.numerics)
         kernels = ("persistent_forward", "persistent_backward")
         return {label for name in kernels for label in self._labels(layer, launch, name, B)}
 
@@ -124,7 +139,7 @@ class CudaBackend:
         if not passes.can_persist(shape(cell), layer._weights[0]):
             return []
         found = persistent.candidates(launch, kernel, B, len(cell.gates), layer.hidden_size)
-        return [plan.label for plan in islice(found, MOST_CANDIDATES)]
+        return [plan.cut.label for plan in islice(found, MOST_CANDIDATES)]
 
     @staticmethod
     def choices_path() -> Path:
@@ -168,7 +183,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, saved = passes.forward(
@@ -200,7 +215,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
         kept = Memory(
@@ -237,7 +252,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         step = Step(launch, shape(cell), packed, len(x))
         w = packed.weights
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)

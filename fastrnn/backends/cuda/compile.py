@@ -40,14 +40,26 @@ class Program(NamedTuple):
     defines: tuple[tuple[str, str], ...]
 
 
-def program(dtype: np.dtype[Any], cell: str | None = None, *, persistent: bool = False) -> Program:
-    """Return the program of a cell's steps, or that of its persistent kernels, which run all steps
-    of a pass; without a cell, that of what all cells share."""
-    real = ("FASTRNN_REAL", "float" if dtype.itemsize == 4 else "double")
+def program(dtype: np.dtype[Any], cell: str | None = None) -> Program:
+    """Return the program of a cell's steps; without a cell, that of what all cells share."""
     if cell is None:
-        return Program((*_VALUE, "cuda/sums.cu", "cuda/runs.cu", "cuda/dropout.cu"), (real,))
-    kernels = "cuda/persistent.cu" if persistent else "cuda/pointwise.cu"
-    return Program((*_CELL, kernels), (real, ("FASTRNN_CELL", cell)))
+        files = (*_VALUE, "cuda/sums.cu", "cuda/runs.cu", "cuda/dropout.cu")
+        return Program(files, (_real(dtype),))
+    return Program((*_CELL, "cuda/pointwise.cu"), (_real(dtype), ("FASTRNN_CELL", cell)))
+
+
+def persistent(dtype: np.dtype[Any], cell: str, name: str, **options: str | int) -> Program:
+    """Return the program of the kernel `name`, which runs all steps of a pass of a cell; the
+    options are those of kernels/cuda/persistent.h, without their prefix."""
+    chosen = ((f"FASTRNN_{key.upper()}", str(value)) for key, value in options.items())
+    return Program(
+        (*_CELL, "cuda/tile.h", "cuda/persistent.h", f"cuda/{name}.cu"),
+        (_real(dtype), ("FASTRNN_CELL", cell), *chosen),
+    )
+
+
+def _real(dtype: np.dtype[Any]) -> tuple[str, str]:
+    return "FASTRNN_REAL", "float" if dtype.itemsize == 4 else "double"
 
 
 def source(program: Program, gpu: Path | None = None) -> str:

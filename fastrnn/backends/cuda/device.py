@@ -8,6 +8,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+
 from . import compile
 
 Array: TypeAlias = Any
@@ -18,6 +20,14 @@ Kernel = Callable[..., None]
 floats, 8 bytes each."""
 
 OLDEST = 75
+
+TENSOR_CORES = 80
+"""First compute capability that has TF32 and bfloat16."""
+
+# Of cublas_api.h and library_types.h.
+_TYPES = {4: 0, 8: 1}  # CUDA_R_32F, CUDA_R_64F
+_COMPUTE_32F, _COMPUTE_64F, _ANY_ALGORITHM = 68, 70, -1
+_COMPUTE = {"highest": _COMPUTE_32F, "high": 77, "medium": 75}  # _FAST_TF32, _FAST_16BF
 
 
 # cudaErrorInsufficientDriver is also what is said where there is none; cudaErrorNoDevice
@@ -65,8 +75,8 @@ class Device(Protocol):
     def time(self, work: Callable[[], object]) -> float:
         """Return how many microseconds the current stream takes for some work; wait for it."""
 
-    def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
-        """Write a (M, K) times b (K, N) to out (M, N), or add it."""
+    def gemm(self, a: Array, b: Array, out: Array, accumulate: bool, precision: str) -> None:
+        """Write a (M, K) times b (K, N) to out (M, N), or add it; the precision is of float32."""
 
     def place(self) -> tuple[int, int]:
         """Return the current device and stream, as what tells them from others."""
@@ -105,7 +115,7 @@ class CupyDevice:
         self._arch()
         compile.nvrtc()
         try:
-            self._gemm = import_module("cupy.cublas").gemm
+            self._gemm = import_module("cupy_backends.cuda.libs.cublas").gemmEx
         except ImportError as error:
             raise RuntimeError(
                 f'cuBLAS cannot be loaded ({error}): pip install "fastrnn[cuda]"'
@@ -202,9 +212,25 @@ class CupyDevice:
                 found = self._kernels[key] = module.get_function(name)
         return found
 
-    def gemm(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
+    def gemm(self, a: Array, b: Array, out: Array, accumulate: bool, precision: str) -> None:
         """Write or add a product, through cuBLAS; see `Device.gemm`."""
-        self._gemm("N", "N", a, b, out=out, beta=float(accumulate))
+        if out.size == 0:
+            return
+        (M, K), N, itemsize = a.shape, b.shape[1], out.itemsize
+        how = _COMPUTE_64F
+        if itemsize == 4:
+            tensor_cores = self.capability >= TENSOR_CORES
+            how = _COMPUTE[precision] if tensor_cores else _COMPUTE_32F
+        # on the host, and read before the call returns
+        scalars = np.array([1.0, float(accumulate)], out.dtype)
+        one, kind = scalars.ctypes.data, _TYPES[itemsize]
+        # A matrix here is its transpose there, where columns lie side by side.
+        self._gemm(
+            self.xp.cuda.device.get_cublas_handle(),
+            *(int(not _in_rows(b)), int(not _in_rows(a)), N, M, K, one),
+            *(b.data.ptr, kind, _leading(b), a.data.ptr, kind, _leading(a)),
+            *(one + itemsize, out.data.ptr, kind, _leading(out), how, _ANY_ALGORITHM),
+        )
 
     def place(self) -> tuple[int, int]:
         """Return the current device and stream; see `Device.place`."""
@@ -249,3 +275,14 @@ class _ReservesMemoryError(Exception):
 
 def _refuse(size: int) -> Any:
     raise _ReservesMemoryError(size)
+
+
+def _in_rows(a: Array) -> bool:
+    """Whether the rows of a matrix, not its columns, are contiguous."""
+    return bool(a.strides[1] == a.itemsize)
+
+
+def _leading(a: Array) -> int:
+    """Return the elements from row to row, or from column to column."""
+    along = 0 if _in_rows(a) else 1
+    return int(max(a.strides[along] // a.itemsize, a.shape[1 - along]))

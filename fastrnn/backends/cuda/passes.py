@@ -136,7 +136,6 @@ def forward(
     all_c = empty(H) if keep and c is not None else None
     saved = empty(cell.saved * H) if keep else None
     plan = in_one_launch(launch, cell, packed.weights, len(rows.steps), B)
-    h0 = h.copy() if plan else h
     span = max(1, CHUNK_ROWS // B)
     gates = empty(cell.gates * H, min(N, span * B))
     for first in range(0, len(rows.steps), span):
@@ -149,7 +148,7 @@ def forward(
             plan.launch(
                 *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
                 *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
-                *(packed.weights.peephole, h0, h, c, y, all_c, saved),
+                *(packed.weights.peephole, h, c, y, all_c, saved),
             )
             continue
         here, w = slice(base, stop), packed.weights

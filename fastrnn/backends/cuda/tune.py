@@ -144,7 +144,7 @@ def measure(
     device: Device,
     layer: Any,
     launch: Launcher,
-    candidates: Callable[[str], Sequence[str]],
+    candidates: Callable[[str], tuple[str, Sequence[str]]],
     T: int,
     B: int,
 ) -> Iterator[Found]:
@@ -154,7 +154,8 @@ def measure(
     ----------
     layer : of one pass, on the device
     launch : its kernels
-    candidates : of a kernel, the labels of its best launches by estimate, the best first
+    candidates : of a kernel, the way that is estimated to be the fastest, and the labels of its
+        best launches
     """
     xp = device.xp
     draw = np.random.default_rng(0).standard_normal
@@ -165,7 +166,7 @@ def measure(
         "persistent_backward": lambda: layer.backward(tape, y),
     }
     for kernel, run in work.items():
-        labels = candidates(kernel)
+        estimated, labels = candidates(kernel)
         times = {}
         for label in (*labels, STEPS):
             with forced(label):
@@ -175,4 +176,4 @@ def measure(
             times[label] = round(statistics.median(samples) / T, 3)
         way = min(times, key=times.__getitem__)
         keep(key(launch, kernel, B, layer.hidden_size), way, times)
-        yield Found(kernel, labels[0] if labels else STEPS, way, times)
+        yield Found(kernel, estimated, way, times)
