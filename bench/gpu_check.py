@@ -3,32 +3,44 @@
     python bench/gpu_check.py --out DIR             on a machine with a GPU, at most nine minutes
     python bench/gpu_check.py --out DIR --emulated  a dry run on the emulator of tests/cuda
 
-Each phase is a process of its own with a limit of time, for an error on a GPU spoils the process it
-happens in. Records are written one by one to DIR/PHASE.jsonl, and in the end all to
-DIR/gpu_check.json. Nothing is fetched from anywhere. torch is compared with where it is installed.
+Nothing is fetched from anywhere. Each phase is a process of its own with a limit of time, for an
+error on a GPU spoils the process it happens in, and what hangs is stopped. Every record goes to
+DIR/gpu_check.json as soon as it is there; what a phase prints goes to DIR/PHASE.log. torch is
+compared with where it is installed. bench/gpu_table.py makes docs/gpu.md of the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import contextlib
+import datetime
+import importlib
 import json
 import os
-import platform
-import shutil
-import statistics
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "cuda")]
 
-# Seconds; with the start of each process less than nine minutes together.
-LIMITS = {"probe": 30, "correctness": 150, "speed": 320}
+# Seconds. Together less than what all may take, for the start of each process takes some too.
+LIMITS = {
+    "probe": 20,
+    "build": 50,
+    "primitives": 45,
+    "correctness": 125,
+    "speed": 220,
+    "profile": 45,
+}
+ALTOGETHER = 535
+
+# A phase that looks at the clock ends so long before it would be stopped.
+MARGIN = 8
 
 Record = dict[str, Any]
 
@@ -37,254 +49,108 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--emulated", action="store_true", help="dry run without a GPU")
-    parser.add_argument("--phase", choices=LIMITS, help="this one only, in this process")
+    parser.add_argument("--phases", nargs="+", choices=LIMITS, default=list(LIMITS))
+    parser.add_argument("--here", type=float, metavar="S", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    if args.phase:
-        run_phase(args.phase, args.out, args.emulated)
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if args.here is not None:  # in the process of one phase
+        run_phase(args.phases[0], out, args.emulated, args.here)
         return 0
-    failed = [phase for phase in LIMITS if not in_own_process(phase, args.out, args.emulated)]
-    summary = collect(args.out, failed)
-    print(table(summary))
-    return bool(failed)
+    report = Report(out / "gpu_check.json", args.emulated)
+    end = time.monotonic() + ALTOGETHER
+    for phase in args.phases:
+        run_in_own_process(phase, report, out, args.emulated, end)
+    from gpu import table
+
+    print("\n".join(table.summary(report.content)))
+    return 0 if table.all_well(report.content) else 1
 
 
-def in_own_process(phase: str, out: Path, emulated: bool) -> bool:
-    """Run a phase; return whether it ended well and in time."""
-    (out / f"{phase}.jsonl").unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--out", str(out), "--phase", phase]
-    with open(out / f"{phase}.log", "w") as log:
-        try:
-            done = subprocess.run(
-                [*command, *["--emulated"] * emulated],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=LIMITS[phase],
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        except subprocess.TimeoutExpired:
-            log.write(f"\nstopped after {LIMITS[phase]} s\n")
-            return False
-    return done.returncode == 0
+class Report:
+    """The file of results, whole after every record."""
+
+    def __init__(self, path: Path, emulated: bool) -> None:
+        self._path = path
+        self.content: Record = {
+            "format": 1,
+            "emulated": emulated,
+            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "phases": {},
+        }
+        self._write()
+
+    def begin(self, phase: str) -> None:
+        self.content["phases"][phase] = {"status": "unfinished", "records": []}
+        self._write()
+
+    def add(self, phase: str, record: Record) -> None:
+        self.content["phases"][phase]["records"].append(record)
+        self._write()
+
+    def end(self, phase: str, status: str, seconds: float) -> None:
+        self.content["phases"][phase] |= {"status": status, "seconds": round(seconds, 1)}
+        self._write()
+
+    def _write(self) -> None:
+        draft = self._path.with_suffix(".draft")
+        draft.write_text(json.dumps(self.content, indent=1) + "\n")
+        os.replace(draft, self._path)
 
 
-def run_phase(phase: str, out: Path, emulated: bool) -> None:
-    """Write the phase's records, each as soon as it is there."""
-    if emulated:
-        emulate()
-    phases = {"probe": probe, "correctness": correctness, "speed": speed}
-    with open(out / f"{phase}.jsonl", "w") as file:
-        for record in phases[phase](emulated):
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-
-
-def collect(out: Path, failed: list[str]) -> Record:
-    """Join the records of all phases in one file."""
-    summary: Record = {"failed": failed}
-    for phase in LIMITS:
-        file = out / f"{phase}.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        summary[phase] = [json.loads(line) for line in lines]
-    (out / "gpu_check.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
-
-
-def emulate() -> None:
-    """Let the backend "cuda" be the emulator."""
-    from emulator import EmulatedDevice
-
-    import fastrnn.backends
-    from fastrnn.backends.cuda import CudaBackend, launch, persistent
-
-    launch.THREADS = persistent.THREADS = 64
-    backend, real = CudaBackend(EmulatedDevice()), fastrnn.backends._get
-    # mypy: the registry's function is given another value on purpose
-    fastrnn.backends._get = lambda name: backend if name == "cuda" else real(name)  # type: ignore[assignment]
-
-
-# ---- probe ---------------------------------------------------------------------------------------
-
-
-def probe(emulated: bool) -> Iterator[Record]:
-    """What machine this is."""
-    import numpy as np
-
-    import fastrnn
-
-    yield {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "fastrnn": fastrnn.__version__,
-        "cuda": "emulated" if emulated else fastrnn.backends.why_not("cuda") or "usable",
-        "torch": torch_version(),
-    }
-    if emulated:
+def run_in_own_process(phase: str, report: Report, out: Path, emulated: bool, end: float) -> None:
+    """Run a phase and report how it ended."""
+    report.begin(phase)
+    begin = time.monotonic()
+    limit = min(LIMITS[phase], end - begin)
+    if limit <= MARGIN:
+        report.end(phase, "no time was left", 0)
         return
-    if shutil.which("nvidia-smi"):
-        query = "name,driver_version,memory.total,clocks.max.sm,power.limit"
-        smi = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-        yield {"nvidia-smi": subprocess.run(smi, capture_output=True, text=True).stdout}
-    xp = fastrnn.backends.get("cuda").xp
-    device = xp.cuda.Device()
-    properties = xp.cuda.runtime.getDeviceProperties(device.id)
-    yield {
-        "cupy": xp.__version__,
-        "nvrtc": xp.cuda.nvrtc.getVersion(),
-        "device": properties["name"].decode(),
-        "compute capability": device.compute_capability,
-        "attributes": dict(device.attributes),
-    }
+    command = [sys.executable, __file__, "--out", str(out), "--phases", phase]
+    command += ["--here", str(limit - MARGIN), *["--emulated"] * emulated]
+    with open(out / f"{phase}.log", "w") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # so that what it starts itself is stopped with it
+        )
+        with process:
+            reader = threading.Thread(target=read, args=(process.stdout, report, phase))
+            reader.start()
+            try:
+                code = process.wait(limit)
+                status = "ended" if code == 0 else f"failed with {code}, see {phase}.log"
+            except subprocess.TimeoutExpired:
+                status = f"stopped after {limit:.0f} s"
+            with contextlib.suppress(ProcessLookupError):  # nobody of it is left
+                os.killpg(process.pid, signal.SIGKILL)
+            reader.join()
+    report.end(phase, status, time.monotonic() - begin)
 
 
-def torch_version() -> str | None:
-    try:
-        import torch
-    except ImportError:
-        return None
-    version: str = torch.__version__
-    return version
+def read(lines: Iterable[str], report: Report, phase: str) -> None:
+    """Report the records of a process until it ends."""
+    for line in lines:
+        report.add(phase, json.loads(line))
 
 
-# ---- correctness ---------------------------------------------------------------------------------
-
-
-def correctness(emulated: bool) -> Iterator[Record]:
-    """Both ways of running a pass against NumPy in float64; and the same bits from run to run, on
-    a stream of its own as well."""
-    import numpy as np
-    from cases import KINDS, TOLERANCE, run
-    from device import DeviceCase, reference
-
-    import fastrnn.backends
-    from fastrnn.backends.cuda import persistent
-
-    options: list[Record] = [
-        {},
-        {"bidirectional": True, "layers": 2, "lengths": "zeros", "resets": "some"},
-    ]
-    sizes = [(4, 3, 2, 9)] if emulated else [(7, 3, 5, 4), (50, 17, 40, 130)]
-    grid = itertools.product(KINDS, sizes, ("float32", "float64"), options)
-    cases = [DeviceCase(kind, size, dtype=dtype, **more) for kind, size, dtype, more in grid]
-    if not emulated:
-        cases += [DeviceCase(kind, (100, 16, 64, 512), dtype="float32") for kind in KINDS]
-    ways = {"steps": 0, "persistent": persistent.MOST_ROWS}
-    for case in cases:
-        call = case.call()
-        want = run(*reference(case, call))
-        for way, persistent.MOST_ROWS in ways.items():
-            layer = case.layer()
-            results = [run(layer, call) for _ in range(2 if emulated else 20)]
-            if not emulated:
-                with fastrnn.backends.get("cuda").xp.cuda.Stream(non_blocking=True):
-                    results.append(run(layer, call))
-            error = max(
-                float(np.max(np.abs(results[0][name] - value)) / (1 + np.max(np.abs(value))))
-                for name, value in want.items()
-            )
-            steady = all(
-                np.array_equal(each[name], results[0][name]) for each in results for name in want
-            )
-            ok = steady and error <= TOLERANCE[case.dtype]["rtol"]
-            yield {"case": str(case), "way": way, "error": error, "same bits": steady, "ok": ok}
-
-
-# ---- speed ---------------------------------------------------------------------------------------
-
-
-def speed(emulated: bool) -> Iterator[Record]:
-    """Microseconds a step: fastrnn's two ways and torch's cuDNN, forward, and with backward."""
-    import numpy as np
-
-    import fastrnn
-    from fastrnn.backends.cuda import persistent
-
-    xp = fastrnn.backends.get("cuda").xp
-    wait = (lambda: None) if emulated else xp.cuda.Device().synchronize
-    grid = [(6, 8, 2)] if emulated else [(1024, 768, 16)]
-    if not emulated:
-        grid += [(256, H, B) for H in (512, 256, 1024, 128, 2048) for B in (16, 1, 64, 256)]
-    limit = persistent.MOST_ROWS
-    for (T, H, B), kind in itertools.product(grid, ("LSTM", "GRU")):
-        size = {"kind": kind, "T": T, "H": H, "B": B}
-        x = xp.asarray(np.random.default_rng(0).standard_normal((T, B, H)), np.float32)
-        layer = getattr(fastrnn, kind)(H, H, rng=0, backend="cuda")
-        layer.freeze()
-        for way in ("persistent", "steps"):
-            persistent.MOST_ROWS = limit if way == "persistent" else 0
-
-            def forward(layer: Any = layer, x: Any = x) -> None:
-                layer(x)
-
-            def both(layer: Any = layer, x: Any = x) -> None:
-                y, _, tape = layer.forward(x)
-                layer.backward(tape, y)
-
-            for name, call in {"forward": forward, "both": both}.items():
-                yield {**size, "way": way, "what": name, "us": timed(call, wait, emulated) / T}
-        if not emulated and torch_version() is not None:
-            yield from torch_speed(kind, T, H, B, size)
-
-
-def torch_speed(kind: str, T: int, H: int, B: int, size: Record) -> Iterator[Record]:
-    """The same of torch's module in each of its precisions."""
-    import torch
-
-    ways = {
-        "torch float32": (torch.float32, False),
-        "torch TF32": (torch.float32, True),
-        "torch bfloat16": (torch.bfloat16, True),
-        "torch float16": (torch.float16, True),
-    }
-    for way, (dtype, tf32) in ways.items():
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        module = getattr(torch.nn, kind)(H, H, device="cuda", dtype=dtype)
-        x = torch.randn(T, B, H, device="cuda", dtype=dtype, requires_grad=True)
-
-        def forward(module: Any = module, x: Any = x) -> None:
-            with torch.no_grad():
-                module(x)
-
-        def both(module: Any = module, x: Any = x) -> None:
-            y, _ = module(x)
-            y.backward(y.detach())
-
-        for name, call in {"forward": forward, "both": both}.items():
-            us = timed(call, torch.cuda.synchronize, False) / T
-            yield {**size, "way": way, "what": name, "us": us}
-
-
-def timed(call: Callable[[], Any], wait: Callable[[], Any], emulated: bool) -> float:
-    """Return the median of a call's microseconds, after calls that warm up."""
-    times = []
-    for repeat in range(2 if emulated else 13):
-        wait()
-        start = time.perf_counter()
-        call()
-        wait()
-        if repeat >= (1 if emulated else 3):
-            times.append((time.perf_counter() - start) * 1e6)
-    return statistics.median(times)
-
-
-def table(summary: Record) -> str:
-    """A few lines to read."""
-    wrong = [record for record in summary["correctness"] if not record["ok"]]
-    lines = [
-        f"correctness: {len(summary['correctness'])} cases, {len(wrong)} wrong",
-        *(f"  {record}" for record in wrong),
-        "microseconds a step, forward | forward and backward:",
-    ]
-    rows: dict[tuple[Any, ...], Record] = {}
-    for record in summary["speed"]:
-        key = tuple(record[name] for name in ("kind", "T", "H", "B", "way"))
-        rows.setdefault(key, {})[record["what"]] = record["us"]
-    for (kind, T, H, B, way), us in rows.items():
-        both = f"{us['both']:9.2f}" if "both" in us else "        -"
-        lines.append(f"  {kind:4} T={T} H={H} B={B}  {way:15} {us['forward']:9.2f} | {both}")
-    if summary["failed"]:
-        lines.append(f"failed: {', '.join(summary['failed'])}; see their .log files")
-    return "\n".join(lines)
+def run_phase(phase: str, out: Path, emulated: bool, seconds: float) -> None:
+    """Write a phase's records to the standard output, which nothing else may write to."""
+    records = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    installed = out / "site"
+    sys.path[:0] = [str(installed if installed.is_dir() else ROOT)]
+    sys.path[1:1] = [str(ROOT / "tests"), str(ROOT / "tests" / "cuda")]
+    module = importlib.import_module(f"gpu.{phase}")
+    end = time.monotonic() + seconds
+    name = ""
+    for record in module.records(out, emulated, lambda: time.monotonic() < end):
+        name = record.get("device", name)
+        records.write(json.dumps({"device": name, **record} if name else record) + "\n")
+        records.flush()
 
 
 if __name__ == "__main__":

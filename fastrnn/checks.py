@@ -54,16 +54,23 @@ def on_gpu(value: object) -> bool:
     return hasattr(value, "__cuda_array_interface__")
 
 
-def array(name: str, value: Any, dtype: np.dtype[Any], like: Any = _HOST) -> Array:
+def array(
+    name: str,
+    value: Any,
+    dtype: np.dtype[Any],
+    like: Any = _HOST,
+    of: str = "the layer's parameters",
+) -> Array:
     """Return ``value`` if it is an array of exactly this dtype (a plain view of a subclass).
 
-    It must be on the device of ``like``: a NumPy array, or one of CuPy on the same GPU.
+    It must be on the device of ``like``: a NumPy array, or one of CuPy on the same GPU. ``of`` says
+    what that is.
     """
     if type(value) is np.ndarray and type(like) is np.ndarray:
         if value.dtype == dtype:
             return value
     elif not isinstance(like, np.ndarray):
-        _on_device(name, value, dtype, like)
+        _on_device(name, value, str(dtype), like, of)
         if value.dtype == dtype:
             # mypy: CuPy, if it is there at all, has no types
             return value  # type: ignore[no-any-return]
@@ -85,18 +92,18 @@ def array(name: str, value: Any, dtype: np.dtype[Any], like: Any = _HOST) -> Arr
     return np.asarray(value)
 
 
-def _on_device(name: str, value: Any, dtype: np.dtype[Any], like: Any) -> None:
+def _on_device(name: str, value: Any, what: str, like: Any, of: str) -> None:
     """Raise unless ``value`` is an array of the kind of ``like``, on its device."""
     if not isinstance(value, type(like)):
         kind = type(like).__module__
         raise TypeError(
-            f"{name} must be a {kind}.ndarray of {dtype}, got {type_name(value)}: "
+            f"{name} must be a {kind}.ndarray of {what}, got {type_name(value)}: "
             f"copy it to the GPU with {kind}.asarray({name})"
         )
     here = type(like.device)()  # CuPy's current device
     if not value.device == like.device == here:
         raise TypeError(
-            f"{name} is on {value.device}, the layer's parameters are on {like.device}, and the "
+            f"{name} is on {value.device}, {of} are on {like.device}, and the "
             f"current device is {here}: they must be the same one"
         )
 
@@ -381,27 +388,46 @@ def generator(name: str, value: Any) -> np.random.Generator:
 
 
 def floats(name: str, value: Any) -> Array:
-    """Return ``value`` if it is an array of float32 or float64."""
-    if isinstance(value, np.ndarray) and value.dtype in (np.dtype("f4"), np.dtype("f8")):
-        return array(name, value, value.dtype)
-    got = _dtype_name(value.dtype) if isinstance(value, np.ndarray) else type_name(value)
+    """Return ``value`` if it is an array of float32 or float64, NumPy's or CuPy's."""
+    is_array = isinstance(value, np.ndarray) or _is_cupys(value)
+    if is_array and value.dtype in (np.dtype("f4"), np.dtype("f8")):
+        return array(name, value, value.dtype, value if _is_cupys(value) else _HOST, name)
+    got = _dtype_name(value.dtype) if is_array else type_name(value)
     raise TypeError(f"{name} must be a numpy.ndarray of float32 or float64, got {got}")
 
 
-def indices(name: str, value: Any) -> Array:
-    """Return ints of any width as an array."""
-    values = _like_array(name, value)
+def _is_cupys(value: Any) -> bool:
+    return on_gpu(value) and type(value).__module__.partition(".")[0] == "cupy"
+
+
+def indices(name: str, value: Any, like: Any = _HOST, of: str = "the layer's parameters") -> Array:
+    """Return ints of any width as an array on the device of ``like``; ``of`` says what that is."""
+    values = _beside(name, value, "ints", like, of)
     if values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be ints, got {_dtype_name(values.dtype)}")
     return values
 
 
-def places(name: str, value: Any) -> Array:
-    """Return bools as an array."""
-    values = _like_array(name, value)
+def places(name: str, value: Any, like: Any, of: str) -> Array:
+    """Return bools as an array on the device of ``like``; ``of`` says what that is."""
+    values = _beside(name, value, "bools", like, of)
     if values.dtype != np.bool_:
         raise TypeError(f"{name} must be bool, got {_dtype_name(values.dtype)}")
     return values
+
+
+def _beside(name: str, value: Any, what: str, like: Any, of: str) -> Array:
+    """Return what NumPy makes of a value, or an array on the GPU where ``like`` is."""
+    if on_gpu(like):
+        _on_device(name, value, what, like, of)
+        # mypy: CuPy, if it is there at all, has no types
+        return value  # type: ignore[no-any-return]
+    if on_gpu(value):
+        raise TypeError(
+            f"{name} must be on the host, where {of} are, got {type_name(value)}: "
+            f"copy it with cupy.asnumpy({name})"
+        )
+    return _like_array(name, value)
 
 
 def index_range(name: str, value: Array, below: int, error: type[Exception]) -> None:

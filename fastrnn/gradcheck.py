@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import backends, checks
 from .checks import RNG
 from .tape import State
 
@@ -77,26 +78,32 @@ def gradcheck(
     generator = checks.generator("rng", rng)
     model = copy.deepcopy(layer)
     model.unfreeze()
+    xp = backends.namespace(model.flat_params)
+
+    def draw(like: Any) -> Any:
+        return xp.asarray(generator.standard_normal(like.shape))
+
+    def dot(a: Array, b: Array) -> float:
+        return float(xp.vdot(a, b))
+
     options: dict[str, Any] = {"lengths": lengths, "resets": resets}
     options = {name: value for name, value in options.items() if value is not None}
     if getattr(layer, "dropout", 0.0):
         options["rng"] = int(generator.integers(1 << 62))
-    inputs: list[Any] = [np.array(x)]
-    if state is not None:
-        inputs.append(copy.deepcopy(tuple(state) if isinstance(state, list) else state))
+    inputs: list[Any] = [_copy(x)] if state is None else [_copy(x), _copies(state)]
 
     # outputs are (y, state), (y) or (state), and so is what backward takes
     *outputs, tape = model.forward(*inputs, **options)
-    weights = [_like(output, generator) for output in outputs]
+    weights = [_like(output, draw) for output in outputs]
     grads = model.backward(tape, *weights)
     if state is None and hasattr(grads, "state"):
-        inputs.append(copy.deepcopy(grads.state))
+        inputs.append(_copies(grads.state))
         for part in _leaves("state", inputs[1]).values():
             part[...] = 0
 
     def loss() -> float:
         *outputs, _ = model.forward(*inputs, **options)
-        return sum(map(_dot, weights, outputs))
+        return sum(_dot(*pair, dot) for pair in zip(weights, outputs, strict=True))
 
     values = dict(model.params)
     found = dict(grads.params)
@@ -109,10 +116,10 @@ def gradcheck(
     wrong = []
     for name, value in values.items():
         for _ in range(_DIRECTIONS if value.size else 0):
-            v = generator.standard_normal(value.shape)
-            v /= np.linalg.norm(v)
+            v = draw(value)
+            v /= math.sqrt(dot(v, v))
             expected = _slope(loss, value, v, eps)
-            got = float(np.vdot(found[name], v))
+            got = dot(found[name], v)
             allowed = atol + rtol * max(abs(got), abs(expected))
             if not abs(got - expected) <= allowed:
                 wrong.append(
@@ -123,6 +130,14 @@ def gradcheck(
     if wrong:
         raise AssertionError("gradients differ along a random direction\n" + "\n".join(wrong))
     return True
+
+
+def _copy(value: Any) -> Any:
+    return value.copy() if checks.on_gpu(value) else np.array(value)
+
+
+def _copies(state: Any) -> Any:
+    return tuple(map(_copy, state)) if isinstance(state, (tuple, list)) else _copy(state)
 
 
 def _slope(loss: Callable[[], float], value: Array, v: Array, eps: float) -> float:
@@ -136,17 +151,15 @@ def _slope(loss: Callable[[], float], value: Array, v: Array, eps: float) -> flo
     return (above - below) / (2 * eps)
 
 
-def _like(output: Any, generator: np.random.Generator) -> Any:
+def _like(output: Any, draw: Callable[[Any], Any]) -> Any:
     """Random weights in the form of an output."""
-    if isinstance(output, tuple):
-        return tuple(_like(part, generator) for part in output)
-    return generator.standard_normal(output.shape)
+    return tuple(map(draw, output)) if isinstance(output, tuple) else draw(output)
 
 
-def _dot(weight: Any, output: Any) -> float:
+def _dot(weight: Any, output: Any, dot: Callable[[Array, Array], float]) -> float:
     """<weight, output>, of all parts of an output."""
     pairs = zip(_leaves("", weight).values(), _leaves("", output).values(), strict=True)
-    return sum(float(np.vdot(w, value)) for w, value in pairs)
+    return sum(dot(w, value) for w, value in pairs)
 
 
 def _leaves(name: str, value: Any) -> dict[str, Array]:

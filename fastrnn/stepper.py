@@ -42,7 +42,7 @@ class Stepper:
         self._outputs: dict[tuple[int, ...], Array] = {self._x.shape: self._y}
         if batch == 1:
             self._outputs[self._x.shape[1:]] = self._y[0]
-        self._advance = [
+        steps = [
             network.backend.bind(
                 network.cell,
                 packed,
@@ -55,6 +55,8 @@ class Stepper:
             )
             for n, packed in enumerate(layer._pack())
         ]
+        self._advance = network.backend.join(steps)
+        self.reset()
 
     def __call__(self, x_t: Array) -> Array:
         """Run one step.
@@ -81,8 +83,7 @@ class Stepper:
                 "x_t", x_t.shape, *([form, form[1:]] if len(self._outputs) == 2 else [form])
             )
         self._x[...] = x_t
-        for advance in self._advance:
-            advance()
+        self._advance()
         return y_t
 
     @property

@@ -64,7 +64,7 @@ def test_python_m_fastrnn_is_the_same() -> None:
 
 def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert "{info,demo,bench}" in capsys.readouterr().out
+    assert "{info,demo,bench,tune}" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------- demo

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib import import_module
+from typing import Any
+
+import numpy as np
 
 from fastrnn import checks
 
@@ -22,6 +25,7 @@ __all__ = [
     "Weights",
     "best_on_cpu",
     "get",
+    "namespace",
     "resolve",
     "why_not",
 ]
@@ -58,6 +62,17 @@ def _get(name: str) -> Backend:
         raise RuntimeError(f'backend "{name}" cannot be used here: {reason}')
     backend: Backend = getattr(import_module(f".{name}", __name__), f"{name.title()}Backend")()
     return backend
+
+
+def namespace(a: Array) -> Any:
+    """Return where the functions for an array are: numpy, or cupy.
+
+    Raises
+    ------
+    RuntimeError
+        It is on a GPU, and the backend "cuda" cannot be used here.
+    """
+    return get("cuda").xp if checks.on_gpu(a) else np
 
 
 def resolve(name: str) -> str:

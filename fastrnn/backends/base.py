@@ -8,7 +8,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), G gates, S sav
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -168,3 +168,19 @@ class Backend(Protocol):
         It reads x (B, I), updates h (B, P) and c (B, H) in place and writes y (B, P); all
         C-contiguous, and alive as long as the function.
         """
+
+    def join(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        """Return a function that runs, one after the other, what `bind` returned for the passes of
+        one step. It may have been run once when this returns."""
+
+
+def in_turn(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """Return a function that runs these one after the other."""
+    if len(steps) == 1:
+        return steps[0]
+
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run

@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import dropout
 from fastrnn.rows import ALL
 
-from .base import Array, Numerics, Saved, Weights
+from .base import Array, Numerics, Saved, Weights, in_turn
 
 if TYPE_CHECKING:
     from fastrnn import _core
@@ -239,6 +239,8 @@ class CpuBackend:
         return kernels.bind(
             packed.panels[0], packed.in_parts(False, parts, threads), x, h, c, ALL, threads, y
         )
+
+    join = staticmethod(in_turn)
 
 
 def _rows(a: Array) -> Array:

@@ -12,7 +12,7 @@ from fastrnn import dropout
 from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Packed
 
 from . import sequence
-from .base import Array, Numerics, Saved, Weights
+from .base import Array, Numerics, Saved, Weights, in_turn
 from .packing import Packing
 
 if TYPE_CHECKING:
@@ -192,6 +192,8 @@ class NumpyBackend:
             y[...] = h
 
         return advance
+
+    join = staticmethod(in_turn)
 
 
 def _or_empty(a: Array | None, like: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The command ``fastrnn``: ``info``, ``demo``, ``bench``."""
+"""The command ``fastrnn``: ``info``, ``demo``, ``bench``, ``tune``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .. import __version__, show_config
 from . import blas
 from .arguments import positive, seed
 from .bench import options as bench_options
+from .tune import add_to as add_tune_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_config()
         return 0
     # Each command imports what it needs when it runs: `info` is to be quick.
+    if options.command == "tune":
+        from . import tune
+
+        return tune.run(options)
     if options.command == "demo":
         from . import demo
 
@@ -77,4 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         "backend's before it is timed.",
     )
     bench_options.add_to(bench)
+
+    tune = commands.add_parser(
+        "tune",
+        help="find the fastest way to run on this GPU, by timing",
+        description="Time the ways in which this GPU can run a pass, and keep the fastest for "
+        "later calls, in the folder that FASTRNN_CACHE_DIR names or in the user's cache.",
+    )
+    add_tune_options(tune)
     return parser

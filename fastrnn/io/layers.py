@@ -80,7 +80,8 @@ def load(path: Path, *, backend: str | None = None) -> Any:
     ----------
     path : str or os.PathLike
     backend : str, optional
-        For recurrent layers, instead of the one that was saved.
+        For recurrent layers, instead of the one that was saved; with "cuda", `Linear` and
+        `Embedding` are on the GPU then, else on the CPU.
 
     Raises
     ------
@@ -122,6 +123,8 @@ def load(path: Path, *, backend: str | None = None) -> Any:
     for name, (kind, config) in made.items():
         if backend is not None and "backend" in config:
             config["backend"] = backend
+        if backend is not None and "device" in config:
+            config["device"] = "cuda" if backend == "cuda" else "cpu"
         try:
             layer = kind(**config)
             layer.load_params({key: arrays[_prefix(name) + key] for key in layer.params})

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .. import checks
+from .. import backends, checks
 from ..checks import RNG
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Gradients, Tape
+from .feedforward import DEVICES, Array, FeedForward, Gradients, Tape
 
 
 class Embedding(FeedForward):
@@ -24,11 +24,15 @@ class Embedding(FeedForward):
     dtype : float32 or float64
     rng : None, int or numpy.random.Generator
         Source of the initial values: a standard normal distribution.
+    device : {"cpu", "cuda"}
+        Where the parameters are, and all arrays of a call: NumPy's, or CuPy's.
 
     Raises
     ------
     TypeError, ValueError
         An argument has another type, or a size is not positive.
+    RuntimeError
+        There is no such device here; the text names what is missing.
     """
 
     num_embeddings = Setting[int]()
@@ -41,15 +45,18 @@ class Embedding(FeedForward):
         *,
         dtype: DTypeLike = np.float32,
         rng: RNG = None,
+        device: str = "cpu",
     ) -> None:
         config = {
             "num_embeddings": checks.size("num_embeddings", num_embeddings),
             "embedding_dim": checks.size("embedding_dim", embedding_dim),
             "dtype": checks.float_dtype(dtype).name,
+            "device": checks.choice("device", device, DEVICES),
         }
         generator = checks.generator("rng", rng)
         self._build(config)
-        self.flat_params[:] = generator.standard_normal(self.num_params)
+        drawn = generator.standard_normal(self.num_params)
+        self.flat_params[:] = self._xp.asarray(drawn, self._dtype)
 
     @classmethod
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -64,9 +71,10 @@ class Embedding(FeedForward):
         TypeError
             x does not hold ints.
         IndexError
-            An index is outside 0..num_embeddings-1; negative ones do not count from the end.
+            An index is outside 0..num_embeddings-1; negative ones do not count from the end. On a
+            GPU, whose answer a check would wait for, its row of y is NaN instead.
         """
-        return self.params["weight"][self._checked(x)]
+        return self._look_up(self._checked(x))
 
     def forward(self, x: ArrayLike) -> tuple[Array, Tape]:
         """Return y as a call of the layer does, and a tape for `backward`.
@@ -74,7 +82,7 @@ class Embedding(FeedForward):
         The tape references x, so x must not be changed before `backward`.
         """
         index = self._checked(x)
-        return self.params["weight"][index], Tape(self, index)
+        return self._look_up(index), Tape(self, index)
 
     def backward(self, tape: Tape, dy: Array) -> Gradients:
         """Backpropagate.
@@ -89,7 +97,7 @@ class Embedding(FeedForward):
         Returns
         -------
         Gradients
-            `x` is None: an index has no gradient.
+            `x` is None: an index has no gradient. One that is out of range, on a GPU, adds nothing.
 
         Raises
         ------
@@ -103,14 +111,29 @@ class Embedding(FeedForward):
             # np.add.at would do element by element, many times slower. A product with one-hot rows
             # would be as fast, and let a NaN in one row into all.
             flat = tape.x.reshape(-1)
-            order = np.argsort(flat, kind="stable")
+            order = self._xp.argsort(flat, kind="stable")
             ordered = flat[order]
-            starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
-            with np.errstate(all="ignore"):  # NaN and inf flow through
-                params["weight"][ordered[starts]] = np.add.reduceat(dy[order], starts, axis=0)
+            if self._xp is np:
+                starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
+                with np.errstate(all="ignore"):  # NaN and inf flow through
+                    params["weight"][ordered[starts]] = np.add.reduceat(dy[order], starts, axis=0)
+            else:
+                cuda: Any = backends.get("cuda")
+                cuda.sum_runs(ordered, order, dy, params["weight"])
         return Gradients(None, params)
 
+    def _look_up(self, index: Array) -> Array:
+        weight: Array = self.params["weight"]
+        if self._xp is np:
+            return weight[index]
+        flat = index.reshape(-1)
+        rows = weight[flat]
+        rows[(flat < 0) | (flat >= self.num_embeddings)] = np.nan  # CuPy took those modulo
+        return rows.reshape(*index.shape, self.embedding_dim)
+
     def _checked(self, x: Any) -> Array:
-        checked = checks.indices("x", x)
-        checks.index_range("x", checked, self.num_embeddings, IndexError)
-        return checked
+        checked = checks.indices("x", x, self.flat_params)
+        if self._xp is np:
+            checks.index_range("x", checked, self.num_embeddings, IndexError)
+            return checked
+        return checked.astype(np.int64, copy=False)  # in which every limit can be said

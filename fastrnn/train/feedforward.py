@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import checks
-from ..parametrized import Parametrized
+from .. import backends, checks
+from ..parametrized import Parametrized, Setting
 from ..params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Self = TypeVar("Self", bound="FeedForward")
+
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(eq=False)
@@ -45,19 +49,39 @@ class Tape:
 class FeedForward(Parametrized):
     """Base of Linear and Embedding. Not for direct use."""
 
+    device = Setting[str]()
+
     def _build(self, config: dict[str, Any]) -> None:
         """Make what follows from the constructor's arguments; the parameters are zeros."""
         self._config = config
         self._dtype = np.dtype(config["dtype"])
+        self._xp = backends.get("cuda").xp if config["device"] == "cuda" else np
         self._params = self._zeros()
+
+    def to(self: Self, device: str) -> Self:
+        """Return a copy with its parameters on a device, frozen if this one is.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"}
+
+        Raises
+        ------
+        RuntimeError
+            There is no such device here; the text names what is missing.
+        """
+        config = self._config | {"device": checks.choice("device", device, DEVICES)}
+        moved = type(self).__new__(type(self))
+        moved.__setstate__(copy.deepcopy(self.__getstate__()) | {"_config": config})
+        return moved
 
     @property
     def frozen(self) -> bool:
         """Whether the layer is frozen."""
-        return not self._params.flat.flags.writeable
+        return not self._params.writeable
 
     def freeze(self) -> None:
-        """Make the parameters read-only."""
+        """Make the parameters read-only; CuPy's arrays cannot refuse what is written to them."""
         self._params.set_writeable(False)
 
     def unfreeze(self) -> None:
@@ -65,15 +89,17 @@ class FeedForward(Parametrized):
         self._params.set_writeable(True)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: value for name, value in self.__dict__.items() if name != "_params"}
-        return own | {"flat_params": self.flat_params, "frozen": self.frozen}
+        built = ("_params", "_xp")
+        own = {name: value for name, value in self.__dict__.items() if name not in built}
+        flat = self.flat_params if self._xp is np else self._xp.asnumpy(self.flat_params)
+        return own | {"flat_params": flat, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         flat, frozen = state.pop("flat_params"), state.pop("frozen")
         self.__dict__.update(state)
         self._build(self._config)
-        self.flat_params[:] = flat
+        self.flat_params[:] = self._xp.asarray(flat)
         if frozen:
             self.freeze()
 
@@ -83,7 +109,7 @@ class FeedForward(Parametrized):
             raise checks.no_tape(tape)
         if tape.layer is not self:
             raise checks.another_tape(self)
-        checked = checks.array("dy", dy, self.dtype)
+        checked = checks.array("dy", dy, self.dtype, self.flat_params)
         leading = tape.x.shape if tape.weight is None else tape.x.shape[:-1]
         checks.same_shape("dy", checked.shape, (*leading, width))
         return checked

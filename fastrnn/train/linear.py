@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from .. import checks
 from ..checks import RNG
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Gradients, Tape
+from .feedforward import DEVICES, Array, FeedForward, Gradients, Tape
 
 
 class Linear(FeedForward):
@@ -27,11 +27,15 @@ class Linear(FeedForward):
     dtype : float32 or float64
     rng : None, int or numpy.random.Generator
         Source of the initial values: uniform(-1/sqrt(in_features), 1/sqrt(in_features)).
+    device : {"cpu", "cuda"}
+        Where the parameters are, and all arrays of a call: NumPy's, or CuPy's.
 
     Raises
     ------
     TypeError, ValueError
         An argument has another type, or a size is not positive.
+    RuntimeError
+        There is no such device here; the text names what is missing.
     """
 
     in_features = Setting[int]()
@@ -46,17 +50,20 @@ class Linear(FeedForward):
         *,
         dtype: DTypeLike = np.float32,
         rng: RNG = None,
+        device: str = "cpu",
     ) -> None:
         config = {
             "in_features": checks.size("in_features", in_features),
             "out_features": checks.size("out_features", out_features),
             "bias": checks.flag("bias", bias),
             "dtype": checks.float_dtype(dtype).name,
+            "device": checks.choice("device", device, DEVICES),
         }
         generator = checks.generator("rng", rng)
         self._build(config)
         bound = 1 / math.sqrt(self.in_features)
-        self.flat_params[:] = generator.uniform(-bound, bound, self.num_params)
+        drawn = generator.uniform(-bound, bound, self.num_params)
+        self.flat_params[:] = self._xp.asarray(drawn, self._dtype)
 
     @classmethod
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -101,14 +108,14 @@ class Linear(FeedForward):
         params = self.params.zeros_like()
         x = tape.x.reshape(-1, self.in_features)
         with np.errstate(all="ignore"):  # NaN and inf flow through
-            np.matmul(rows.T, x, out=params["weight"])
+            self._xp.matmul(rows.T, x, out=params["weight"])
             if self.bias:
                 rows.sum(axis=0, out=params["bias"])
             dx = rows @ tape.weight
         return Gradients(dx.reshape(tape.x.shape), params)
 
     def _checked(self, x: Any) -> Array:
-        checked = checks.array("x", x, self.dtype)
+        checked = checks.array("x", x, self.dtype, self.flat_params)
         checks.last_axis("x", checked.shape, "in_features", self.in_features)
         return checked
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .. import checks
+from .. import backends, checks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -34,6 +34,7 @@ def softmax_cross_entropy(
     Parameters
     ----------
     logits : ndarray of float32 or float64, (..., C)
+        NumPy's or CuPy's, and so are the others.
     targets : ints, (...)
         Indices in 0..C-1. Where `mask` is False they are not looked at.
     mask : bools, (...), optional
@@ -41,7 +42,7 @@ def softmax_cross_entropy(
 
     Returns
     -------
-    loss : float
+    loss : float, or on a GPU an array () of float64, which nobody has waited for
         In nats, the mean over the n places that count; 0.0 if none does.
     dlogits : ndarray, (..., C)
         Gradient of `loss`, of the logits' dtype; 0 at places that do not count.
@@ -51,38 +52,52 @@ def softmax_cross_entropy(
     TypeError
         A dtype is not one of those above.
     ValueError
-        A shape differs, C is 0, or a target that counts is outside 0..C-1.
+        A shape differs, C is 0, or a target that counts is outside 0..C-1. On a GPU, whose answer
+        a check would wait for, such a target makes the loss and its place of dlogits NaN instead.
     """
     logits = checks.floats("logits", logits)
     checks.last_axis("logits", logits.shape, "C")
     classes = logits.shape[-1]
-    index = checks.indices("targets", targets)
+    index = checks.indices("targets", targets, logits, "logits")
     checks.same_shape("targets", index.shape, logits.shape[:-1])
+    xp = backends.namespace(logits)
     chosen = None
     if mask is not None:
-        chosen = checks.places("mask", mask)
+        chosen = checks.places("mask", mask, logits, "logits")
         checks.same_shape("mask", chosen.shape, index.shape)
-        index = np.where(chosen, index, 0)
-    checks.index_range("targets", index, classes, ValueError)
-
+        index = xp.where(chosen, index, 0)
     flat = index.reshape(-1)
-    place = np.arange(flat.size)
+    if xp is np:
+        checks.index_range("targets", flat, classes, ValueError)
+    else:
+        flat = flat.astype(np.int64, copy=False)  # in which every limit can be said
+        wrong = (flat < 0) | (flat >= classes)
+    place = xp.arange(flat.size)
     with _quiet():
         shifted = logits - logits.max(axis=-1, keepdims=True)
-        dlogits = np.exp(shifted).reshape(-1, classes)
+        dlogits = xp.exp(shifted).reshape(-1, classes)
         total = dlogits.sum(axis=-1)
-        losses = np.log(total) - shifted.reshape(-1, classes)[place, flat]
-        count = flat.size
+        losses = xp.log(total) - shifted.reshape(-1, classes)[place, flat]
         dlogits /= total[:, None]
         dlogits[place, flat] -= 1
+        if xp is not np:
+            losses[wrong] = dlogits[wrong] = np.nan
         if chosen is not None:
             chosen = chosen.reshape(-1)
-            losses = losses[chosen]
-            count = losses.size
+            losses = xp.where(chosen, losses, 0)
             dlogits[~chosen] = 0
-        dlogits *= 1 / max(count, 1)
-        loss = float(losses.sum(dtype=np.float64)) / max(count, 1)
+        count = flat.size if chosen is None else chosen.sum()
+        loss, factor = _mean(xp, losses, count, 1)
+        dlogits *= factor
     return loss, dlogits.reshape(logits.shape)
+
+
+def _mean(xp: Any, values: Array, count: Any, slope: int) -> tuple[Any, Array]:
+    """Return the sum of the values, in float64, over their number, and slope over that number, in
+    the values' dtype."""
+    count = max(count, 1) if isinstance(count, int) else xp.maximum(count, 1)
+    loss = values.sum(dtype=np.float64) / count
+    return float(loss) if xp is np else loss, xp.asarray(slope / count, values.dtype)
 
 
 def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[float, Array]:
@@ -96,6 +111,7 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
     Parameters
     ----------
     pred : ndarray of float32 or float64, (...)
+        NumPy's or CuPy's, and so are the others.
     target : ndarray, shape and dtype of `pred`
     mask : bools, optional
         The shape of `pred`, or of its first axes: (T, B) for a `pred` of (T, B, O). True where a
@@ -103,7 +119,7 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
 
     Returns
     -------
-    loss : float
+    loss : float, or on a GPU an array () of float64, which nobody has waited for
         Mean over the n values that count; 0.0 if none does.
     dpred : ndarray, shape and dtype of `pred`
         0 where a value does not count.
@@ -116,18 +132,19 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
         A shape differs.
     """
     pred = checks.floats("pred", pred)
-    target = checks.array("target", target, pred.dtype)
+    target = checks.array("target", target, pred.dtype, pred, "pred")
     checks.same_shape("target", target.shape, pred.shape)
-    count = pred.size
+    xp = backends.namespace(pred)
+    count: Any = pred.size
     with _quiet():
-        dpred = np.asarray(pred - target)
+        dpred: Array = xp.asarray(pred - target)
         if mask is not None:
-            chosen = checks.places("mask", mask)
+            chosen = checks.places("mask", mask, pred, "pred")
             checks.same_shape("mask", chosen.shape, pred.shape[: chosen.ndim])
             dpred[~chosen] = 0
-            count = int(chosen.sum()) * math.prod(pred.shape[chosen.ndim :])
-        loss = float(np.square(dpred).sum(dtype=np.float64)) / max(count, 1)
-        dpred *= 2 / max(count, 1)
+            count = chosen.sum() * math.prod(pred.shape[chosen.ndim :])
+        loss, factor = _mean(xp, xp.square(dpred), count, 2)
+        dpred *= factor
     return loss, dpred
 
 

@@ -25,6 +25,7 @@
 #define __launch_bounds__(...)
 #define FASTRNN_FN inline
 #define FASTRNN_UNROLL
+#define FASTRNN_UNROLL_BY(n)
 
 using Index = long long;
 using Word = unsigned long long;
@@ -63,11 +64,17 @@ struct Barrier {
       {};  // the sanitizer's marks, in turn: who leaves late must not see the next arrivals
 };
 
+// What the lanes of a warp hand to each other.
+struct Board {
+  uint64_t word[32][6];
+};
+
 struct Block {
   Dim3 index;
   Barrier barrier;
   std::vector<Barrier> warps;
-  bool any[3];  // of __syncthreads_or: one in use, one being read, one being cleared
+  std::vector<Board> boards;  // of each warp
+  bool any[3];                // of __syncthreads_or: one in use, one being read, one being cleared
   char* shared;
 };
 
@@ -176,9 +183,9 @@ EMULATOR_UNWATCHED static void resume(Fiber* f) {
 #endif
 }
 
-EMULATOR_UNWATCHED static void wait(Barrier& b) {
+EMULATOR_UNWATCHED static void wait(Barrier& b, bool orders = true) {
   const unsigned generation = b.generation;
-  release(&b.order[generation % 2]);
+  if (orders) release(&b.order[generation % 2]);
   if (++b.here == b.need) {
     b.here = 0;
     ++b.generation;
@@ -186,11 +193,48 @@ EMULATOR_UNWATCHED static void wait(Barrier& b) {
   } else {
     while (b.generation == generation) yield();
   }
-  acquire(&b.order[generation % 2]);
+  if (orders) acquire(&b.order[generation % 2]);
 }
 
 EMULATOR_UNWATCHED static void wait_block() { wait(self()->block->barrier); }
 EMULATOR_UNWATCHED static void wait_warp() { wait(self()->block->warps[self()->thread / 32]); }
+
+// Shows this lane's words to its warp and copies what all show. Orders nothing in memory, as
+// shuffles and products of tiles do not.
+EMULATOR_UNWATCHED static Board together(const uint64_t* words, int count) {
+  Fiber* f = self();
+  Barrier& warp = f->block->warps[f->thread / 32];
+  Board& board = f->block->boards[f->thread / 32];
+  for (int i = 0; i < count; ++i) board.word[f->thread % 32][i] = words[i];
+  wait(warp, false);
+  const Board all = board;
+  wait(warp, false);
+  return all;
+}
+
+// What tensor cores were measured to do (Fasi, Higham, Mikaitis and Pranesh 2021): exact products of
+// a few k are brought to the largest exponent among them and the sum so far, cut to 24 bits there,
+// added, and the sum is cut again. Later GPUs keep two bits more.
+EMULATOR_UNWATCHED static float tensor_sum(float sum, const double* products, int count) {
+  double largest = std::fabs(sum), total = sum;
+  for (int i = 0; i < count; ++i) {
+    largest = std::fmax(largest, std::fabs(products[i]));
+    total += products[i];
+  }
+  if (!(std::fabs(total) <= 1e300) || largest == 0) return static_cast<float>(total);
+  uint64_t bits;
+  memcpy(&bits, &largest, 8);
+  bits &= 0x7FF0000000000000ull;  // the power of two
+  double unit;
+  memcpy(&unit, &bits, 8);
+  unit *= 0x1p-23;
+  const double each = 1 / unit;
+  total = std::trunc(sum * each);
+  for (int i = 0; i < count; ++i) total += std::trunc(products[i] * each);
+  total *= unit;
+  const float rounded = static_cast<float>(total);
+  return std::fabs(rounded) > std::fabs(total) ? std::nextafter(rounded, 0.0f) : rounded;
+}
 
 EMULATOR_UNWATCHED static bool vote(bool mine) {
   Fiber* f = self();
@@ -275,6 +319,7 @@ EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, 
       const unsigned id = first + b;
       running[b].index = {id % grid.x, id / grid.x % grid.y, id / grid.x / grid.y};
       running[b].warps.resize((threads + 31) / 32);
+      running[b].boards.resize(running[b].warps.size());
       running[b].shared = new (std::align_val_t(128)) char[shared];
       memset(running[b].shared, 0xFF, shared);
       for (unsigned t = 0; t < threads; ++t)
@@ -361,6 +406,15 @@ static inline Word product_high(Word a, Word b) {
 
 static inline float load_fresh(const float* p) { return *p; }
 static inline double load_fresh(const double* p) { return *p; }
+template <class T>
+static inline void load_fresh(const T* p, T (&to)[4]) {
+  const bool aligned = reinterpret_cast<uintptr_t>(p) % 16 == 0;  // else a GPU would stop here
+  for (int i = 0; i < 4; ++i) to[i] = aligned ? p[i] : std::nan("");
+}
+static inline void load_fresh(const unsigned short* p, unsigned (&to)[2]) {
+  const bool aligned = reinterpret_cast<uintptr_t>(p) % 8 == 0;
+  for (int i = 0; i < 2; ++i) to[i] = aligned ? p[2 * i + 1] << 16 | p[2 * i] : ~0u;
+}
 EMULATOR_UNWATCHED static unsigned load_acquire(const unsigned* p) {
   const unsigned value = *static_cast<const volatile unsigned*>(p);
   emulator::acquire(p);
@@ -371,10 +425,76 @@ EMULATOR_UNWATCHED static void add_release(unsigned* p, unsigned value) {
   *static_cast<volatile unsigned*>(p) = *p + value;
   emulator::got_on();
 }
+EMULATOR_UNWATCHED static void or_release(unsigned* p, unsigned bits) {
+  emulator::release(p);
+  *static_cast<volatile unsigned*>(p) = *p | bits;
+  emulator::got_on();
+}
 static inline Word nanoseconds() { return emulator::now(); }
 static inline void wait_a_little() { emulator::yield(); }
 static inline float not_a_number(float) { return std::nanf(""); }
 static inline double not_a_number(double) { return std::nan(""); }
+
+template <class T>
+EMULATOR_UNWATCHED static T from_lane_xor(T value, int mask) {
+  uint64_t word = 0;
+  memcpy(&word, &value, sizeof value);
+  const emulator::Board all = emulator::together(&word, 1);
+  memcpy(&value, all.word[emulator::self()->thread % 32 ^ mask], sizeof value);
+  return value;
+}
+static inline unsigned bits_of(float a) {
+  unsigned bits;
+  memcpy(&bits, &a, 4);
+  return bits;
+}
+static inline float float_of(unsigned bits) {
+  float a;
+  memcpy(&a, &bits, 4);
+  return a;
+}
+static inline unsigned to_tf32(float a) {
+  return a == a ? (bits_of(a) + 0x1000) & ~0x1FFFu : 0x7FFFFFFF;
+}
+static inline unsigned to_near_tf32(float a) {
+  return a == a ? (bits_of(a) + 0xFFF + (bits_of(a) >> 13 & 1)) & ~0x1FFFu : 0x7FFFFFFF;
+}
+static inline unsigned to_bf16(float a) {
+  return a == a ? (bits_of(a) + 0x7FFF + (bits_of(a) >> 16 & 1)) >> 16 : 0x7FFF;
+}
+static inline unsigned to_bf16(float low, float high) { return to_bf16(high) << 16 | to_bf16(low); }
+
+// The lane with number t of group g has, of a word's P numbers (one of TF32, two of bfloat16):
+//   a[i]: row g + i % 2 * 8, words t + i / 2 * 4;  b[i]: column g, the same words;
+//   d[i]: row g + i / 2 * 8, column 2 * t + i % 2
+template <int P>
+EMULATOR_UNWATCHED static void multiply_tile(float (&d)[4], const unsigned (&a)[4],
+                                             const unsigned (&b)[2]) {
+  const uint64_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  const emulator::Board all = emulator::together(words, 6);
+  const int lane = emulator::self()->thread % 32, g = lane / 4, t = lane % 4;
+  const auto number = [](unsigned word, int part) {
+    return static_cast<double>(float_of(P == 1 ? word & ~0x1FFFu
+                                        : part ? word & 0xFFFF0000u
+                                               : word << 16));
+  };
+  for (int i = 0; i < 4; ++i) {
+    for (int half = 0; half < 2; ++half) {  // four words of k at once
+      double products[4 * P];
+      for (int k = 0; k < 4; ++k)
+        for (int part = 0; part < P; ++part)
+          products[k * P + part] = number(all.word[g * 4 + k][i / 2 + 2 * half], part) *
+                                   number(all.word[(2 * t + i % 2) * 4 + k][4 + half], part);
+      d[i] = emulator::tensor_sum(d[i], products, 4 * P);
+    }
+  }
+}
+static inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  multiply_tile<1>(d, a, b);
+}
+static inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  multiply_tile<2>(d, a, b);
+}
 
 // What a test plants in place of add_release: it counts, and orders nothing.
 EMULATOR_UNWATCHED static void add_relaxed(unsigned* p, unsigned value) {

@@ -28,18 +28,23 @@ MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_SHARED = 227 * 1024
 
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 
 
 class EmulatedDevice:
     """As `fastrnn.backends.cuda.device.CupyDevice`, with fake_cupy's arrays.
 
-    `seed` chooses the order in which threads run. `launches` names every kernel that ran.
+    `seed` chooses the order in which threads run. `launches` names every kernel that ran, and
+    graphs. `stream` is the current one.
     """
 
     xp = fake_cupy
+    capability = 90
     multiprocessors = 132
     shared_memory = MOST_SHARED
+    stream = 0
+    name = "emulated"
+    nvrtc = (13, 0)
 
     def __init__(self, *flags: str) -> None:
         self.seed = 0
@@ -70,15 +75,69 @@ class EmulatedDevice:
         """Return a kernel of a library that `build` returned."""
 
         def run(grid: Any, block: Any, args: Any, shared: int = 0) -> None:
-            self.launches.append(name)
-            _launch(library, name, grid, block, args, shared, cooperative, self.seed)
+            def work() -> None:
+                self.launches.append(name)
+                _launch(library, name, grid, block, args, shared, cooperative, self.seed)
+
+            fake_cupy.queue(work)
 
         return run
 
-    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool) -> None:
+    def gemm(self, a: Any, b: Any, out: Any, accumulate: bool, precision: str) -> None:
         assert out.flags.c_contiguous
-        product = fake_cupy.matmul(a, b)
-        out[...] = out + product if accumulate else product
+        if any(m.strides[0] != m.itemsize != m.strides[1] for m in (a, b)):
+            raise ValueError("neither rows nor columns are contiguous")
+
+        operands, result = [fake_cupy.lent(m._host) for m in (a, b)], fake_cupy.lent(out._host)
+
+        def work() -> None:
+            left, right = (operand() for operand in operands)
+            if left.itemsize == 4:
+                left, right = rounded(left, precision), rounded(right, precision)
+            with np.errstate(all="ignore"):
+                product = np.matmul(left, right)
+                result()[...] = result() + product if accumulate else product
+
+        fake_cupy.queue(work)
+
+    def place(self) -> tuple[int, int]:
+        return fake_cupy.Device().id, self.stream
+
+    @property
+    def recording(self) -> bool:
+        return fake_cupy._queue is not None
+
+    def time(self, work: Callable[[], object]) -> float:
+        """The number of launches, which is the same in every run."""
+        before = len(self.launches)
+        work()
+        return float(len(self.launches) - before)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        try:
+            with fake_cupy.recording() as queued:
+                work()
+        except fake_cupy.ReservesMemory:
+            return None
+
+        def launch() -> None:
+            assert not self.recording, "a graph in a recording"
+            self.launches.append("graph")
+            for each in queued:
+                each()
+
+        return launch
+
+
+def rounded(a: fake_cupy.Host, precision: str) -> fake_cupy.Host:
+    """Return float32 numbers as products of a precision take them: of TF32 halves are rounded away
+    from zero, of bfloat16 to even."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    if precision == "high":
+        bits = bits + np.uint32(0x1000) & np.uint32(0xFFFFE000)
+    elif precision == "medium":
+        bits = bits + np.uint32(0x7FFF) + (bits >> 16 & 1) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(a), a, bits.view(np.float32))
 
 
 class Planted(EmulatedDevice):
@@ -168,4 +227,6 @@ def _argument(name: str, kind: str, value: Any) -> Any:
         return ctypes.c_double(value)
     if is_address != (kind == "p") and not (kind == "p" and value == 0):
         raise TypeError(f"{name} takes {'an address' if kind == 'p' else 'an int'}, got {value!r}")
+    if is_address:
+        value.check()
     return ctypes.c_uint64(int(value) & (2**64 - 1))

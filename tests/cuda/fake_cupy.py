@@ -6,7 +6,11 @@ does an array of another device than the current one.
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,8 +44,70 @@ class Device:
         return f"<CUDA Device {self.id}>"
 
 
+class ReservesMemory(Exception):
+    """Work that is being recorded asks for memory."""
+
+
+_queue: list[Callable[[], None]] | None = None
+
+
+def queue(work: Callable[[], None]) -> None:
+    """Run some work, or record it."""
+    if _queue is None:
+        work()
+    else:
+        _queue.append(work)
+
+
+@contextmanager
+def recording() -> Iterator[list[Callable[[], None]]]:
+    """Record what is queued, as the current stream does in a capture."""
+    global _queue
+    outer, _queue = _queue, []
+    try:
+        yield _queue
+    finally:
+        _queue = outer
+
+
+def _owner(host: Host) -> weakref.ref[Host]:
+    """The array whose memory this is."""
+    while isinstance(host.base, np.ndarray):
+        host = host.base
+    return weakref.ref(host)
+
+
 class Address(int):
-    """Where an array begins."""
+    """Where an array begins. It does not keep the memory."""
+
+    owner: weakref.ref[Host]
+
+    def check(self) -> None:
+        assert self.owner() is not None, "memory that has been given back"
+
+
+class Borrowed:
+    """An array as what is recorded has it, which does not keep the memory."""
+
+    def __init__(self, host: Host) -> None:
+        self._owner, self._dtype = _owner(host), host.dtype
+        self._shape, self._strides, self._address = host.shape, host.strides, host.ctypes.data
+        assert min(host.strides, default=0) >= 0
+
+    def __call__(self) -> Host:
+        assert self._owner() is not None, "memory that has been given back"
+        if 0 in self._shape:
+            return np.empty(self._shape, self._dtype)
+        steps = zip(self._shape, self._strides, strict=True)
+        size = self._dtype.itemsize + sum((n - 1) * stride for n, stride in steps)
+        buffer = (ctypes.c_char * size).from_address(self._address)
+        return np.ndarray(self._shape, self._dtype, buffer, strides=self._strides)
+
+
+def lent(value: Any) -> Callable[[], Any]:
+    """What gives an operand of queued work: an array by its address, if that is recorded."""
+    is_array = isinstance(value, np.ndarray)
+    return Borrowed(value) if is_array and _queue is not None else lambda: value
 
 
 class ndarray:
@@ -50,6 +116,8 @@ class ndarray:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host: Host) -> None:
+        if _queue is not None and host.base is None:
+            raise ReservesMemory
         self._host = host
         self.device = Device()
 
@@ -57,8 +125,13 @@ class ndarray:
         """NumPy's functions of our arrays, as CuPy has them: none takes NumPy's arrays as well."""
         out = keywords.pop("out", ())
         results = {"out": tuple(map(_operand, out))} if out else {}
-        result = getattr(ufunc, method)(*map(_operand, inputs), **keywords, **results)
-        return out[0] if out else ndarray(np.asarray(result))
+        operands = tuple(map(_operand, inputs))
+        if out:
+            call = getattr(ufunc, method)
+            arrays = [lent(a) for a in operands], [lent(a) for a in results["out"]]
+            queue(lambda: call(*(a() for a in arrays[0]), out=tuple(a() for a in arrays[1])))
+            return out[0]
+        return ndarray(np.asarray(getattr(ufunc, method)(*operands, **keywords)))
 
     def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> ndarray:
         return globals()[function.__name__](*args, **keywords)
@@ -76,7 +149,9 @@ class ndarray:
     @property
     def data(self) -> Any:
         assert self.device == Device(), "an array of another device in a launch"
-        return SimpleNamespace(ptr=Address(self._host.ctypes.data))
+        address = Address(self._host.ctypes.data)
+        address.owner = _owner(self._host)
+        return SimpleNamespace(ptr=address)
 
     @property
     def flags(self) -> Any:
@@ -86,11 +161,23 @@ class ndarray:
     def get(self) -> Host:
         return self._host.copy()
 
+    def __dlpack__(self, **how: Any) -> Any:
+        return self._host.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._host.__dlpack_device__()
+
     def __getitem__(self, index: Any) -> ndarray:
-        return ndarray(self._host[_index(index)])
+        return ndarray(self._host[_index(index, self._host.shape)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._host[_index(index)] = _operand(value)
+        at, operand, host = _index(index, self._host.shape), _operand(value), lent(self._host)
+        source = lent(operand)
+
+        def write() -> None:
+            host()[at] = source()
+
+        queue(write)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -113,8 +200,10 @@ def _host_attribute(name: str) -> Any:
 
 
 def _method(name: str) -> Any:
-    def call(self: ndarray, *args: Any, **keywords: Any) -> ndarray:
-        return ndarray(getattr(self._host, name)(*args, **keywords))
+    def call(self: ndarray, *args: Any, out: ndarray | None = None, **keywords: Any) -> ndarray:
+        if out is not None:
+            keywords["out"] = _operand(out)
+        return ndarray(np.asarray(getattr(self._host, name)(*args, **keywords)))
 
     return call
 
@@ -123,6 +212,7 @@ def _operator(name: str) -> Any:
     def call(self: ndarray, other: Any = None) -> Any:
         if isinstance(other, np.ndarray):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        assert _queue is None, "not in what is recorded"
         operands = () if other is None else (_operand(other),)
         result = getattr(self._host, name)(*operands)
         return self if result is self._host else ndarray(np.asarray(result))
@@ -132,20 +222,27 @@ def _operator(name: str) -> Any:
 
 for _name in ("shape", "dtype", "strides", "ndim", "size", "itemsize", "nbytes"):
     setattr(ndarray, _name, _host_attribute(_name))
-for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "view", "transpose"):
+for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "max", "view", "transpose"):
     setattr(ndarray, _name, _method(_name))
-for _name in ("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "itruediv", "matmul"):
+for _name in (
+    *("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "matmul"),
+    *("truediv", "rtruediv", "itruediv", "lt", "ge", "and", "or", "invert"),
+):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 ndarray.T = property(lambda self: ndarray(self._host.T))  # type: ignore[attr-defined]
 ndarray.__module__ = "cupy"
 
 
-def _index(index: Any) -> Any:
+def _index(index: Any, shape: tuple[int, ...]) -> Any:
     if isinstance(index, tuple):
-        return tuple(map(_index, index))
+        many = len(index) == len(shape)  # else there is an ellipsis, or an axis left out
+        return tuple(_index(i, shape[k : k + 1] if many else ()) for k, i in enumerate(index))
     if isinstance(index, np.ndarray):
         raise TypeError("an index on the host")
-    return index._host if isinstance(index, ndarray) else index
+    if not isinstance(index, ndarray):
+        return index
+    # CuPy takes indices modulo the axis, since to raise it would have to wait
+    return index._host % shape[0] if index.dtype.kind in "iu" and shape else index._host
 
 
 def _operand(value: Any) -> Any:
@@ -182,6 +279,10 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
     return ndarray(np.array(a, dtype))
 
 
+def from_dlpack(a: Any) -> ndarray:
+    return ndarray(np.from_dlpack(a))
+
+
 def asnumpy(a: Any) -> Host:
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
@@ -198,9 +299,40 @@ def split(a: ndarray, parts: int, axis: int = 0) -> list[ndarray]:
     return [ndarray(part) for part in np.split(a._host, parts, axis=axis)]
 
 
-def matmul(a: ndarray, b: ndarray) -> ndarray:
+def matmul(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
+    result = None if out is None else _operand(out)
     with np.errstate(all="ignore"):
-        return ndarray(np.matmul(_operand(a), _operand(b)))
+        return ndarray(np.matmul(_operand(a), _operand(b), out=result))
+
+
+def arange(stop: int, dtype: Any = None) -> ndarray:
+    return ndarray(np.arange(stop, dtype=dtype))
+
+
+def argsort(a: ndarray, kind: str | None = None) -> ndarray:
+    return ndarray(np.argsort(_operand(a), kind="stable"))
+
+
+def searchsorted(a: ndarray, v: ndarray) -> ndarray:
+    return ndarray(np.searchsorted(_operand(a), _operand(v)))
+
+
+def where(condition: ndarray, x: Any, y: Any) -> ndarray:
+    return ndarray(np.where(_operand(condition), _operand(x), _operand(y)))
+
+
+def vdot(a: ndarray, b: ndarray) -> ndarray:
+    return ndarray(np.asarray(np.vdot(_operand(a), _operand(b))))
+
+
+def _ufunc(name: str) -> Any:
+    def call(*operands: Any) -> ndarray:
+        return ndarray(np.asarray(getattr(np, name)(*map(_operand, operands))))
+
+    return call
+
+
+exp, log, square, maximum = map(_ufunc, ("exp", "log", "square", "maximum"))
 
 
 class _Runtime:
@@ -212,11 +344,14 @@ class _Runtime:
         return 2
 
 
-cuda = SimpleNamespace(Device=Device, runtime=_Runtime)
+cuda = SimpleNamespace(
+    Device=Device, runtime=_Runtime, device=SimpleNamespace(get_cublas_handle=lambda: 1)
+)
 __version__ = "14"
 
 
 def install(monkeypatch: Any, gemm: Any) -> None:
-    """Let `import cupy` find this module, and `import cupy.cublas` this product."""
+    """Let `import cupy` find this module, and CuPy's cuBLAS have this `gemmEx`."""
     monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
-    monkeypatch.setitem(sys.modules, "cupy.cublas", SimpleNamespace(gemm=gemm))
+    name = "cupy_backends.cuda.libs.cublas"
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(gemmEx=gemm))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +29,6 @@ class Nvrtc:
 
     version = (13, 0)
     compiled = 0
-    products: list[Any]
 
     def getVersion(self) -> tuple[int, int]:
         return self.version
@@ -75,13 +76,13 @@ def nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Nvrtc:
     runtime.getDevice = staticmethod(lambda: fake_cupy.Device().id)  # type: ignore[attr-defined]
     cuda = SimpleNamespace(
         Device=fake_cupy.Device,
+        device=fake_cupy.cuda.device,
         runtime=runtime,
         nvrtc=binding,
         function=SimpleNamespace(Module=type("Fresh", (Module,), {"loaded": []})),
     )
     monkeypatch.setattr(fake_cupy, "cuda", cuda)
-    binding.products = []
-    fake_cupy.install(monkeypatch, lambda *a, **keywords: binding.products.append((a, keywords)))
+    fake_cupy.install(monkeypatch, gemm_ex)
     monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "cache"))
     return binding
 
@@ -90,11 +91,15 @@ def nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Nvrtc:
 
 
 def test_a_program_is_one_text_that_includes_nothing() -> None:
-    for cell in (None, *CELLS):
-        text = compile.source(compile.program(np.dtype("f8"), cell))
+    double = np.dtype("f8")
+    programs = [compile.program(double, cell) for cell in (None, *CELLS)]
+    programs.append(compile.persistent(double, "gru", "persistent_forward", path="Chains", tiles=2))
+    for program in programs:
+        text = compile.source(program)
         assert "#include" not in text
         assert "#define FASTRNN_REAL double\n" in text
-        assert text.count("#line 1 ") == len(compile.program(np.dtype("f8"), cell).files)
+        assert text.count("#line 1 ") == len(program.files)
+    assert "#define FASTRNN_PATH Chains\n#define FASTRNN_TILES 2\n" in text
 
 
 # ---- the cache -----------------------------------------------------------------------------------
@@ -199,9 +204,220 @@ def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> N
     assert launched == [(((3,), (256,), (1, 2), 100_000), {"enable_cooperative_groups": True})]
 
 
-def test_products_go_to_cublas(nvrtc: Nvrtc) -> None:
-    CupyDevice().gemm("a", "b", "out", accumulate=True)
-    assert nvrtc.products == [(("N", "N", "a", "b"), {"out": "out", "beta": 1.0})]
+def test_what_is_measured_is_kept_by(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = {0: {"name": b"One"}, 1: {"name": b"Other"}}
+    runtime = fake_cupy._Runtime
+    monkeypatch.setattr(runtime, "getDeviceProperties", properties.__getitem__, raising=False)
+    device = CupyDevice()
+    assert (device.name, device.capability, device.nvrtc) == ("One", 90, (13, 0))
+    with fake_cupy.Device(1):
+        assert device.name == "Other"
+
+
+def test_time_is_that_of_the_stream(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            log.append("record")
+
+        def synchronize(self) -> None:
+            log.append("wait")
+
+    cuda = fake_cupy.cuda
+    monkeypatch.setattr(cuda, "Event", Event, raising=False)
+    monkeypatch.setattr(cuda, "get_elapsed_time", lambda begin, end: 0.25, raising=False)
+    assert CupyDevice().time(lambda: log.append("work")) == 250.0
+    assert log == ["record", "work", "record", "wait"]
+
+
+def in_memory(address: int, rows: int, leading: int, columns: int, dtype: Any) -> Any:
+    """The matrix (rows, columns) whose columns begin `leading` elements apart, as BLAS has it."""
+    count = (columns - 1) * leading + rows
+    kind = ctypes.c_float if dtype == np.float32 else ctypes.c_double
+    flat = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(kind)), (count,))
+    steps = (flat.itemsize, leading * flat.itemsize)
+    return np.lib.stride_tricks.as_strided(flat, (rows, columns), steps)
+
+
+def gemm_ex(*args: int) -> None:
+    """cublasGemmEx on the host, as strict with leading dimensions."""
+    handle, a_turned, b_turned, m, n, k, alpha, a, a_type, lda = args[:10]
+    b, b_type, ldb, beta, c, c_type, ldc, compute, algorithm = args[10:]
+    assert (handle, algorithm) == (1, -1)
+    assert a_type == b_type == c_type
+    dtype = {0: np.float32, 1: np.float64}[c_type]
+    computed[:] = [compute]
+    a_shape, b_shape = (k, m) if a_turned else (m, k), (n, k) if b_turned else (k, n)
+    assert lda >= a_shape[0]
+    assert ldb >= b_shape[0]
+    assert ldc >= m
+    left = in_memory(a, a_shape[0], lda, a_shape[1], dtype)
+    right = in_memory(b, b_shape[0], ldb, b_shape[1], dtype)
+    out = in_memory(c, m, ldc, n, dtype)
+    one, add = (in_memory(x, 1, 1, 1, dtype)[0, 0] for x in (alpha, beta))
+    product = (left.T if a_turned else left) @ (right.T if b_turned else right)
+    out[...] = one * product + (add * out if add else 0)
+
+
+computed: list[int] = []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1)])
+def test_products_go_to_cublas(
+    nvrtc: Nvrtc, dtype: str, accumulate: bool, sizes: tuple[int, int, int]
+) -> None:
+    (M, K, N), draw = sizes, np.random.default_rng(0)
+    device = CupyDevice()
+
+    def matrix(rows: int, columns: int, how: str) -> Any:
+        turned = how == "turned"
+        shape = (columns, rows) if turned else (rows, columns)
+        extra = 3 if how == "part" else 0
+        whole = draw.standard_normal((shape[0], shape[1] + extra)).astype(dtype)
+        a = fake_cupy.ndarray(whole)[:, extra:]
+        return a.T if turned else a
+
+    for a_how in ("whole", "turned", "part"):
+        for b_how in ("whole", "turned", "part"):
+            a, b, out = matrix(M, K, a_how), matrix(K, N, b_how), matrix(M, N, "whole")
+            want = a.get() @ b.get() + (out.get() if accumulate else 0)
+            device.gemm(a, b, out, accumulate, "highest")
+            np.testing.assert_allclose(out.get(), want, rtol=1e-5, atol=1e-6)
+    device.gemm(a[:0], b, out[:0], accumulate, "highest")  # no rows
+
+
+def test_products_have_precisions(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of float32, and where the GPU has them."""
+    single, double = (fake_cupy.asarray(np.eye(4, dtype=dtype)) for dtype in ("f4", "f8"))
+    kinds = {"highest": 68, "high": 77, "medium": 75}
+    for precision, kind in kinds.items():
+        CupyDevice().gemm(single, single, single, False, precision)
+        assert computed == [kind]
+    CupyDevice().gemm(double, double, double, False, "highest")
+    assert computed == [70]
+
+    class Turing(fake_cupy.Device):
+        def __init__(self, id: int | None = None) -> None:
+            super().__init__(id)
+            self.compute_capability = "75"
+
+    monkeypatch.setattr(fake_cupy.cuda, "Device", Turing)
+    for precision in kinds:
+        CupyDevice().gemm(single, single, single, False, precision)
+        assert computed == [68]
+
+
+# ---- recording -----------------------------------------------------------------------------------
+
+
+class CudaError(RuntimeError):
+    """As CUDARuntimeError and CUDADriverError."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"status {status}")
+
+
+class Stream:
+    """As cupy.cuda.Stream; what happens to streams and allocators is written down."""
+
+    log: list[Any]
+    current: list[Any]
+    status = 0
+    ptr = 0
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.capturing, self.ptr = False, 5
+        assert non_blocking
+
+    def __enter__(self) -> None:
+        self.current.append(self)
+
+    def __exit__(self, *_: Any) -> None:
+        self.current.pop()
+
+    def begin_capture(self) -> None:
+        self.capturing = True
+        self.log.append("begin")
+
+    def end_capture(self) -> Any:
+        self.capturing = False
+        self.log.append("end")
+        if self.status:
+            raise CudaError(self.status)
+        return SimpleNamespace(launch=lambda: self.log.append("launch"))
+
+    def is_capturing(self) -> bool:
+        return self.capturing
+
+
+@pytest.fixture
+def streams(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> type[Stream]:
+    """The class of streams of a CuPy that can record."""
+    log: list[Any] = []
+    default = SimpleNamespace(ptr=0, is_capturing=lambda: False)
+    Fresh: Any = type("Fresh", (Stream,), {"log": log, "current": [default]})
+
+    @contextmanager
+    def using_allocator(allocator: Any) -> Any:
+        log.append(allocator)
+        yield
+        log.append("allocator back")
+
+    cuda = fake_cupy.cuda
+    monkeypatch.setattr(cuda, "Stream", Fresh, raising=False)
+    monkeypatch.setattr(cuda, "using_allocator", using_allocator, raising=False)
+    monkeypatch.setattr(cuda, "get_current_stream", lambda: Fresh.current[-1], raising=False)
+    monkeypatch.setattr(cuda, "driver", SimpleNamespace(CUDADriverError=CudaError), raising=False)
+    monkeypatch.setattr(cuda.runtime, "CUDARuntimeError", CudaError)
+    return Fresh
+
+
+def test_a_recording(streams: type[Stream]) -> None:
+    device = CupyDevice()
+    assert device.place() == (0, 0)
+    assert not device.recording
+    seen: list[Any] = []
+    launch = device.record(lambda: seen.append((device.place(), device.recording)))
+    assert seen == [((0, 5), True)]  # on a stream of its own
+    assert device.place() == (0, 0)
+    assert launch is not None
+    launch()
+    assert streams.log[1:] == ["begin", "end", "allocator back", "launch"]
+
+
+def test_a_recording_that_asks_for_memory_is_none(streams: type[Stream]) -> None:
+    device = CupyDevice()
+    assert device.record(lambda: streams.log[0](16)) is None
+    assert streams.log[1:3] == ["begin", "end"]
+    assert device.place() == (0, 0)
+
+
+@pytest.mark.parametrize("status", [801, 900, 901, 905])
+def test_what_cannot_be_recorded(streams: type[Stream], status: int) -> None:
+    def work() -> None:
+        raise CudaError(status)
+
+    device = CupyDevice()
+    assert device.record(work) is None
+    streams.status = 901  # what the end says of a recording that something has spoiled
+    assert device.record(work) is None
+    assert device.record(lambda: None) is None
+
+
+def test_other_errors_of_a_recording_are_raised(streams: type[Stream]) -> None:
+    def work() -> None:
+        raise CudaError(719)
+
+    device = CupyDevice()
+    with pytest.raises(CudaError, match="719"):
+        device.record(work)
+    with pytest.raises(ZeroDivisionError):
+        device.record(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert not device.recording
 
 
 # ---- what is missing -----------------------------------------------------------------------------
@@ -223,24 +439,93 @@ def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
         fastrnn.LSTM(3, 4, backend="cuda")
 
 
-def test_no_driver(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (35, "there is no CUDA driver, or one older than CuPy needs"),
+        (100, "there is a CUDA driver, but no NVIDIA GPU that it may use"),
+        (999, "CUDA does not start"),
+    ],
+)
+def test_no_driver(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch, status: int, reason: str) -> None:
     def fail() -> int:
-        raise fake_cupy._Runtime.CUDARuntimeError("cudaErrorInsufficientDriver")
+        raise CudaError(status)
 
     monkeypatch.setattr(fake_cupy._Runtime, "getDeviceCount", staticmethod(fail))
-    expected = "there is no CUDA driver or no NVIDIA GPU (cudaErrorInsufficientDriver)"
-    assert why_not() == expected
+    monkeypatch.setattr(fake_cupy._Runtime, "CUDARuntimeError", CudaError)
+    assert why_not() == f"{reason} (status {status})"
+    assert fastrnn.show_config("dicts")["backends"]["cuda"] == f"not usable: {why_not()}"
+
+
+def test_the_status_of_the_real_cupy() -> None:
+    runtime = pytest.importorskip("cupy").cuda.runtime
+    try:
+        runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        status = error.status
+    else:
+        pytest.skip("there is a driver, and a GPU")
+    assert status in (35, 100)
+
+
+class Old(fake_cupy.Device):
+    """A device of Volta's."""
+
+    def __init__(self, id: int | None = None) -> None:
+        super().__init__(id)
+        self.compute_capability = "70"
+
+
+TOO_OLD = "the GPU has compute capability 7.0, 7.5 (Turing) or later is needed"
 
 
 def test_an_old_gpu(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Old(fake_cupy.Device):
-        def __init__(self, id: int | None = None) -> None:
-            super().__init__(id)
-            self.compute_capability = "70"
-
     monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
-    expected = "the GPU has compute capability 7.0, 7.5 (Turing) or later is needed"
-    assert why_not() == expected
+    assert why_not() == TOO_OLD
+
+
+def test_an_old_gpu_beside_a_new_one(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = CupyDevice()
+    device.kernel(LSTM, "cell_forward")
+    monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
+    with fake_cupy.Device(1), pytest.raises(RuntimeError) as raised:
+        device.kernel(LSTM, "cell_forward")
+    assert str(raised.value) == TOO_OLD
+    assert device.kernel(LSTM, "cell_forward") == "cell_forward of 1"
+
+
+# ---- the caller's stream -------------------------------------------------------------------------
+
+
+def test_all_is_queued_on_the_callers_stream(
+    streams: type[Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing names a stream, so that CuPy takes the current one."""
+    launched: list[Any] = []
+
+    class Function:
+        ptr = 77
+
+        def __call__(self, *args: Any, **keywords: Any) -> None:
+            launched.append((streams.current[-1].ptr, keywords))
+
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+        funcSetAttribute=lambda *args: None,
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *args: 1,
+    )
+    attributes = {"MultiProcessorCount": 132, "MaxSharedMemoryPerBlockOptin": 232448}
+    monkeypatch.setattr(fake_cupy.cuda, "driver", driver)
+    monkeypatch.setattr(fake_cupy.Device, "attributes", attributes, raising=False)
+    monkeypatch.setattr(Module, "get_function", lambda self, name: Function())
+    device = CupyDevice()
+    kernels = [device.kernel(LSTM, "cell_forward"), device.cooperative(LSTM, "run", 256, 0)[0]]
+    for stream in (streams.current[0], streams(non_blocking=True)):
+        with stream if isinstance(stream, Stream) else nullcontext():
+            for kernel in kernels:
+                kernel((1,), (256,), ())
+    assert [ptr for ptr, _ in launched] == [0, 0, 5, 5]
+    assert not any("stream" in keywords for _, keywords in launched)
 
 
 def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +539,7 @@ def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy.cublas", None)
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
     reason = str(why_not())
     assert reason.startswith("cuBLAS cannot be loaded (")
     assert reason.endswith('pip install "fastrnn[cuda]"')

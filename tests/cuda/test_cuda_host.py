@@ -13,6 +13,7 @@ from cases import KINDS
 from device import DeviceCase, down, up
 
 import fastrnn
+from fastrnn.backends.base import Numerics
 from fastrnn.backends.cuda import CudaBackend
 from fastrnn.backends.cuda.passes import shape
 from fastrnn.cellmath import CELLS
@@ -181,9 +182,10 @@ def test_shapes_are_the_traits_of_the_cells(kind: str) -> None:
 
 
 def test_launchers_are_kept(emulated: CudaBackend) -> None:
-    first = emulated._launcher(np.dtype("f4"), "gru", False)
-    assert first is emulated._launcher(np.dtype("f4"), "gru", False)
-    assert first is not emulated._launcher(np.dtype("f4"), "gru", True)
+    first = emulated._launcher(np.dtype("f4"), "gru", Numerics())
+    assert first is emulated._launcher(np.dtype("f4"), "gru", Numerics())
+    assert first is not emulated._launcher(np.dtype("f4"), "gru", Numerics("high"))
+    assert first is not emulated._launcher(np.dtype("f4"), "gru", Numerics(reproducible=True))
 
 
 def test_a_case_of_each_kind_has_its_own_parameters() -> None:

@@ -6,13 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import fake_cupy
 import numpy as np
 import pytest
+from emulator import EmulatedDevice
 
-from fastrnn.backends.cuda import compile
+import fastrnn
+import fastrnn.backends
+from fastrnn.backends.cuda import CudaBackend, compile, persistent
 from fastrnn.cellmath import CELLS
 
 pytest.importorskip("cupy", reason='NVRTC comes with the extra "cuda-test"')
@@ -21,30 +26,24 @@ try:
 except RuntimeError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+SM_90 = ("-arch=sm_90", *compile.OPTIONS)
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_120")
 PROGRAMS = [
-    pytest.param(
-        compile.program(np.dtype(dtype), cell, persistent=persistent),
-        id=f"{dtype}-{cell}{'-persistent' * persistent}",
-    )
+    pytest.param(compile.program(np.dtype(dtype), cell), id=f"{dtype}-{cell}")
     for dtype in ("float32", "float64")
-    for cell, persistent in (
-        (None, False),
-        *((cell, False) for cell in CELLS),
-        *((cell, True) for cell in CELLS if cell != "gru_reset_before"),
-    )
+    for cell in (None, *CELLS)
 ]
 
 # Of the 65536 that a multiprocessor has, 64 let four blocks of 256 threads share it. A persistent
 # block has a multiprocessor to itself.
-MOST_REGISTERS = {False: 64, True: 128}
+MOST_REGISTERS, MOST_REGISTERS_PERSISTENT = 64, 255
 
 _USAGE = re.compile(
     r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
     r"(\d+) bytes spill loads.*?Used (\d+) registers",
     re.DOTALL,
 )
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 
 
 def text_of(dtype: str, cell: str | None) -> str:
@@ -61,7 +60,78 @@ def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -
     assert sorted(usage) == sorted(_KERNEL.findall(text))
     for name, (stack, stores, loads, registers) in usage.items():
         assert (stack, stores, loads) == (0, 0, 0), name
-        assert registers <= MOST_REGISTERS[name.startswith("persistent")], name
+        assert registers <= MOST_REGISTERS, name
+
+
+def persistent_program(
+    path: persistent.Path, cell: str, direction: str, tiles: int, columns: int
+) -> compile.Program:
+    """The program of a cut with as many weights in registers as a plan may ask for."""
+    itemsize = 8 if path is persistent.CHAINS_DOUBLE else 4
+    gates = len(CELLS[cell].gates) if direction == "forward" else 1
+    work = persistent.Work(64, 4096, gates, 8192, itemsize)
+    cut = persistent.make_cut(work, path, persistent.THREADS, 16 * tiles // gates, 64, columns)
+    name = f"persistent_{direction}"
+    return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **cut.options)
+
+
+THREE, TF32, BF16 = persistent.THREE_TF32, persistent.TF32, persistent.BF16
+TENSOR_ARCHS = [arch for arch in ARCHS if arch != "sm_75"]
+# (path, tiles, columns): those with most sums, and those with most weights
+WIDE = [(THREE, 4, 1), (TF32, 4, 2), (BF16, 4, 1)]
+DEEP = [(THREE, 1, 1), (THREE, 2, 2), (TF32, 1, 2), (TF32, 2, 1), (BF16, 1, 1), (BF16, 2, 2)]
+CHAINS = [(persistent.CHAINS, 2, 2), (persistent.CHAINS, 4, 1), (persistent.CHAINS_DOUBLE, 2, 1)]
+PERSISTENT = [
+    *((arch, "lstm_peephole", *shape) for arch in TENSOR_ARCHS for shape in WIDE),
+    *((*pair, *shape) for pair in (("sm_80", "lstm"), ("sm_90", "gru")) for shape in DEEP),
+    *(("sm_90", cell, *WIDE[0]) for cell in ("gru", "rnn_tanh", "rnn_relu")),
+    *((arch, "lstm_peephole", *shape) for arch in ("sm_75", "sm_90") for shape in CHAINS),
+]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("arch", "cell", "path", "tiles", "columns"),
+    PERSISTENT,
+    ids=lambda value: value.name if isinstance(value, persistent.Path) else str(value),
+)
+def test_weights_in_registers_leave_room(
+    arch: str, cell: str, path: persistent.Path, tiles: int, columns: int, direction: str
+) -> None:
+    program = persistent_program(path, cell, direction, tiles, columns)
+    ((_, *numbers),) = _USAGE.findall(compile.report(compile.source(program), arch))
+    stack, stores, loads, registers = map(int, numbers)
+    assert (stack, stores, loads) == (0, 0, 0), registers
+    assert registers <= MOST_REGISTERS_PERSISTENT
+
+
+class Noting(EmulatedDevice):
+    """A device that knows which programs it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.programs: set[compile.Program] = set()
+
+    def kernel(self, program: compile.Program, name: str) -> Any:
+        self.programs.add(program)
+        return super().kernel(program, name)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_a_first_step_of_training_compiles_for_less_than_two_seconds(
+    compiler: None, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    device: Any = Noting()
+    backend = CudaBackend(device)
+    monkeypatch.setattr(fastrnn.backends, "_get", lambda name: backend)
+    layer = getattr(fastrnn, kind)(3, 16, 2, dropout=0.1, backend="cuda")
+    y, _, tape = layer.forward(fake_cupy.asarray(np.ones((4, 2, 3), np.float32)), rng=0)
+    layer.backward(tape, y)
+    assert len(device.programs) >= 2
+    begin = time.process_time()
+    for program in device.programs:
+        compile.report(compile.source(program), "sm_90")
+    assert time.process_time() - begin < 2
 
 
 def test_the_budget_finds_a_spill() -> None:
@@ -110,12 +180,33 @@ def test_the_machine_code_is_whole(cuobjdump: str, tmp_path: Any, monkeypatch: A
         assert not re.search(r"\b(LDL|STL)\b", body), name
 
 
+def test_tensor_cores_are_used(cuobjdump: str, tmp_path: Any) -> None:
+    """A chunk of k is one instruction of bfloat16, two of TF32, six for three products."""
+    for path, bf16, tf32 in ((BF16, 1, 0), (TF32, 0, 2), (THREE, 0, 6), (persistent.CHAINS, 0, 0)):
+        program = persistent_program(path, "lstm", "forward", 2, 1)
+        file = tmp_path / f"{path.name}.cubin"
+        file.write_bytes(compile._compile(compile.nvrtc(), compile.source(program), SM_90)[0])
+        listing = subprocess.run(
+            [cuobjdump, "-sass", str(file)], capture_output=True, text=True, check=True
+        ).stdout
+        assert not re.search(r"\b(LDL|STL)\b", listing)
+        held = int(dict(program.defines)["FASTRNN_HELD"])
+        for kind, count in ((r"16816\.F32\.BF16", bf16), (r"1688\.F32\.TF32", tf32)):
+            found = len(re.findall(rf"HMMA\.{kind}", listing))
+            # two tiles; chunks in registers are unrolled, those in shared memory once or more
+            assert found >= 2 * (held + 1) * count
+            assert bool(found) == bool(count)
+        loads = r"LDG\.E\.64" if path is BF16 else r"LDG\.E\.128"
+        assert len(re.findall(loads, listing)) >= held
+
+
 def test_cupy_has_what_its_stand_in_has() -> None:
     """The emulated device must not offer more than the real one."""
     import cupy
     import fake_cupy
 
-    own = {"Address", "Host", "install", "ndarray", "cuda"}
+    own = {"Address", "Borrowed", "Host", "ReservesMemory", "cuda", "install", "lent", "ndarray"}
+    own |= {"queue", "recording"}
     functions = [
         name
         for name, value in vars(fake_cupy).items()
@@ -136,16 +227,31 @@ def test_cupy_has_what_the_device_asks_for() -> None:
 
     import cupy
 
-    cublas = importlib.util.find_spec("cupy.cublas")  # which cannot be imported without the library
+    cublas = importlib.util.find_spec("cupy_backends.cuda.libs.cublas")
     assert cublas is not None
-    assert cublas.origin is not None
-    text = Path(cublas.origin).read_text()
-    assert "def gemm(transa, transb, a, b, out=None, alpha=1.0, beta=0.0):" in text
+    assert cublas.origin is not None  # which cannot be imported without the library
+    assert (
+        b"gemmEx(intptr_t handle, int transa, int transb, int m, int n, int k, size_t alpha, "
+        b"size_t A, int Atype, int lda, size_t B, int Btype, int ldb, size_t beta, size_t C, "
+        b"int Ctype, int ldc, int computeType, int algo)"
+    ) in Path(cublas.origin).read_bytes()
     for path in (
         "cuda.Device.compute_capability",
+        "cuda.device.get_cublas_handle",
         "cuda.function.Module.load",
         "cuda.function.Module.get_function",
         "cuda.Device.attributes",
+        "cuda.Event.record",
+        "cuda.Event.synchronize",
+        "cuda.get_elapsed_time",
+        "cuda.runtime.getDeviceProperties",
+        "cuda.Graph.launch",
+        "cuda.Stream.begin_capture",
+        "cuda.Stream.end_capture",
+        "cuda.Stream.is_capturing",
+        "cuda.driver.CUDADriverError",
+        "cuda.get_current_stream",
+        "cuda.using_allocator",
         "cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
         "cuda.driver.funcSetAttribute",
         "cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor",
@@ -161,8 +267,8 @@ def test_cupy_has_what_the_device_asks_for() -> None:
 
 def test_what_blocks_write_for_each_other_is_not_read_through_a_cache_of_constants() -> None:
     """ld.global.nc may give what was there before the launch; the emulator cannot see that."""
-    for cell in ("lstm", "gru", "rnn_tanh"):
-        text = compile.source(compile.program(np.dtype("f4"), cell, persistent=True))
+    for direction in ("forward", "backward"):
+        text = compile.source(persistent_program(BF16, "gru", direction, 1, 1))
         binding = compile.nvrtc()
         made = binding.createProgram(text, "fastrnn.cu", (), ())
         binding.compileProgram(made, ("-arch=compute_90", *compile.OPTIONS))

@@ -6,16 +6,19 @@ compiled and CuPy is not imported before the backend is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.backends.base import Numerics, Saved, Weights
+from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
 
-from . import passes
+from . import passes, persistent, tune
 from .device import Array, CupyDevice, Device
+from .graphs import SIZES, Graphs
 from .launch import Launcher
 from .passes import Memory, Packed, Step, shape
 from .rows import DeviceRows
@@ -23,6 +26,10 @@ from .rows import DeviceRows
 if TYPE_CHECKING:
     from fastrnn.cellmath import CellSpec
     from fastrnn.rows import Rows
+
+
+MOST_CANDIDATES = 6
+"""Launches that `find_fastest` times, the best ones by estimate."""
 
 
 def why_not() -> str | None:
@@ -48,12 +55,17 @@ class CudaBackend:
     def __init__(self, device: Device | None = None) -> None:
         self._device = CupyDevice() if device is None else device
         self.xp = self._device.xp
+        self._graphs = Graphs(self._device)
         self._launcher = lru_cache(maxsize=None)(self._new_launcher)
 
     def _new_launcher(
-        self, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
+        self,
+        dtype: np.dtype[Any],
+        cell: str | None = None,
+        numerics: Numerics = Numerics(),  # noqa: B008 (a constant)
     ) -> Launcher:
-        return Launcher(self._device, dtype, cell, chain)
+        chain, precision = numerics.reproducible, numerics.precision
+        return Launcher(self._device, dtype, cell, chain, precision, self._graphs)
 
     def mask(
         self,
@@ -67,16 +79,72 @@ class CudaBackend:
         """Return a dropout mask; see `fastrnn.dropout.mask`."""
         return self._launcher(dtype).mask(seed, layer, start, shape, p)
 
+    def sum_runs(self, ordered: Array, order: Array, a: Array, out: Array) -> None:
+        """Write to out (n, W) the sums of the rows of a (N, W) that have each index.
+
+        Parameters
+        ----------
+        ordered : (N,) ints
+            The rows' indices, rising; those outside 0..n-1 belong to none.
+        order : (N,) int64
+            The rows in this order.
+        """
+        xp = self.xp
+        starts = xp.searchsorted(ordered, xp.arange(len(out) + 1, dtype=ordered.dtype))
+        rows, starts = xp.ascontiguousarray(a), starts.astype(np.int64)
+        self._launcher(out.dtype).units("sum_runs", *out.shape, starts, order, rows, out)
+
     def explain(
         self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
-        launch = self._launcher(w.ih.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(w.ih.dtype, cell.kind, numerics)
         once = passes.in_one_launch(launch, shape(cell), w, T, B)
+        if once:
+            return {
+                "products": "cuBLAS",
+                "time loop": "persistent kernel",
+                "recurrent products": once.cut.path.says,
+            }
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
-            "time loop": "persistent kernel" if once else "launches at every step",
+            "time loop": _time_loop(T),
         }
+
+    def find_fastest(self, layer: Any, T: int, B: int) -> Iterator[tune.Found]:
+        """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
+        cell, numerics = layer._network.cell, layer._network.numerics
+        launch = self._launcher(layer.dtype, cell.kind, numerics)
+
+        def candidates(kernel: str) -> tuple[str, list[str]]:
+            labels = self._labels(layer, launch, kernel, B)
+            plan = None
+            if labels:
+                G, H = len(cell.gates), layer.hidden_size
+                plan = persistent.estimated(launch, kernel, B, G, H)
+            return tune.STEPS if plan is None else plan.cut.label, labels
+
+        return tune.measure(self._device, layer, launch, candidates, T, B)
+
+    def ways(self, layer: Any, B: int) -> set[str]:
+        """Return the labels of the launches among which `find_fastest` chooses for a layer."""
+        network = layer._network
+        launch = self._launcher(layer.dtype, network.cell.kind, network.numerics)
+        kernels = ("persistent_forward", "persistent_backward")
+        return {label for name in kernels for label in self._labels(layer, launch, name, B)}
+
+    @staticmethod
+    def _labels(layer: Any, launch: Launcher, kernel: str, B: int) -> list[str]:
+        cell = layer._network.cell
+        if not passes.can_persist(shape(cell), layer._weights[0]):
+            return []
+        found = persistent.candidates(launch, kernel, B, len(cell.gates), layer.hidden_size)
+        return [plan.cut.label for plan in islice(found, MOST_CANDIDATES)]
+
+    @staticmethod
+    def choices_path() -> Path:
+        """Return where `find_fastest` keeps what it finds."""
+        return tune.path()
 
     def pack(
         self,
@@ -115,7 +183,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, saved = passes.forward(
@@ -147,7 +215,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
         kept = Memory(
@@ -184,7 +252,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics.reproducible)
+        launch = self._launcher(x.dtype, cell.kind, numerics)
         step = Step(launch, shape(cell), packed, len(x))
         w = packed.weights
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)
@@ -194,3 +262,25 @@ class CudaBackend:
             step(gates, h, c, y, None, None)
 
         return advance
+
+    def join(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        """Return a function that runs what `bind` returned as one graph; see `Backend.join`."""
+        device, run = self._device, in_turn(steps)
+        if device.recording:
+            return run
+        run()  # which loads kernels and makes handles, as no recording can
+        graph = device.record(run)
+        if graph is None:
+            return run
+
+        def advance() -> None:
+            # In a recording of the caller's, the steps become a part of that.
+            (run if device.recording else graph)()
+
+        return advance
+
+
+def _time_loop(T: int) -> str:
+    """Return how the steps run that do not run in one launch."""
+    words = "launches at every step"
+    return f"{words}, in graphs of some steps" if min(SIZES) <= T else words

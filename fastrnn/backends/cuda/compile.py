@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,14 +40,26 @@ class Program(NamedTuple):
     defines: tuple[tuple[str, str], ...]
 
 
-def program(dtype: np.dtype[Any], cell: str | None = None, *, persistent: bool = False) -> Program:
-    """Return the program of a cell's steps, or that of its persistent kernels, which run all steps
-    of a pass; without a cell, that of what all cells share."""
-    real = ("FASTRNN_REAL", "float" if dtype.itemsize == 4 else "double")
+def program(dtype: np.dtype[Any], cell: str | None = None) -> Program:
+    """Return the program of a cell's steps; without a cell, that of what all cells share."""
     if cell is None:
-        return Program((*_VALUE, "cuda/sums.cu", "cuda/dropout.cu"), (real,))
-    kernels = "cuda/persistent.cu" if persistent else "cuda/pointwise.cu"
-    return Program((*_CELL, kernels), (real, ("FASTRNN_CELL", cell)))
+        files = (*_VALUE, "cuda/sums.cu", "cuda/runs.cu", "cuda/dropout.cu")
+        return Program(files, (_real(dtype),))
+    return Program((*_CELL, "cuda/pointwise.cu"), (_real(dtype), ("FASTRNN_CELL", cell)))
+
+
+def persistent(dtype: np.dtype[Any], cell: str, name: str, **options: str | int) -> Program:
+    """Return the program of the kernel `name`, which runs all steps of a pass of a cell; the
+    options are those of kernels/cuda/persistent.h, without their prefix."""
+    chosen = ((f"FASTRNN_{key.upper()}", str(value)) for key, value in options.items())
+    return Program(
+        (*_CELL, "cuda/tile.h", "cuda/persistent.h", f"cuda/{name}.cu"),
+        (_real(dtype), ("FASTRNN_CELL", cell), *chosen),
+    )
+
+
+def _real(dtype: np.dtype[Any]) -> tuple[str, str]:
+    return "FASTRNN_REAL", "float" if dtype.itemsize == 4 else "double"
 
 
 def source(program: Program, gpu: Path | None = None) -> str:
@@ -60,6 +73,15 @@ def source(program: Program, gpu: Path | None = None) -> str:
         path = gpu if gpu is not None and name == GPU else KERNELS / name
         parts.append(f'#line 1 "{path.name}"\n{path.read_text(encoding="utf-8")}')
     return "".join(parts)
+
+
+@cache
+def fingerprint() -> str:
+    """Return what changes when any kernel's text does."""
+    digest = hashlib.sha256()
+    for path in sorted(KERNELS.rglob("*.*")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class CompileError(RuntimeError):
@@ -151,11 +173,11 @@ def _cached(key: str, make: Callable[[], bytes]) -> bytes:
         return code
     code = make()
     with suppress(OSError):  # without a place to write, each process compiles for itself
-        _write(path, hashlib.sha256(code).digest() + code)
+        write(path, hashlib.sha256(code).digest() + code)
     return code
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file that other processes see whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)

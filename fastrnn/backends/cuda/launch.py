@@ -8,6 +8,7 @@ import numpy as np
 
 from .compile import program
 from .device import Array, Device
+from .graphs import Graphs
 
 THREADS = 256
 """Threads of a block where a thread has one result."""
@@ -32,14 +33,27 @@ class Launcher:
     cell : kind of the cell
     chain : whether every result of a product is one chain of operations over rising k, which no
         size around it changes; else cuBLAS computes products
+    precision : of float32 products that are no chains: "highest", "high" or "medium"
+    graphs : Graphs, optional
+        Those of the device; new ones by default.
     """
 
     def __init__(
-        self, device: Device, dtype: np.dtype[Any], cell: str | None = None, chain: bool = False
+        self,
+        device: Device,
+        dtype: np.dtype[Any],
+        cell: str | None = None,
+        chain: bool = False,
+        precision: str = "highest",
+        graphs: Graphs | None = None,
     ) -> None:
+        self.graphs = Graphs(device) if graphs is None else graphs
+        self.key = f"{cell} {dtype} {'chain' if chain else precision}"
+        """What tells its kernels from others'."""
         self.xp = device.xp
         self.dtype = dtype
         self.chain = chain
+        self.precision = precision
         self.device = device
         self.cell = cell
         self._shared = program(dtype)
@@ -60,7 +74,7 @@ class Launcher:
         if self.chain:
             self._chain_product(a, b, out, accumulate)
         else:
-            self.device.gemm(a, b, out, accumulate)
+            self.device.gemm(a, b, out, accumulate, self.precision)
 
     def _chain_product(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         (M, K), N = a.shape, b.shape[1]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from . import persistent
 from .device import Array
+from .graphs import Loop, Play
 from .launch import Launcher
 from .rows import DeviceRows
 
@@ -124,12 +129,13 @@ def forward(
     def empty(width: int, n: int = N) -> Array:
         return launch.xp.empty((n, width), launch.dtype)
 
+    def part(a: Array | None, at: slice) -> Array | None:
+        return None if a is None else a[at]
+
     y = empty(h.shape[1])
     all_c = empty(H) if keep and c is not None else None
     saved = empty(cell.saved * H) if keep else None
     plan = in_one_launch(launch, cell, packed.weights, len(rows.steps), B)
-    step = Step(launch, cell, packed, B)
-    h0 = h.copy() if plan else h
     span = max(1, CHUNK_ROWS // B)
     gates = empty(cell.gates * H, min(N, span * B))
     for first in range(0, len(rows.steps), span):
@@ -142,25 +148,68 @@ def forward(
             plan.launch(
                 *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
                 *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
-                *(packed.weights.peephole, h0, h, c, y, all_c, saved),
+                *(packed.weights.peephole, h, c, y, all_c, saved),
             )
             continue
+        here, w = slice(base, stop), packed.weights
+        loop = Loop(
+            f"forward {launch.key}",
+            partial(_steps, launch, cell, packed),
+            weights={
+                "hh": w.hh,
+                "hr": w.hr,
+                "peephole": w.peephole,
+                "bias": packed.bias,
+                "split_bias": packed.split_bias,
+            },
+            states={"h": h, "c": c},
+            read={"gates": gates[: stop - base]},
+            written={"y": y[here], "all_c": part(all_c, here), "saved": part(saved, here)},
+        )
+        launch.graphs.run(loop, rows, steps, base)
+    return y, all_c, saved
+
+
+def _steps(
+    launch: Launcher,
+    cell: Shape,
+    packed: Packed,
+    *,
+    hh: Array,
+    hr: Array | None,
+    peephole: Array | None,
+    bias: Array,
+    split_bias: Array | None,
+    h: Array,
+    c: Array | None,
+    gates: Array,
+    y: Array,
+    all_c: Array | None,
+    saved: Array | None,
+) -> Play:
+    """Return what runs steps forward, a few launches each; see `Loop.make`."""
+    weights = packed.weights._replace(hh=hh, hr=hr, peephole=peephole)
+    step = Step(launch, cell, Packed(weights, bias, split_bias), len(h))
+
+    def play(rows: DeviceRows, steps: Sequence[int], base: int) -> None:
         for t in steps:
             at = rows.of(t)
             n = at.stop - at.start
             if n == 0:
                 continue
+            at = slice(at.start - base, at.stop - base)
             h_t, c_t = h[:n], None if c is None else c[:n]
             _restart(launch, rows.cuts(t), h_t, c_t)
             step(
-                gates[at.start - base : at.stop - base],
+                gates[at],
                 h_t,
                 c_t,
                 y[at],
                 None if all_c is None else all_c[at],
                 None if saved is None else saved[at],
             )
-    return y, all_c, saved
+
+    return play
 
 
 def in_one_launch(
@@ -239,7 +288,28 @@ def backward(
         steps = len(rows.steps)
         plan = persistent.plan(launch, "persistent_backward", steps, B, cell.gates, H)
     if plan is None:
-        _steps_back(launch, cell, w, rows, kept, deltas, dy, dh, dc)
+        loop = Loop(
+            f"backward {launch.key}",
+            partial(_steps_back, launch, cell, w),
+            weights={"hh": w.hh, "hr": w.hr, "peephole": w.peephole},
+            states={"dh": dh, "dc": dc},
+            read={
+                "saved": kept.saved,
+                "y": kept.y,
+                "c": kept.c,
+                "dy": dy,
+                "h_before": deltas.h_before,
+                "c_before": deltas.c_before,
+            },
+            written={
+                "input": deltas.input,
+                "hidden": deltas.hidden,
+                "reset_h": deltas.reset_h,
+                "dh_all": deltas.dh,
+                "m": deltas.m,
+            },
+        )
+        launch.graphs.run(loop, rows, rows.steps[::-1])
     else:
         plan.launch(
             *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
@@ -257,65 +327,84 @@ def _steps_back(
     launch: Launcher,
     cell: Shape,
     w: Weights,
-    rows: DeviceRows,
-    kept: Memory,
-    deltas: Deltas,
-    dy: Array | None,
+    *,
+    hh: Array,
+    hr: Array | None,
+    peephole: Array | None,
     dh: Array,
     dc: Array | None,
-) -> None:
-    """Run the time loop a step at a time: dh, dc in place, `deltas` written."""
+    saved: Array,
+    y: Array,
+    c: Array | None,
+    dy: Array | None,
+    h_before: Array,
+    c_before: Array | None,
+    input: Array,
+    hidden: Array,
+    reset_h: Array | None,
+    dh_all: Array | None,
+    m: Array | None,
+) -> Play:
+    """Return what runs steps backward, a few launches each; see `Loop.make` and `Deltas`."""
     H = w.hh.shape[0] // cell.gates
     first = (cell.gates - cell.reset_before) * H
     scratch = launch.xp.empty((len(dh), H), launch.dtype)  # a product with R_n, or with W_hr
-    for t in rows.steps[::-1]:
-        at = rows.of(t)
-        n = at.stop - at.start
-        if n == 0:
-            continue
 
-        def part(a: Array | None, at: slice = at) -> Array | None:
-            return None if a is None else a[at]
+    def play(rows: DeviceRows, steps: Sequence[int], base: int) -> None:
+        for t in steps:
+            at = rows.of(t)
+            n = at.stop - at.start
+            if n == 0:
+                continue
+            at = slice(at.start - base, at.stop - base)
 
-        dh_t, dc_t = dh[:n], None if dc is None else dc[:n]
-        d_out, dy_t = dh_t, part(dy)
-        if deltas.dh is not None:
-            deltas.dh[at] = dh_t if dy_t is None else dh_t + dy_t
-            d_out, dy_t = scratch[:n], None
-            launch.product(deltas.dh[at], w.hr, d_out)
-        launch.units(
-            "cell_backward",
-            n,
-            H,
-            d_out,
-            dy_t,
-            kept.saved[at],
-            kept.y[at],
-            deltas.h_before[at],
-            part(deltas.c_before),
-            part(kept.c),
-            w.peephole,
-            dc_t,
-            dh_t if cell.keeps_h else None,
-            deltas.input[at],
-            deltas.hidden[at],
-            part(deltas.m),
-        )
-        if deltas.reset_h is not None:
-            launch.product(deltas.input[at, first:], w.hh[first:], scratch[:n])
+            def part(a: Array | None, at: slice = at) -> Array | None:
+                return None if a is None else a[at]
+
+            dh_t, dc_t = dh[:n], None if dc is None else dc[:n]
+            d_out, dy_t = dh_t, part(dy)
+            if dh_all is not None:
+                if dy_t is None:
+                    dh_all[at] = dh_t
+                else:
+                    np.add(dh_t, dy_t, out=dh_all[at])
+                d_out, dy_t = scratch[:n], None
+                launch.product(dh_all[at], hr, d_out)
             launch.units(
-                "cell_reset_backward",
+                "cell_backward",
                 n,
                 H,
-                scratch,
-                kept.saved[at],
-                deltas.h_before[at],
-                dh_t,
-                deltas.input[at],
-                deltas.reset_h[at],
+                d_out,
+                dy_t,
+                saved[at],
+                y[at],
+                h_before[at],
+                part(c_before),
+                part(c),
+                peephole,
+                dc_t,
+                dh_t if cell.keeps_h else None,
+                input[at],
+                hidden[at],
+                part(m),
             )
-        launch.product(deltas.hidden[at, :first], w.hh[:first], dh_t, accumulate=cell.keeps_h)
-        _restart(launch, rows.cuts(t), dh_t, dc_t)
+            if reset_h is not None:
+                launch.product(input[at, first:], hh[first:], scratch[:n])
+                launch.units(
+                    "cell_reset_backward",
+                    n,
+                    H,
+                    scratch,
+                    saved[at],
+                    h_before[at],
+                    dh_t,
+                    input[at],
+                    reset_h[at],
+                )
+            launch.product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.keeps_h)
+            _restart(launch, rows.cuts(t), dh_t, dc_t)
+
+    return play
 
 
 def _add_gradients(

@@ -1,12 +1,14 @@
-"""All steps of a pass in one launch: whether that can be done, and how the work is cut."""
+"""All steps of a pass in one launch: whether that can be done and pays, and how the work is cut."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .compile import program
+from . import compile, tune
 from .launch import address
 
 if TYPE_CHECKING:
@@ -18,60 +20,260 @@ THREADS = 256
 """Threads of a block."""
 
 LEAST_STEPS = 4
-"""Fewer do not pay for the weights' way into shared memory. An estimate, not yet measured."""
+"""Fewer do not pay for the weights' way into registers and shared memory. An estimate."""
 
-MOST_ROWS = 64
-"""A larger batch gives cuBLAS enough to do in each step. An estimate, not yet measured."""
+MOST_ROWS = 1024
+"""A larger batch gives cuBLAS enough to do in each step, whatever the estimates below say."""
 
-# As in kernels/cuda/persistent.cu.
-_ROWS = 4
-_TILE = 4096
+# As in kernels/cuda/tile.h.
+_ROWS = 16
+_COLUMNS = 8
+_CHUNK = 16
 
-_MOST_UNITS = 32
-_MOST_GROUPS = 16
+_MOST_TILES = 4
+_MOST_COLUMNS = 2
+
+
+class Path(NamedTuple):
+    """One way to compute products; see kernels/cuda/tile.h."""
+
+    name: str
+    says: str
+    bytes: int
+    """Of 16 x 16 weights in shared memory."""
+    words: int
+    """Registers of a lane for as many; 0 if they cannot be there."""
+    budget: int
+    """Registers for weights, and for values on their way to them, without spills. As found by
+    compiling; tests/cuda/test_nvrtc.py does so for all of GPUs, cells and cuts."""
+    values: int
+    """Registers for 8 x 16 values on their way, counted in the budget."""
+    most: int
+    """Tiles of sums that fit into registers."""
+    word: int
+    """Bytes of a value that blocks publish."""
+    rate: float
+    """Multiply-adds of a multiprocessor in a nanosecond. An estimate."""
+
+
+CHAINS = Path("Chains", "fused multiply-adds", 1024, 0, 0, 0, 4, 4, 150)
+CHAINS_DOUBLE = Path("Chains", "fused multiply-adds", 2048, 0, 0, 0, 2, 8, 60)
+THREE_TF32 = Path("ThreeTf32", "three products of TF32", 1024, 8, 96, 8, 4, 4, 350)
+TF32 = Path("Tf32", "TF32", 1024, 8, 132, 4, 8, 4, 1150)
+BF16 = Path("Bf16", "bfloat16", 512, 4, 96, 2, 8, 2, 2270)
+
+# What the estimates of time rest on: published figures of an H100. Microseconds, and bytes in one.
+_MEETING = 0.9
+_LATENCY = 0.3
+_BARRIER = 0.05
+_CELLS = 0.1
+_FROM_L2 = 41e3
+_FROM_SHARED = 200e3
+_STEP_LAUNCHES = 6.0
+_ALL_FROM_L2 = 5.5e6
+
+
+def path(itemsize: int, precision: str, capability: int) -> Path:
+    """Return how products of a precision are computed on a GPU of a compute capability."""
+    if itemsize == 8:
+        return CHAINS_DOUBLE
+    if capability < 80:
+        return CHAINS
+    return {"highest": THREE_TF32, "high": TF32, "medium": BF16}[precision]
+
+
+class Cut(NamedTuple):
+    """How the work of a pass is cut. The grid is blocks of `units` hidden units x groups of `rows`
+    rows of the batch."""
+
+    path: Path
+    units: int
+    rows: int
+    grid: tuple[int, int]
+    tiles: int
+    columns: int
+    held: int
+    padded: int
+    """Words of a row that blocks publish."""
+    shared: int
+    """Bytes of shared memory."""
+    time: float
+    """Microseconds a step, estimated."""
+
+    @property
+    def label(self) -> str:
+        """What tells it from other cuts of the same work, and is that of a batch of about as many
+        rows too."""
+        at_once = self.columns * _COLUMNS
+        return f"blocks of {self.units} units and {self.rows} rows, {at_once} at once"
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """The options of the program."""
+        return {
+            "path": self.path.name,
+            "tiles": self.tiles,
+            "columns": self.columns,
+            "held": self.held,
+        }
+
+
+class Work(NamedTuple):
+    """The products of one step: B rows of K values with `gates` rows of weights for each of H."""
+
+    B: int
+    H: int
+    gates: int
+    K: int
+    itemsize: int
+
+
+def make_cut(
+    work: Work,
+    path: Path,
+    threads: int,
+    units: int,
+    rows: int,
+    columns: int,
+    held: int | None = None,
+) -> Cut:
+    """Return the cut into blocks of so many units and groups of so many rows, of which `columns`
+    tiles are multiplied at once; `held` as many chunks as the path has registers for."""
+    warps = threads // 32
+    steps = -(-work.K // (_CHUNK * warps))
+    padded = steps * warps * _CHUNK
+    tiles = -(-units * work.gates // _ROWS)
+    if held is None:
+        each = tiles * path.words + columns * path.values
+        held = min(steps, path.budget // each) if each else 0
+    at_once = columns * _COLUMNS
+    sums = warps * at_once * (tiles * _ROWS + 4) * work.itemsize
+    weights = (steps - held) * warps * tiles * path.bytes
+    grid = -(-work.H // units), -(-work.B // rows)
+    time = (
+        min(at_once, work.B) * work.K * path.word / _FROM_L2
+        + (weights + 2 * sums) / _FROM_SHARED
+        + tiles * _ROWS * at_once * padded / path.rate / 1e3
+        + 2 * _BARRIER
+        + _CELLS * -(-at_once * units // threads)
+    )
+    time = time * -(-rows // at_once) + _LATENCY + (_MEETING if grid[0] > 1 else _BARRIER)
+    return Cut(path, units, rows, grid, tiles, columns, held, padded, sums + weights, time)
+
+
+@lru_cache(maxsize=1024)
+def cuts(
+    work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
+) -> tuple[Cut, ...]:
+    """Return the cuts that fit, a block to a multiprocessor, the one estimated the fastest first.
+
+    Blocks have whole tiles of weights, or all units that there are.
+    """
+    found = []
+    for tiles in range(1, min(_MOST_TILES, path.most) + 1):
+        units = min(work.H, tiles * _ROWS // work.gates)
+        for row_tiles in range(1, -(-work.B // _COLUMNS) + 1):
+            for columns in range(1, min(_MOST_COLUMNS, path.most // tiles, row_tiles) + 1):
+                cut = make_cut(work, path, threads, units, row_tiles * _COLUMNS, columns)
+                if cut.shared <= most_shared and cut.grid[0] * cut.grid[1] <= multiprocessors:
+                    found.append(cut)
+    return tuple(sorted(found, key=lambda cut: cut.time))
+
+
+def best_cut(
+    work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
+) -> Cut | None:
+    """Return the first cut, or None if none fits or launches at every step are estimated to be
+    faster."""
+    found = cuts(work, path, threads, multiprocessors, most_shared)
+    return found[0] if found and found[0].time < steps_time(work, path, multiprocessors) else None
+
+
+def steps_time(work: Work, path: Path, multiprocessors: int) -> float:
+    """Return an estimate of what a step costs that is two launches, in microseconds."""
+    weights = work.gates * work.H * work.K
+    return (
+        _STEP_LAUNCHES
+        + weights * work.itemsize / _ALL_FROM_L2
+        + weights * work.B / (path.rate * 1e3 * multiprocessors)
+    )
 
 
 class Plan(NamedTuple):
     """A launch that was found to fit."""
 
     kernel: Kernel
-    blocks: int
-    shared: int  # bytes
-    units: int  # hidden units of a block
-    groups: int  # of _ROWS rows each; the threads left over cut the sums
+    cut: Cut
+    published: int
+    """Bytes of what blocks publish, and of the counters of their meetings."""
 
     def launch(self, rows: DeviceRows, B: int, H: int, *args: Array | int | None) -> None:
         """Launch; `args` are what follows the geometry: ints, and arrays or None."""
-        meetings = rows.xp.zeros(2, np.uint32)
-        geometry = (len(rows.steps), B, H, self.units, self.groups, int(rows.reverse))
+        cut, shared = self.cut, rows.xp.zeros(self.published, np.uint8)
+        geometry = (len(rows.steps), B, H, cut.units, cut.rows, int(rows.reverse))
         rest = (a if isinstance(a, int) else address(a) for a in args)
-        self.kernel((self.blocks,), (THREADS,), (*geometry, *rest, address(meetings)), self.shared)
+        self.kernel(cut.grid, (THREADS,), (*geometry, *rest, address(shared)), cut.shared)
 
 
 def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Plan | None:
     """Return how a pass of B rows can run in one launch, or None if it cannot or should not.
 
-    Blocks wait for each other, so that all must run at once: the fewer units a block has, the more
-    blocks there are. The device is asked how many it holds. Sums are cut in a way that depends on
-    B, which a product of chains must not be.
+    Blocks wait for each other, so that all must run at once: the device is asked how many it holds.
+    Sums are cut in a way that depends on B, which a product of chains must not be.
     """
-    if launch.chain or steps < LEAST_STEPS or B > MOST_ROWS:
+    if launch.chain or launch.cell is None or steps < LEAST_STEPS or B == 0:
         return None
-    device = launch.device
-    groups = min(_MOST_GROUPS, _power_of_two(-(-B // _ROWS)))
-    units = 1
-    while units <= min(_MOST_UNITS, THREADS // groups):
-        blocks = -(-H // units)
-        shared = (G * H * units + _TILE) * launch.dtype.itemsize
-        if blocks <= device.multiprocessors and shared <= device.shared_memory:
-            text = program(launch.dtype, launch.cell, persistent=True)
-            kernel, room = device.cooperative(text, name, THREADS, shared)
-            if blocks <= room:
-                return Plan(kernel, blocks, shared, units, groups)
-        units *= 2
-    return None
+    way = tune.choice(launch, name, B, H)
+    if way is None:
+        return estimated(launch, name, B, G, H)
+    if way == tune.STEPS:
+        return None
+    fitting = cuts(*_question(launch, name, B, G, H))
+    cut = next((cut for cut in fitting if cut.label == way), None)
+    if cut is None:  # of another size of batch
+        return estimated(launch, name, B, G, H)
+    return _launch_of(launch, name, B, cut)
 
 
-def _power_of_two(n: int) -> int:
-    """Return the first power of two that is not less than n."""
-    return 1 << (n - 1).bit_length()
+def estimated(launch: Launcher, name: str, B: int, G: int, H: int) -> Plan | None:
+    """Return the launch that is estimated to be the fastest, or None if steps are."""
+    if B > MOST_ROWS:
+        return None
+    cut = best_cut(*_question(launch, name, B, G, H))
+    return None if cut is None else _launch_of(launch, name, B, cut)
+
+
+def candidates(launch: Launcher, name: str, B: int, G: int, H: int) -> Iterator[Plan]:
+    """Yield the launches that fit, the best first by estimate; each is compiled when its turn
+    comes."""
+    # of few units several cuts are the same one
+    for cut in dict.fromkeys(cuts(*_question(launch, name, B, G, H))):
+        found = _launch_of(launch, name, B, cut)
+        if found is not None:
+            yield found
+
+
+def _question(
+    launch: Launcher, name: str, B: int, G: int, H: int
+) -> tuple[Work, Path, int, int, int]:
+    """Return what decides how a pass can be cut."""
+    device, itemsize = launch.device, launch.dtype.itemsize
+    gates, K = (G, H) if name == "persistent_forward" else (1, G * H)
+    return (
+        Work(B, H, gates, K, itemsize),
+        path(itemsize, launch.precision, device.capability),
+        THREADS,
+        device.multiprocessors,
+        device.shared_memory,
+    )
+
+
+def _launch_of(launch: Launcher, name: str, B: int, cut: Cut) -> Plan | None:
+    """Return a cut's launch, or None if not all its blocks run at once."""
+    assert launch.cell is not None
+    text = compile.persistent(launch.dtype, launch.cell, name, **cut.options)
+    kernel, room = launch.device.cooperative(text, name, THREADS, cut.shared)
+    if cut.grid[0] * cut.grid[1] > room:
+        return None
+    published = 3 * B + 1 if name == "persistent_forward" else 2 * B
+    return Plan(kernel, cut, 128 * cut.grid[1] + published * cut.padded * cut.path.word)

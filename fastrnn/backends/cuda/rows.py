@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.backends.packing import Packing
+from fastrnn.rows import ALL
 
 from .device import Array
 
@@ -27,6 +28,15 @@ class DeviceRows(Packing):
         self.cut_rows = xp.asarray(self.cut.view(np.uint8)) if cut_rows.size else None
         """(N,) bytes, 1 where a row begins anew; None if none does."""
         self._cut_steps = set((np.searchsorted(self.starts, cut_rows, "right") - 1).tolist())
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows run at every step and none begins anew."""
+        return self.index is None and self.cut_rows is None
+
+    def like(self, T: int) -> DeviceRows:
+        """Return uniform rows of as large a batch for T steps in the same direction."""
+        return DeviceRows(self.xp, T, self.shape[1], ALL, self.reverse)
 
     @cached_property
     def device_starts(self) -> Array:
@@ -52,7 +62,7 @@ class DeviceRows(Packing):
     def before(self, after: Array, initial: Array) -> Array:
         """Return the state before every step, given that `after` (N, W) and the initial (B, W)."""
         xp, B = self.xp, len(initial)
-        if self.index is None and self.cut_rows is None:
+        if self.uniform:
             both = (after[B:], initial) if self.reverse else (initial, after[:-B])
             return xp.concatenate(both)
         zero = xp.zeros((1, after.shape[1]), after.dtype)

@@ -3,6 +3,8 @@
 
 #define FASTRNN_FN __device__ __forceinline__
 #define FASTRNN_UNROLL _Pragma("unroll")
+#define FASTRNN_PRAGMA(text) _Pragma(#text)
+#define FASTRNN_UNROLL_BY(n) FASTRNN_PRAGMA(unroll n)
 
 using Index = long long;
 using Word = unsigned long long;
@@ -33,6 +35,21 @@ FASTRNN_FN Word product_high(Word a, Word b) { return __umul64hi(a, b); }
 // cache, which all blocks share.
 FASTRNN_FN float load_fresh(const float* p) { return __ldcg(p); }
 FASTRNN_FN double load_fresh(const double* p) { return __ldcg(p); }
+// Four neighbours, p a multiple of 16 bytes.
+FASTRNN_FN void load_fresh(const float* p, float (&to)[4]) {
+  const float4 v = __ldcg(reinterpret_cast<const float4*>(p));
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+FASTRNN_FN void load_fresh(const double* p, double (&to)[4]) {
+  const double2 a = __ldcg(reinterpret_cast<const double2*>(p));
+  const double2 b = __ldcg(reinterpret_cast<const double2*>(p) + 1);
+  to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
+}
+// Four of bfloat16, in two words; p a multiple of 8 bytes.
+FASTRNN_FN void load_fresh(const unsigned short* p, unsigned (&to)[2]) {
+  const uint2 v = __ldcg(reinterpret_cast<const uint2*>(p));
+  to[0] = v.x, to[1] = v.y;
+}
 FASTRNN_FN unsigned load_acquire(const unsigned* p) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
@@ -40,6 +57,9 @@ FASTRNN_FN unsigned load_acquire(const unsigned* p) {
 }
 FASTRNN_FN void add_release(unsigned* p, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
+}
+FASTRNN_FN void or_release(unsigned* p, unsigned bits) {
+  asm volatile("red.release.gpu.global.or.b32 [%0], %1;" ::"l"(p), "r"(bits) : "memory");
 }
 FASTRNN_FN Word nanoseconds() {
   Word now;
@@ -49,3 +69,50 @@ FASTRNN_FN Word nanoseconds() {
 FASTRNN_FN void wait_a_little() { __nanosleep(20); }
 FASTRNN_FN float not_a_number(float) { return __int_as_float(0x7fffffff); }
 FASTRNN_FN double not_a_number(double) { return __longlong_as_double(0x7fffffffffffffffll); }
+
+// What the lanes of a warp do together. Fragments are those of the PTX manual: lane l is number
+// l % 4 of group l / 4.
+template <class T>
+FASTRNN_FN T from_lane_xor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffff, value, mask);
+}
+FASTRNN_FN unsigned bits_of(float a) { return __float_as_uint(a); }
+FASTRNN_FN float float_of(unsigned bits) { return __uint_as_float(bits); }
+// Rounded to 11 bits, halves away from zero; compute capability 8.0 and later, as what follows.
+FASTRNN_FN unsigned to_tf32(float a) {
+  unsigned rounded;
+  asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(a));
+  return rounded;
+}
+// The same, halves to either side: later GPUs have an instruction for it.
+FASTRNN_FN unsigned to_near_tf32(float a) {
+#if __CUDA_ARCH__ >= 900
+  unsigned rounded;
+  asm volatile("cvt.rn.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(a));
+  return rounded;
+#else
+  return to_tf32(a);
+#endif
+}
+// Two numbers rounded to 8 bits, halves to even.
+FASTRNN_FN unsigned to_bf16(float low, float high) {
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+// sums (16, 8) += a (16, 8) * b (8, 8)
+FASTRNN_FN void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// sums (16, 8) += a (16, 16) * b (16, 8)
+FASTRNN_FN void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}

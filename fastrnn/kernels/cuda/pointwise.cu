@@ -63,9 +63,11 @@ extern "C" __global__ void cell_forward(
   FASTRNN_UNROLL
   for (int g = 0; g < Cell::kGates; ++g)
     sums[g] = Cell::kResetBefore ? recurrent[i] : recurrent[(row * Cell::kGates + g) * H + unit];
-  const Real after = step.unit(row, unit, sums, Cell::kNeedsHPrev ? h[i] : Real(0));
-  h[i] = after;
-  if (y) y[i] = after;
+  Unit<V> u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
+  step.finish(u, sums);
+  step.store(u, row, unit);
+  h[i] = u.h.v;
+  if (y) y[i] = u.h.v;
 }
 
 extern "C" __global__ void cell_backward(
@@ -79,7 +81,9 @@ extern "C" __global__ void cell_backward(
   const Index i = thread_index();
   if (i >= n * H) return;
   const Backward step{H, saved, h, h_prev, c_prev, c, peephole, dc, delta, hidden, out};
-  const Real part = step.unit(i / H, i % H, dy ? dh[i] + dy[i] : dh[i]);
+  Unit<V> u = step.begin(i / H, i % H);
+  const Real part = step.finish(u, dy ? dh[i] + dy[i] : dh[i]);
+  step.store(u, i / H, i % H);
   if constexpr (Cell::kNeedsHPrev) carry[i] = part;
 }
 

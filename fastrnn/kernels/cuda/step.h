@@ -1,6 +1,7 @@
 // One step of one cell at one unit of one row: what the kernels load, compute and store around the
 // cell's maths. Rows are packed: all arrays of a step are C-contiguous, and their first n rows are
 // those that run.
+// `begin` loads, `finish` computes, `store` stores.
 //
 // Letters: n rows, H hidden size, G gates, S saved values. Null where a cell or a call has none of
 // it.
@@ -21,11 +22,9 @@ struct Forward {
   Real* all_c;             // (n, H) another copy of c
   Real* saved;             // (n, S*H); reset before: holds what cell_reset wrote
 
-  // Returns h of one unit, given R h of its gates (reset before: of the last one).
-  FASTRNN_FN Real unit(Index row, Index unit, const Real (&recurrent)[Cell::kGates],
-                       Real h_prev) const {
+  // What one unit needs besides R h.
+  FASTRNN_FN Unit<V> begin(Index row, Index unit, Real h_prev) const {
     constexpr int G = Cell::kGates;
-    const Index i = row * H + unit;
     Unit<V> u;
     if constexpr (Cell::kResetBefore) {
       FASTRNN_UNROLL
@@ -36,16 +35,31 @@ struct Forward {
     for (int g = 0; g < G; ++g) {
       if (Cell::kResetBefore && g < kFirst) continue;
       u.a[g] = load(input + (row * G + g) * H + unit) + load(bias + g * H + unit);
-      if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
     }
-    if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + load(split_bias + unit);
+    if constexpr (Cell::kSplitLast) u.recurrent = load(split_bias + unit);
     if constexpr (Cell::kNeedsHPrev) u.h_prev = V{h_prev};
-    if constexpr (Cell::kHasC) u.c_prev = load(c + i);
+    if constexpr (Cell::kHasC) u.c_prev = load(c + row * H + unit);
     if constexpr (Cell::kPeephole) {
       FASTRNN_UNROLL
       for (int k = 0; k < 3; ++k) u.peephole[k] = load(peephole + k * H + unit);
     }
+    return u;
+  }
+
+  // Takes R h of a unit's gates (reset before: of the last one), and computes the cell.
+  FASTRNN_FN static void finish(Unit<V>& u, const Real (&recurrent)[Cell::kGates]) {
+    constexpr int G = Cell::kGates;
+    FASTRNN_UNROLL
+    for (int g = Cell::kResetBefore ? kFirst : 0; g < G; ++g) {
+      if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
+    }
+    if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
     Cell::forward(u);
+  }
+
+  // All but h.
+  FASTRNN_FN void store(const Unit<V>& u, Index row, Index unit) const {
+    const Index i = row * H + unit;
     if constexpr (Cell::kHasC) {
       c[i] = u.c.v;
       if (all_c) all_c[i] = u.c.v;
@@ -55,7 +69,6 @@ struct Forward {
       for (int s = 0; s < Cell::kSaved; ++s)
         saved[(row * Cell::kSaved + s) * H + unit] = u.saved[s].v;
     }
-    return u.h.v;
   }
 };
 
@@ -73,12 +86,10 @@ struct Backward {
   Real* hidden;          // (n, G*H) the same of the recurrent side, where it differs
   Real* out;             // (n, H) what a projection took in, or null
 
-  // Returns the part of dh_prev that does not pass R, given the gradient of the cell's output.
-  FASTRNN_FN Real unit(Index row, Index unit, Real dh) const {
-    constexpr int G = Cell::kGates;
+  // What one unit needs besides the gradient of its output.
+  FASTRNN_FN Unit<V> begin(Index row, Index unit) const {
     const Index i = row * H + unit;
     Unit<V> u;
-    u.dh = V{dh};
     FASTRNN_UNROLL
     for (int s = 0; s < Cell::kSaved; ++s)
       u.saved[s] = load(saved + (row * Cell::kSaved + s) * H + unit);
@@ -93,7 +104,21 @@ struct Backward {
       FASTRNN_UNROLL
       for (int k = 0; k < 3; ++k) u.peephole[k] = load(peephole + k * H + unit);
     }
+    return u;
+  }
+
+  // Takes the gradient of a unit's output, and computes the cell. Returns the part of dh_prev that
+  // does not pass R.
+  FASTRNN_FN static Real finish(Unit<V>& u, Real dh) {
+    u.dh = V{dh};
     Cell::backward(u);
+    if constexpr (Cell::kNeedsHPrev) return u.carry.v;
+    return 0;
+  }
+
+  FASTRNN_FN void store(const Unit<V>& u, Index row, Index unit) const {
+    constexpr int G = Cell::kGates;
+    const Index i = row * H + unit;
     FASTRNN_UNROLL
     for (int g = 0; g < G; ++g) {
       const Index at = (row * G + g) * H + unit;
@@ -105,7 +130,5 @@ struct Backward {
       dc[i] = u.dc.v;
       if (out) out[i] = u.h.v;
     }
-    if constexpr (Cell::kNeedsHPrev) return u.carry.v;
-    return 0;
   }
 };
