@@ -115,7 +115,7 @@ FASTRNN_NOINLINE void run_narrow(const Stage& stage, const Block& block, Index p
                            scales_from(scales, p * width), K);
     } else {
       widen_panel<V>(b + p * width * K, scales_from(scales, p * width), K, n_vectors, wide);
-      with_vectors<N, Stage::kStep>(n_vectors, PanelWork<V, Stage>{stage, block, p, wide, K});
+      run_panel<V>(stage, block, p, n_vectors, wide, K);
     }
   }
 }

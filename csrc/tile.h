@@ -148,12 +148,21 @@ struct PanelWork {
   }
 };
 
+// Runs a stage over a block's rows and panel p, which has n_vectors.
+template <class V, class Stage>
+FASTRNN_NOINLINE void run_panel(const Stage& stage, const Block& block, Index p, int n_vectors,
+                                const typename V::Real* panel, Index K) {
+  with_vectors<Stage::kVectors, Stage::kStep>(n_vectors,
+                                              PanelWork<V, Stage>{stage, block, p, panel, K});
+}
+
 // Runs a stage over a block. Full panels hold N vectors; the last one of the product may hold fewer
-// (multiples of kStep). `down`: panels from last to first, for the zigzag over weights that exceed
+// (multiples of Stage::kStep). `down`: panels from last to first, for the zigzag over weights that exceed
 // the L2 cache, where what was used last is still there.
-template <class V, int N, int kStep, class Stage>
+template <class V, class Stage>
 FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index panels,
                                  int last_vectors, const typename V::Real* b, Index K, bool down) {
+  constexpr int N = Stage::kVectors;
   const Index stride = K * N * V::kLanes;
   const bool single = block.m1 - block.m0 == 1;
   for (Index i = block.p0; i < block.p1; ++i) {
@@ -167,7 +176,6 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
         continue;
       }
     }
-    with_vectors<N, kStep>(p + 1 < panels ? N : last_vectors,
-                           PanelWork<V, Stage>{stage, block, p, b + p * stride, K});
+    run_panel<V>(stage, block, p, p + 1 < panels ? N : last_vectors, b + p * stride, K);
   }
 }

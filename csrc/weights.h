@@ -54,8 +54,8 @@ FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const S
       return run_split(stage, panels, share, rows, packed, split.data, K, split.parts, down,
                        scratch);
   }
-  run_panels<V, Stage::kVectors, Stage::kStep>(stage, {0, rows, share.begin, share.end},
-                                               panels.count(), panels.last(), packed, K, down);
+  run_panels<V>(stage, {0, rows, share.begin, share.end}, panels.count(), panels.last(), packed, K,
+                down);
 }
 
 // Halves of memory that a thread needs for products of up to so many rows.

@@ -210,6 +210,8 @@ class Layer(Recurrent):
         ------
         TypeError, ValueError
             ``batch_size`` is not an int of at least 1, or the layer is bidirectional.
+        MemoryError
+            ``batch_size`` is too large for any memory.
         """
         return Stepper(self, batch_size)
 

@@ -24,6 +24,8 @@ class Stepper:
 
     def __init__(self, layer: Layer, batch_size: int = 1) -> None:
         batch = checks.size("batch_size", batch_size)
+        if batch > layer._most_steps:
+            raise checks.too_large(f"a stepper of batch_size={batch}")
         if layer.bidirectional:
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
         self._layer = layer

@@ -537,6 +537,13 @@ def test_a_call_too_large(backend: str, steps: int, how: dict[str, Any]) -> None
     same_bits(run(layer, call), want)
 
 
+@pytest.mark.parametrize("batch_size", [2**58, 2**62, 2**64])
+def test_a_stepper_too_large(backend: str, batch_size: int) -> None:
+    layer = Case("lstm", (5, 1, 1, 8), dtype="float32").layer(backend)
+    with pytest.raises((MemoryError, ValueError), match="batch_size"):
+        layer.stepper(batch_size)
+
+
 STARVE = """
 import resource, sys
 import numpy as np

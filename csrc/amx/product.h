@@ -197,8 +197,8 @@ FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, con
         // a row at a time, so that what is beside it in a block changes no bit
         for (Index r = m; r < end && ~wanted; ++r) {
           if (!(wanted >> (r - m) & 1))
-            run_panels<V, N, Stage::kStep>(stage, {r, r + 1, p, p + 1}, panels.count(),
-                                           panels.last(), packed, K, false);
+            run_panels<V>(stage, {r, r + 1, p, p + 1}, panels.count(), panels.last(), packed, K,
+                          false);
         }
       }
     }

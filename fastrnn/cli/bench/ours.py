@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import show_config
+from ... import checks, show_config
 from .contender import Contender
 from .problem import Answer, Problem, solve
 from .shapes import Case
@@ -14,27 +14,33 @@ from .shapes import Case
 
 def ways(case: Case) -> list[str]:
     """How a caller can use a layer for a case; "dense" is the yardstick of lengths."""
+    narrow = checks.NARROW if case.dtype == "bfloat16" and not case.shape.ragged else ()
     if case.mode == "step":
-        return ["stepper"]
+        return ["stepper", *(f"stepper {dtype}" for dtype in narrow)]
     if case.mode == "inference":
-        return ["", "frozen", *["frozen dense"] * case.shape.ragged]
+        dense = ["frozen dense"] * case.shape.ragged
+        return ["", "frozen", *dense, *(f"frozen {dtype}" for dtype in narrow)]
     return ["", *["dense"] * case.shape.ragged]
 
 
 def contender(problem: Problem, backend: str, way: str) -> Contender:
     """Make one of ours."""
     name = f"{backend} {way}".strip()
-    if way == "stepper":
-        return _stepper(name, problem, backend)
+    what, _, more = way.partition(" ")
+    weights = more if more in checks.NARROW else None
+    if what == "stepper":
+        return _stepper(name, problem, backend, weights)
     if way.endswith("dense"):
-        return _layer(name, "yardstick", problem.dense(), backend, frozen="frozen" in way)
-    return _layer(name, "ours", problem, backend, frozen=way == "frozen")
+        return _layer(name, "yardstick", problem.dense(), backend, what == "frozen", None)
+    return _layer(name, "ours", problem, backend, what == "frozen", weights)
 
 
-def _layer(name: str, role: str, problem: Problem, backend: str, *, frozen: bool) -> Contender:
+def _layer(
+    name: str, role: str, problem: Problem, backend: str, frozen: bool, weights: str | None
+) -> Contender:
     layer = problem.layer(backend)
     if frozen:
-        layer.freeze()
+        layer.freeze(weights)
 
     x, dy, lengths, resets = problem.x, problem.dy, problem.lengths, problem.resets
 
@@ -52,9 +58,9 @@ def _layer(name: str, role: str, problem: Problem, backend: str, *, frozen: bool
     return Contender(name, role, problem, run, answer, _note(problem, backend))
 
 
-def _stepper(name: str, problem: Problem, backend: str) -> Contender:
+def _stepper(name: str, problem: Problem, backend: str, weights: str | None) -> Contender:
     layer = problem.layer(backend)
-    layer.freeze()
+    layer.freeze(weights)
     step = layer.stepper(problem.case.shape.B)
     x_t = problem.x[0]
 
