@@ -527,3 +527,19 @@ def test_compare_needs_something_to_compare(
     (tmp_path / "new.json").write_text('{"format": 1}')
     assert compare([str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 2
     assert capsys.readouterr().err.count("compare: ") == 3
+
+
+def test_growth_draws_every_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "growth.svg"
+    monkeypatch.setattr("sys.argv", ["growth.py", str(picture), "--quick"])
+    runpy.run_path(str(ROOT / "bench" / "growth.py"))["main"]()
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        f"{axis} {mode}"
+        for axis in ("T", "B", "H", "layers", "threads")
+        for mode in ("inference", "training")
+    ]
+    assert "<svg" in picture.read_text(encoding="utf-8")
