@@ -2,8 +2,8 @@
 
     python bench/growth.py growth.svg
 
-The model is the roofline's: the longer of multiplying and moving. Operations and bytes of a call are
-counted in fastrnn/cli/bench/shapes.py, and ceilings.py beside it measures the machine.
+The model is the roofline's: the longer of multiplying and moving. Operations and bytes of a call
+are counted in fastrnn/cli/bench/shapes.py; ceilings.py beside it measures the machine.
 """
 
 from __future__ import annotations
