@@ -150,17 +150,22 @@ struct Entry {
     return {how.threads, how.by_rows, V::kLanes, V::tile_rows(vectors), vectors};
   }
 
-  // The memory for `threads` threads, and for one, which a call gets when the pool is busy.
+  // The memory for all threads that a call asks for, and for as few as may come: where some are missing
+  // it is half of them that run, a quarter, down to one, so that few sizes must be known beforehand.
   template <class Pass, class Call>
   static Index work(const Call& call) {
-    const Plan many = plan(call, call.threads), one = plan(call, 1);
-    return larger(Pass(call, many, nullptr).work_size(), Pass(call, one, nullptr).work_size());
+    Index most = 0;
+    for (int n = call.threads; n > 0; n /= 2)
+      most = larger(most, Pass(call, plan(call, n), nullptr).work_size());
+    return most;
   }
   template <class Pass, class Call>
   static void run(const Call& call) {
     const Plan wanted = plan(call, call.threads);
     const Lease lease(wanted.threads, wanted.microseconds);
-    Pass(call, plan(call, lease.size()), call.work).run(lease);
+    int n = wanted.threads;
+    while (n > lease.size()) n /= 2;
+    Pass(call, plan(call, n), call.work).run(lease);
   }
 
   static constexpr CellKernels<Real> kernels(const char* name) {
