@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few small points")
     options = parser.parse_args()
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # letters as letters, a tenth of the size
     from matplotlib import pyplot as plt
 
     names = list(axes(options.quick))
