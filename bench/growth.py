@@ -117,6 +117,8 @@ def main() -> None:
         others = Point()._asdict().items()
         panel.set_title(", ".join(f"{n}={v}" for n, v in others if n != axis), fontsize=7)
         panel.set_xlabel(axis)
+        panel.minorticks_off()
+        panel.set_xticks(values, [str(value) for value in values], fontsize=7)
     panels[0][0].set_ylabel("milliseconds")
     panels[0][0].legend(fontsize=7)
     figure.tight_layout()
