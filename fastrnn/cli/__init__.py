@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--layers", type=positive(int), metavar="L", help="layers (default: 1)")
     add("--batch", type=positive(int), metavar="B", help="streams of text (default: 16)")
     add("--steps", type=positive(int), metavar="T", help="steps of BPTT (default: 64)")
-    add("--epochs", type=positive(int), metavar="N", help="times through the text (default: 3)")
+    add("--epochs", type=positive(int), metavar="N", help="times through the text (default: 4)")
     add("--lr", type=positive(float), help="highest learning rate (default: by cell and size)")
     add("--seed", type=seed, help="of the initial weights and the sample (default: 0)")
     add(

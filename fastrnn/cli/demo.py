@@ -54,7 +54,7 @@ class Settings:
     layers: int = 1
     batch: int = 16
     steps: int = 64
-    epochs: int = 3
+    epochs: int = 4
     lr: float = 0.0
     seed: int = 0
 
