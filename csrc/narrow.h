@@ -46,7 +46,8 @@ FASTRNN_FN float to_int8(const float* w, Index K, Index stride, std::int8_t* out
   }
   const float scale = finite ? most / 127 : std::numeric_limits<float>::quiet_NaN();
   for (Index k = 0; k < K; ++k) {
-    const float q = finite && scale > 0 ? w[k * stride] / scale : 0;
+    float q = finite && scale > 0 ? w[k * stride] / scale : 0;
+    q = q > 127 ? 127 : q < -127 ? -127 : q;  // a scale that is no normal number is a coarse one
     out[k * stride] = static_cast<std::int8_t>(q < 0 ? q - 0.5f : q + 0.5f);
   }
   return scale;

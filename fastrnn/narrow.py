@@ -29,5 +29,6 @@ def _to_int8(w: Array) -> Array:
     scale = np.max(np.abs(w), axis=1, keepdims=True, initial=0) / np.float32(127)
     scale = np.where(np.isfinite(scale), scale, np.float32(np.nan))
     with np.errstate(invalid="ignore"):
-        steps = np.rint(w / np.where(scale == 0, np.float32(1), scale))
+        # a scale that is no normal number is a coarse one: more than 127 steps of it may be wanted
+        steps = np.clip(np.rint(w / np.where(scale == 0, np.float32(1), scale)), -127, 127)
         return (steps * scale).astype(np.float32)
