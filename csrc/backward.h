@@ -16,8 +16,8 @@ struct BackwardWeights {
   Matrix<V> recurrent, reset, input, project;
   Sizes z;
 
-  FASTRNN_FN BackwardWeights(const Sizes& sizes, int parts)
-      : layout{parts, WeightType::real},
+  FASTRNN_FN BackwardWeights(const Sizes& sizes, Halves how)
+      : layout{how, WeightType::real},
         peephole(layout.take_vector(Cell::kPeephole ? 3 * sizes.H : 0)),
         recurrent(layout.take({sizes.P, 1}, kFirst * sizes.H)),
         reset(layout.take({sizes.P, 1}, sizes.H, Cell::kResetBefore)),
@@ -78,7 +78,7 @@ class BackwardPass {
       : call_(call),
         z_(call.sizes),
         plan_(plan),
-        weights_(call.sizes, call.split.parts),
+        weights_(call.sizes, call.split.how),
         barrier_(plan.threads),
         step_barrier_(plan.threads) {
     Arena arena(work);
@@ -151,12 +151,12 @@ class BackwardPass {
 
   FASTRNN_FN Index scratch_size(Index own, Index chunk) const {
     using P = Products<V>;
-    const int parts = call_.split.parts;
-    const Index columns = product_scratch<V>(larger(z_.H, z_.P), chunk, parts);
-    return larger(columns, larger(larger(P::scratch_size(weights_.recurrent, own, parts),
-                                         P::scratch_size(weights_.input, chunk, parts)),
-                                  larger(P::scratch_size(weights_.reset, own, parts),
-                                         P::scratch_size(weights_.project, own, parts))));
+    const Halves how = call_.split.how;
+    const Index columns = product_scratch<V>(larger(z_.H, z_.P), chunk, how);
+    return larger(columns, larger(larger(P::scratch_size(weights_.recurrent, own, how),
+                                         P::scratch_size(weights_.input, chunk, how)),
+                                  larger(P::scratch_size(weights_.reset, own, how),
+                                         P::scratch_size(weights_.project, own, how))));
   }
 
   // A thread's units of those that lie in plain panels.
@@ -329,15 +329,14 @@ class BackwardPass {
 
   FASTRNN_FN Chunk take_chunk(Arena& arena, Index N, Index rows) const {
     Real* packed = arena.take<Real>(Panels<V>(N, 1).size(rows));
-    return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.parts))};
+    return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.how))};
   }
 
   FASTRNN_FN void pack_share(const Thread& me, Index rows, const Chunk& out, Pointers from) const {
-    const int rank = me.place.index, ranks = plan_.threads, parts = call_.split.parts;
+    const int rank = me.place.index, ranks = plan_.threads;
+    const Panels<V> panels(out.N, 1);
     pack_rows<V>(rows, out.N, out.packed, rank, ranks, from);
-    if constexpr (kSplits<V>) {
-      if (parts) split_share(Panels<V>(out.N, 1), out.packed, rows, parts, rank, ranks, out.split);
-    }
+    split_panels(panels, out.packed, rows, call_.split.how, rank, ranks, out.split);
   }
 
   FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
@@ -373,11 +372,11 @@ class BackwardPass {
                         Real* out) const {
     const Panels<V> panels(right.N, 1);
     using Stage = ColumnStage<V>;
-    const Index group = call_.split.parts ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
+    const Index group = call_.split.how.tiles() ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
     const Share share(M, me.place.index, plan_.threads, group);
     run_product(Stage{delta_ + from + share.begin, ld_, out + share.begin * right.N, right.N},
                 panels, Share(panels.count(), 0, 1), share.end - share.begin, right.packed,
-                {right.split, call_.split.parts}, me.products.scratch, rows);
+                {right.split, call_.split.how}, me.products.scratch, rows);
   }
 
   // out[i] += sum over rows of delta[row][from + i] (* factor[row][i])

@@ -81,12 +81,12 @@ struct Panels {
 // Panels in parts of bfloat16.
 struct Split {
   Buffer buffer;
-  int parts;
+  Halves how;
 };
 
 SplitWeights split_weights(const Split* split) {
-  if (!split) return {nullptr, 0};
-  return {static_cast<const Half*>(split->buffer.data()), split->parts};
+  if (!split) return {nullptr, {}};
+  return {static_cast<const Half*>(split->buffer.data()), split->how};
 }
 
 template <class Call>
@@ -148,19 +148,20 @@ class Pass {
     return out;
   }
 
-  Split split(const Panels<Real>& panels, bool backward, int parts, int threads) const {
-    const Index size = cell_.split_size(sizes_, phase(backward), parts);
-    Split out{Buffer(static_cast<std::size_t>(size) * sizeof(Half)), parts};
+  Split split(const Panels<Real>& panels, bool backward, int parts, bool dots, int threads) const {
+    const Halves how{parts, dots};
+    const Index size = cell_.split_size(sizes_, phase(backward), how);
+    Split out{Buffer(static_cast<std::size_t>(size) * sizeof(Half)), how};
     const py::gil_scoped_release release;
-    cell_.split(sizes_, phase(backward), parts, threads, panels.data(),
+    cell_.split(sizes_, phase(backward), how, threads, panels.data(),
                 static_cast<Half*>(out.buffer.data()));
     return out;
   }
 
-  py::tuple how_run(Index T, Index B, int threads, int parts) const {
+  py::tuple how_run(Index T, Index B, int threads, int parts, bool dots) const {
     Sizes sizes = sizes_;
     sizes.T = T, sizes.B = B;
-    const HowRun how = cell_.how_run(sizes, threads, parts);
+    const HowRun how = cell_.how_run(sizes, threads, {parts, dots});
     return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
   }
 
@@ -321,6 +322,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind<float>(m, "32");
   bind<double>(m, "64");
   m.def("memory_kept", [] { return memory().kept(); });
+  m.def("dots", [] { return kernels().dots; });
   m.def("tile_unit", [] { return kernels().tile_unit; });
   m.def("isa", [] { return kernels().isa; });
   m.def("usable_isas", &usable_isas);

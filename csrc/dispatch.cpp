@@ -19,6 +19,9 @@ extern const KernelTable scalar_table;
 #if defined(FASTRNN_X86)
 extern const KernelTable avx2_table;
 extern const KernelTable avx512_table;
+#ifdef FASTRNN_HAS_DOTS
+extern const KernelTable avx512bf16_table;
+#endif
 #ifdef FASTRNN_HAS_TILES
 extern const KernelTable amx_table;
 #endif
@@ -47,17 +50,19 @@ bool has_avx512() {
 }
 #endif
 
+#ifdef FASTRNN_HAS_DOTS
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
 #ifdef FASTRNN_HAS_TILES
 // Tiles and their bfloat16 products, and the operating system's permission to use them, which it
 // gives on demand: the tiles enlarge what it saves of a thread.
 bool has_amx() {
-  unsigned a, b, c, d, a1, b1, c1, d1;
-  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-      !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1))
-    return false;
-  const bool tiles = d >> 24 & 1, products = d >> 22 & 1, conversion = a1 >> 5 & 1;
+  unsigned a, b, c, d;
+  if (!has_avx512bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool tiles = d >> 24 & 1, products = d >> 22 & 1;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return tiles && products && conversion &&
+  return tiles && products &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #endif
@@ -68,6 +73,9 @@ std::vector<const KernelTable*> usable_tables() {
 #if defined(FASTRNN_X86)
 #ifdef FASTRNN_HAS_TILES
   if (has_amx()) tables.push_back(&amx_table);
+#endif
+#ifdef FASTRNN_HAS_DOTS
+  if (has_avx512bf16()) tables.push_back(&avx512bf16_table);
 #endif
   if (has_avx512()) tables.push_back(&avx512_table);
   if (has_avx2()) tables.push_back(&avx2_table);

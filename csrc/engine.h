@@ -22,11 +22,19 @@ FASTRNN_REGION(FASTRNN_TILE_UNIT)
 #include "amx/product.h"
 FASTRNN_REGION_END
 template <class V>
-constexpr bool kSplits = std::is_same_v<V, Vec<float>>;
+constexpr bool kTiles = std::is_same_v<V, Vec<float>>;
 #else
 template <class V>
-constexpr bool kSplits = false;
+constexpr bool kTiles = false;
 #endif
+#ifdef FASTRNN_DOTS
+template <class V>
+constexpr bool kDots = std::is_same_v<V, Vec<float>>;
+#else
+template <class V>
+constexpr bool kDots = false;
+#endif
+#include "dots.h"
 #include "narrow.h"
 #include "weights.h"
 #include "forward.h"
@@ -38,12 +46,12 @@ struct Entry {
   using Real = typename V::Real;
 
   static Index packed_size(const Sizes& z, Phase phase) {
-    return phase == Phase::forward ? ForwardWeights<V, Cell>(z, 0).layout.size
-                                   : BackwardWeights<V, Cell>(z, 0).layout.size;
+    return phase == Phase::forward ? ForwardWeights<V, Cell>(z, {}).layout.size
+                                   : BackwardWeights<V, Cell>(z, {}).layout.size;
   }
-  static Index split_size(const Sizes& z, Phase phase, int parts) {
-    return phase == Phase::forward ? ForwardWeights<V, Cell>(z, parts).layout.split_size
-                                   : BackwardWeights<V, Cell>(z, parts).layout.split_size;
+  static Index split_size(const Sizes& z, Phase phase, Halves how) {
+    return phase == Phase::forward ? ForwardWeights<V, Cell>(z, how).layout.split_size
+                                   : BackwardWeights<V, Cell>(z, how).layout.split_size;
   }
 
   // Runs task(rank, ranks) on up to `threads` threads.
@@ -78,15 +86,14 @@ struct Entry {
   static void pack(const Sizes& z, const Weights<const Real>& w, Phase phase, int threads,
                    Real* out) {
     if (phase == Phase::forward)
-      pack_as(ForwardWeights<V, Cell>(z, 0), w, threads, out);
+      pack_as(ForwardWeights<V, Cell>(z, {}), w, threads, out);
     else
-      pack_as(BackwardWeights<V, Cell>(z, 0), w, threads, out);
+      pack_as(BackwardWeights<V, Cell>(z, {}), w, threads, out);
   }
 
   template <class PhaseWeights>
   struct Splitting {
     const PhaseWeights& at;
-    int parts;
     const Real* packed;
     Half* out;
     void operator()(int rank, int ranks) const { at.each(One{*this, rank, ranks}); }
@@ -96,28 +103,25 @@ struct Entry {
       int rank, ranks;
       void operator()(const Matrix<V>& m) const {
         if (m.present)
-          split_share(m.panels, all.packed + m.at, m.K, all.parts, rank, ranks,
-                      all.out + m.at_split);
+          split_panels(m.panels, all.packed + m.at, m.K, all.at.layout.how, rank, ranks,
+                       all.out + m.at_split);
       }
     };
   };
   template <class PhaseWeights>
-  static void split_as(const PhaseWeights& at, int parts, int threads, const Real* packed,
-                       Half* out) {
-    share_out(threads, at.layout.size, Splitting<PhaseWeights>{at, parts, packed, out});
+  static void split_as(const PhaseWeights& at, int threads, const Real* packed, Half* out) {
+    share_out(threads, at.layout.size, Splitting<PhaseWeights>{at, packed, out});
   }
-  static void split(const Sizes& z, Phase phase, int parts, int threads, const Real* packed,
+  static void split(const Sizes& z, Phase phase, Halves how, int threads, const Real* packed,
                     Half* out) {
-    if constexpr (kSplits<V>) {
-      if (phase == Phase::forward)
-        split_as(ForwardWeights<V, Cell>(z, parts), parts, threads, packed, out);
-      else
-        split_as(BackwardWeights<V, Cell>(z, parts), parts, threads, packed, out);
-    }
+    if (phase == Phase::forward)
+      split_as(ForwardWeights<V, Cell>(z, how), threads, packed, out);
+    else
+      split_as(BackwardWeights<V, Cell>(z, how), threads, packed, out);
   }
 
   static Index narrow_size(const Sizes& z, WeightType type) {
-    return kNarrows<V> ? ForwardWeights<V, Cell>(z, 0, type).layout.narrow_size : 0;
+    return kNarrows<V> ? ForwardWeights<V, Cell>(z, {}, type).layout.narrow_size : 0;
   }
 
   struct Narrowing {
@@ -130,23 +134,23 @@ struct Entry {
   };
   static void narrow(const Sizes& z, WeightType type, const Real* packed, void* out) {
     if constexpr (kNarrows<V>) {
-      const ForwardWeights<V, Cell> at(z, 0, type);
+      const ForwardWeights<V, Cell> at(z, {}, type);
       for (Index i = 0; i < at.input.at; ++i) static_cast<Real*>(out)[i] = packed[i];
       at.each(Narrowing{type, packed, static_cast<char*>(out)});
     }
   }
 
-  static Plan plan(const Sizes& z, int threads, int parts) {
-    return Plan(z, Cell::kGates, threads, parts ? kTileRows : 4);
+  static Plan plan(const Sizes& z, int threads, Halves how) {
+    return Plan(z, Cell::kGates, threads, how.tiles() ? kTileRows : 4);
   }
   template <class Call>
   static Plan plan(const Call& call, int threads) {
-    return plan(call.sizes, threads, call.split.parts);
+    return plan(call.sizes, threads, call.split.how);
   }
-  static HowRun how_run(const Sizes& z, int threads, int parts) {
+  static HowRun how_run(const Sizes& z, int threads, Halves halves) {
     constexpr int first = ForwardWeights<V, Cell>::kFirst;
     constexpr int vectors = Panels<V>::units(first) * first;
-    const Plan how = plan(z, threads, parts);
+    const Plan how = plan(z, threads, halves);
     return {how.threads, how.by_rows, V::kLanes, V::tile_rows(vectors), vectors};
   }
 
@@ -206,6 +210,6 @@ constexpr Kernels<typename V::Real> make_kernels() {
 #undef FASTRNN_ENTRY
 }
 
-constexpr KernelTable make_table(const char* isa, bool tile_unit = false) {
-  return {isa, tile_unit, make_kernels<Vec<float>>(), make_kernels<Vec<double>>()};
+constexpr KernelTable make_table(const char* isa, bool dots = false, bool tile_unit = false) {
+  return {isa, dots, tile_unit, make_kernels<Vec<float>>(), make_kernels<Vec<double>>()};
 }

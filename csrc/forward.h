@@ -14,8 +14,8 @@ struct ForwardWeights {
   Index peephole;    // (3*H,)
   Matrix<V> input, recurrent, reset, project;
 
-  FASTRNN_FN ForwardWeights(const Sizes& z, int parts, WeightType type = WeightType::real)
-      : layout{parts, type},
+  FASTRNN_FN ForwardWeights(const Sizes& z, Halves how, WeightType type = WeightType::real)
+      : layout{how, type},
         bias(layout.take_vector(G * z.H)),
         split_bias(layout.take_vector(Cell::kSplitLast ? z.H : 0)),
         peephole(layout.take_vector(Cell::kPeephole ? 3 * z.H : 0)),
@@ -67,7 +67,7 @@ class ForwardPass {
       : call_(call),
         z_(call.sizes),
         plan_(plan),
-        weights_(call.sizes, call.split.parts, call.type),
+        weights_(call.sizes, call.split.how, call.type),
         barrier_(plan.threads) {
     Arena arena(work);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
@@ -111,10 +111,10 @@ class ForwardPass {
 
   FASTRNN_FN Index scratch_size(Index rows) const {
     using P = Products<V>;
-    const int parts = call_.split.parts;
-    return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows), parts),
-                         P::scratch_size(weights_.recurrent, rows, parts)),
-                  P::scratch_size(weights_.project, rows, parts));
+    const Halves how = call_.split.how;
+    return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows), how),
+                         P::scratch_size(weights_.recurrent, rows, how)),
+                  P::scratch_size(weights_.project, rows, how));
   }
 
   FASTRNN_FN Index wide_size() const {

@@ -9,6 +9,9 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#ifdef FASTRNN_HAS_DOTS
+#define FASTRNN_DOTS 1
+#endif
 #ifdef FASTRNN_HAS_TILES
 #define FASTRNN_TILE_UNIT "avx2,fma,avx512f,avx512dq,avx512bf16,amx-tile,amx-bf16"
 #endif
@@ -22,8 +25,11 @@ namespace {
 }  // namespace
 
 extern const KernelTable avx512_table = make_table("avx512");
+#ifdef FASTRNN_DOTS
+extern const KernelTable avx512bf16_table = make_table("avx512bf16", true);
+#endif
 #ifdef FASTRNN_TILE_UNIT
-extern const KernelTable amx_table = make_table("amx", true);
+extern const KernelTable amx_table = make_table("amx", true, true);
 #endif
 
 }  // namespace fastrnn

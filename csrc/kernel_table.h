@@ -52,10 +52,18 @@ struct Weights {
 // bfloat16: the upper half of a float
 using Half = std::uint16_t;
 
-// Weights in parts of bfloat16, for products on a tile unit.
+// Whether and how a call multiplies floats as sums of bfloat16.
+struct Halves {
+  int parts;  // of a float, 1 .. 3; 0: floats are multiplied as they are
+  bool dots;  // by dot products of vectors, which take one part; else by the tile unit
+
+  bool tiles() const { return parts > 0 && !dots; }
+};
+
+// Weights in parts of bfloat16.
 struct SplitWeights {
   const Half* data;
-  int parts;  // 1 .. 3; 0: there are none, and products run in floats
+  Halves how;
 };
 
 // How weights lie in memory; the narrow ones only of floats, and only forward.
@@ -118,11 +126,11 @@ struct CellKernels {
   bool has_c;
   Index (*packed_size)(const Sizes&, Phase);  // in elements
   void (*pack)(const Sizes&, const Weights<const Real>&, Phase, int threads, Real* out);
-  Index (*split_size)(const Sizes&, Phase, int parts);  // 0: no tile unit
-  void (*split)(const Sizes&, Phase, int parts, int threads, const Real* packed, Half* out);
+  Index (*split_size)(const Sizes&, Phase, Halves);  // in Half; 0: there are none
+  void (*split)(const Sizes&, Phase, Halves, int threads, const Real* packed, Half* out);
   Index (*narrow_size)(const Sizes&, WeightType);  // in bytes; 0: there are none
   void (*narrow)(const Sizes&, WeightType, const Real* packed, void* out);
-  HowRun (*how_run)(const Sizes&, int threads, int parts);
+  HowRun (*how_run)(const Sizes&, int threads, Halves);
   Index (*forward_work)(const ForwardCall<Real>&);  // in bytes
   void (*forward)(const ForwardCall<Real>&);
   Index (*backward_work)(const BackwardCall<Real>&);
@@ -142,7 +150,7 @@ struct Kernels {
 
 struct KernelTable {
   const char* isa;
-  bool tile_unit;  // products of split floats run on one: `split` and calls with parts are allowed
+  bool dots, tile_unit;  // what multiplies bfloat16 here: calls with such `Halves` are allowed
   Kernels<float> f32;
   Kernels<double> f64;
 

@@ -15,6 +15,11 @@
 #include <arm_neon.h>
 #endif
 
+// Dot products of bfloat16, which are written in GNU assembler.
+#if defined(FASTRNN_X86) && defined(__GNUC__)
+#define FASTRNN_HAS_DOTS 1
+#endif
+
 // The tile unit: GCC knows it from 11 on, and Linux gives the permission to use it. Not clang, whose
 // target regions do not nest.
 #if defined(FASTRNN_X86) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 11

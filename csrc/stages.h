@@ -7,6 +7,7 @@
 template <class V, bool kAccumulate>
 struct RowStage {
   using Real = typename V::Real;
+  using Factor = V;
   static constexpr bool kColumns = false;
   static constexpr int kStep = 1, kVectors = Panels<V>::units(1);
 
@@ -41,6 +42,7 @@ struct RowStage {
 template <class V>
 struct ColumnStage {
   using Real = typename V::Real;
+  using Factor = V;
   static constexpr bool kColumns = true;
   static constexpr int kStep = 1, kVectors = Panels<V>::units(1);
 
@@ -77,6 +79,7 @@ struct ColumnStage {
 template <class V, int G>
 struct ProjectStage {
   using Real = typename V::Real;
+  using Factor = V;
   static constexpr bool kColumns = false;
   static constexpr int kStep = G, kVectors = Panels<V>::units(G) * G;
 
@@ -119,6 +122,7 @@ struct StepRows {
 template <class V, class Cell, int First, int Count>
 struct CellStage {
   using Real = typename V::Real;
+  using Factor = V;
   static constexpr bool kColumns = false;
   static constexpr int kStep = Count, kVectors = Panels<V>::units(Count) * Count;
   static constexpr int G = Cell::kGates;
@@ -208,6 +212,7 @@ struct BackRows {
 template <class V, class Cell>
 struct ResetBackStage {
   using Real = typename V::Real;
+  using Factor = V;
   static constexpr bool kColumns = false;
   static constexpr int kStep = 1, kVectors = Panels<V>::units(1);
 

@@ -8,40 +8,44 @@
 // B comes as panels (panels.h): [panel][k][vector][lane].
 
 // What a stage offers:
+//   Factor                    vectors of what a and b hold; V, or pairs of bfloat16 (dots.h)
 //   kColumns                  false: row(m)[k] is a(k) of row m; true: base()[k * ld() + m] is
 //   seed(m, p, acc)           fills the accumulators of row m in panel p; acc is V[N]
 //   finish(m, p, acc)         takes them
+template <class Stage>
+using FactorOf = typename Stage::Factor::Real;
+
 template <class V, int R, int N, class Stage>
-FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const typename V::Real* b, Index K) {
-  using Real = typename V::Real;
+FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const FactorOf<Stage>* b, Index K) {
+  using F = typename Stage::Factor;
   V acc[R][N];
   FASTRNN_UNROLL
   for (int r = 0; r < R; ++r) stage.seed(m + r, p, acc[r]);
   if constexpr (Stage::kColumns) {
-    const Real* a = stage.base() + m;
+    const FactorOf<Stage>* a = stage.base() + m;
     const Index ld = stage.ld();
     for (Index k = 0; k < K; ++k, a += ld, b += N * V::kLanes) {
-      V w[N];
+      F w[N];
       FASTRNN_UNROLL
-      for (int n = 0; n < N; ++n) w[n] = V::load(b + n * V::kLanes);
+      for (int n = 0; n < N; ++n) w[n] = F::load(b + n * V::kLanes);
       FASTRNN_UNROLL
       for (int r = 0; r < R; ++r) {
-        const V x = V::broadcast(a[r]);
+        const F x = F::broadcast(a[r]);
         FASTRNN_UNROLL
         for (int n = 0; n < N; ++n) acc[r][n] = fma(x, w[n], acc[r][n]);
       }
     }
   } else {
-    const Real* a[R];
+    const FactorOf<Stage>* a[R];
     FASTRNN_UNROLL
     for (int r = 0; r < R; ++r) a[r] = stage.row(m + r);
     for (Index k = 0; k < K; ++k, b += N * V::kLanes) {
-      V w[N];
+      F w[N];
       FASTRNN_UNROLL
-      for (int n = 0; n < N; ++n) w[n] = V::load(b + n * V::kLanes);
+      for (int n = 0; n < N; ++n) w[n] = F::load(b + n * V::kLanes);
       FASTRNN_UNROLL
       for (int r = 0; r < R; ++r) {
-        const V x = V::broadcast(a[r][k]);
+        const F x = F::broadcast(a[r][k]);
         FASTRNN_UNROLL
         for (int n = 0; n < N; ++n) acc[r][n] = fma(x, w[n], acc[r][n]);
       }
@@ -55,17 +59,12 @@ template <class V>
 constexpr const typename V::Real* kNoScales = nullptr;
 
 // A vector of weights as it lies in memory; of int8, times the scales of its rows.
-template <class V>
-FASTRNN_FN V widen(const typename V::Real* w, V) {
-  return V::load(w);
-}
-template <class V>
-FASTRNN_FN V widen(const Half* w, V) {
-  return V::load(w);
-}
-template <class V>
-FASTRNN_FN V widen(const std::int8_t* w, V scale) {
-  return V::load(w) * scale;
+template <class F, class W, class V>
+FASTRNN_FN F widen(const W* w, V scale) {
+  if constexpr (std::is_same_v<W, std::int8_t>)
+    return F::load(w) * scale;
+  else
+    return F::load(w);
 }
 
 // R rows against P neighbouring panels of weights of type W, which are widened in registers; for P = 2
@@ -74,9 +73,10 @@ FASTRNN_FN V widen(const std::int8_t* w, V scale) {
 template <class V, int R, int P, int N, class W, class Stage>
 FASTRNN_FN void tile_of(const Stage& stage, Index m, Index p, const W* b,
                         const typename V::Real* scales, Index K) {
+  using F = typename Stage::Factor;
   const Index stride = K * N * V::kLanes;
   V acc[P][R][N], scale[P][N];
-  const typename V::Real* a[R];
+  const FactorOf<Stage>* a[R];
   FASTRNN_UNROLL
   for (int r = 0; r < R; ++r) a[r] = stage.row(m + r);
   FASTRNN_UNROLL
@@ -92,9 +92,9 @@ FASTRNN_FN void tile_of(const Stage& stage, Index m, Index p, const W* b,
     for (int i = 0; i < P; ++i) {
       FASTRNN_UNROLL
       for (int n = 0; n < N; ++n) {
-        const V w = widen<V>(b + i * stride + n * V::kLanes, scale[i][n]);
+        const F w = widen<F>(b + i * stride + n * V::kLanes, scale[i][n]);
         FASTRNN_UNROLL
-        for (int r = 0; r < R; ++r) acc[i][r][n] = fma(V::broadcast(a[r][k]), w, acc[i][r][n]);
+        for (int r = 0; r < R; ++r) acc[i][r][n] = fma(F::broadcast(a[r][k]), w, acc[i][r][n]);
       }
     }
   }
@@ -109,7 +109,7 @@ FASTRNN_FN void tile_of(const Stage& stage, Index m, Index p, const W* b,
 // since one row has too few chains to keep the multipliers busy: 7 rows of tiles of 6 are 4 + 3.
 template <class V, int R, int N, class Stage>
 FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p,
-                          const typename V::Real* b, Index K) {
+                          const FactorOf<Stage>* b, Index K) {
   for (; m + R <= m_end && (R == 1 || m + R + 1 != m_end); m += R) tile<V, R, N>(stage, m, p, b, K);
   if constexpr (R > 1) {
     if (m < m_end) tile_rows<V, (R > 4 ? 4 : R - 1), N>(stage, m, m_end, p, b, K);
@@ -139,7 +139,7 @@ struct PanelWork {
   const Stage& stage;
   const Block& block;
   Index p;
-  const typename V::Real* panel;
+  const FactorOf<Stage>* panel;
   Index K;
 
   template <int N>
@@ -151,7 +151,7 @@ struct PanelWork {
 // Runs a stage over a block's rows and panel p, which has n_vectors.
 template <class V, class Stage>
 FASTRNN_NOINLINE void run_panel(const Stage& stage, const Block& block, Index p, int n_vectors,
-                                const typename V::Real* panel, Index K) {
+                                const FactorOf<Stage>* panel, Index K) {
   with_vectors<Stage::kVectors, Stage::kStep>(n_vectors,
                                               PanelWork<V, Stage>{stage, block, p, panel, K});
 }
@@ -161,7 +161,7 @@ FASTRNN_NOINLINE void run_panel(const Stage& stage, const Block& block, Index p,
 // the L2 cache, where what was used last is still there.
 template <class V, class Stage>
 FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index panels,
-                                 int last_vectors, const typename V::Real* b, Index K, bool down) {
+                                 int last_vectors, const FactorOf<Stage>* b, Index K, bool down) {
   constexpr int N = Stage::kVectors;
   const Index stride = K * N * V::kLanes;
   const bool single = block.m1 - block.m0 == 1;

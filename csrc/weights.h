@@ -12,15 +12,28 @@ struct Matrix {
 
 // Halves of memory for the parts of so many panels.
 template <class V>
-FASTRNN_FN Index parts_size(const Panels<V>& panels, Index K, int parts) {
-  if constexpr (kSplits<V>) return parts ? SplitPanels(panels, K, parts).size : 0;
+FASTRNN_FN Index parts_size(const Panels<V>& panels, Index K, Halves how) {
+  if (kDots<V> && how.dots) return dot_panels_size(panels, K);
+  if (kTiles<V> && how.tiles()) return SplitPanels(panels, K, how.parts).size;
   return 0;
+}
+
+// Makes rank's share of the parts of packed panels.
+template <class V>
+FASTRNN_FN void split_panels(const Panels<V>& panels, const typename V::Real* packed, Index K,
+                             Halves how, int rank, int ranks, Half* out) {
+  if constexpr (kDots<V>) {
+    if (how.dots) pair_share(panels, packed, K, rank, ranks, out);
+  }
+  if constexpr (kTiles<V>) {
+    if (how.tiles()) split_share(panels, packed, K, how.parts, rank, ranks, out);
+  }
 }
 
 // Says where matrices lie, one behind the other, and how much memory they need together.
 template <class V>
 struct Layout {
-  int parts;
+  Halves how;
   WeightType type;
   Index size = 0, split_size = 0, narrow_size = 0;
 
@@ -28,7 +41,7 @@ struct Layout {
     const Matrix<V> matrix{panels, K, size, split_size, narrow_size, present};
     if (present) {
       size += panels.size(K);
-      split_size += parts_size(panels, K, parts);
+      split_size += parts_size(panels, K, how);
       narrow_size += narrow_bytes(panels, K, type);
     }
     return matrix;
@@ -49,9 +62,13 @@ template <class V, class Stage>
 FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const Share& share,
                             Index rows, const typename V::Real* packed, const SplitWeights& split,
                             Half* scratch, Index K, bool down = false) {
-  if constexpr (kSplits<V>) {
-    if (split.parts && K > 0)  // a step may have no rows to sum over
-      return run_split(stage, panels, share, rows, packed, split.data, K, split.parts, down,
+  if constexpr (kDots<V>) {
+    if (split.how.dots)
+      return run_dots(stage, panels, share, rows, split.data, K, down, scratch);
+  }
+  if constexpr (kTiles<V>) {
+    if (split.how.tiles() && K > 0)  // a step may have no rows to sum over
+      return run_split(stage, panels, share, rows, packed, split.data, K, split.how.parts, down,
                        scratch);
   }
   run_panels<V>(stage, {0, rows, share.begin, share.end}, panels.count(), panels.last(), packed, K,
@@ -60,8 +77,9 @@ FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const S
 
 // Halves of memory that a thread needs for products of up to so many rows.
 template <class V>
-FASTRNN_FN Index product_scratch(Index rows, Index K, int parts) {
-  if constexpr (kSplits<V>) return parts ? split_scratch(rows, K, parts) : 0;
+FASTRNN_FN Index product_scratch(Index rows, Index K, Halves how) {
+  if (kDots<V> && how.dots) return dot_scratch(rows, K);
+  if (kTiles<V> && how.tiles()) return split_scratch(rows, K, how.parts);
   return 0;
 }
 
@@ -75,8 +93,8 @@ struct Products {
   typename V::Real* wide;  // of narrow weights, a panel in floats
 
   // Halves of memory for products of up to so many rows.
-  FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows, int parts) {
-    return matrix.present ? product_scratch<V>(rows, matrix.K, parts) : 0;
+  FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows, Halves how) {
+    return matrix.present ? product_scratch<V>(rows, matrix.K, how) : 0;
   }
   // Numbers of memory for a panel of a matrix.
   FASTRNN_FN static Index wide_size(const Matrix<V>& matrix) {
@@ -90,7 +108,7 @@ struct Products {
     if constexpr (kNarrows<V>) {
       if (type != WeightType::real) return run_narrow_product(stage, matrix, share, rows, down);
     }
-    const SplitWeights at{split.parts ? split.data + matrix.at_split : nullptr, split.parts};
+    const SplitWeights at{split.data ? split.data + matrix.at_split : nullptr, split.how};
     run_product(stage, matrix.panels, share, rows, packed + matrix.at, at, scratch, matrix.K, down);
   }
 

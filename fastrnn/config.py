@@ -148,24 +148,21 @@ def _facts() -> dict[str, Any]:
 
 def _precisions(cpu: bool) -> dict[str, str]:
     """What each precision of float32 products runs as on the default backend."""
-    if _or_why_not(lambda: cpu and import_module("fastrnn._core").tile_unit()) is True:
-        from .backends.cpu import TILES
+    from .backends.cpu import HALVES, units
 
-        what = {
-            "highest": "float32 accuracy: six products of bfloat16",
-            "high": "three products of bfloat16",
-            "medium": "one product of bfloat16",
-        }
-        return {
-            name: f"{what[name]} on the tile unit for calls of at least B={least.B}, "
-            f"T*B={least.TB}, H={least.H}, B*H={least.BH}, else fused multiply-adds"
-            for name, least in TILES.items()
-        }
-    return {
-        "highest": "float32 accuracy",
-        "high": "as highest: no tile unit",
-        "medium": "as highest: no tile unit",
-    }
+    here = _or_why_not(units) if cpu else set()
+    here = here if isinstance(here, set) else set()
+    said = {}
+    for name, ways in HALVES.items():
+        usable = [
+            f"{each} for calls of at least {each.least()}" for each in ways if each.unit in here
+        ]
+        missing = [each.unit for each in ways if each.unit not in here]
+        if usable:
+            said[name] = ", else ".join([*usable, "fused multiply-adds"])
+        else:
+            said[name] = f"fused multiply-adds: no {' and no '.join(missing)}"
+    return said
 
 
 def _or_why_not(fact: Callable[[], object]) -> object:

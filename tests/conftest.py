@@ -52,5 +52,5 @@ def tiles_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small calls take the tile unit too."""
     if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").tile_unit():
         pytest.skip("no tile unit, or FASTRNN_ISA leaves it out")
-    for name, tiles in cpu.TILES.items():
-        monkeypatch.setitem(cpu.TILES, name, cpu.Tiles(tiles.parts, 1, 1, 1, 1))
+    for name, (tiles, *_) in cpu.HALVES.items():
+        monkeypatch.setitem(cpu.HALVES, name, [tiles._replace(B=1, TB=1, H=1, BH=1)])

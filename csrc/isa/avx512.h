@@ -100,6 +100,51 @@ struct Vec<float> {
   }
 };
 
+#ifdef FASTRNN_DOTS
+// Dot products of bfloat16 (AVX512-BF16), an instruction each: the compilers' intrinsics want a target
+// of their own for all that they are inlined into.
+
+// What two neighbouring k hold, k even.
+struct Pair {
+  Half even, odd;
+};
+
+struct Pairs {
+  using Real = Pair;
+  static constexpr Index kLanes = 16;
+
+  __m512i v;
+
+  FASTRNN_FN static Pairs broadcast(Pair x) {
+    int bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return {_mm512_set1_epi32(bits)};
+  }
+  FASTRNN_FN static Pairs load(const Pair* p) { return {_mm512_loadu_si512(p)}; }
+  FASTRNN_FN void store(Pair* p) const { _mm512_storeu_si512(p, v); }
+
+  // Floats, rounded to the nearest, that follow each other: low, then high.
+  FASTRNN_FN static Pairs of(Vec<float> low, Vec<float> high) {
+    Pairs pairs;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(pairs.v) : "v"(low.v), "v"(high.v));
+    return pairs;
+  }
+  // Lane by lane.
+  FASTRNN_FN static Pairs zip(Vec<float> even, Vec<float> odd) {
+    const __m512i halves = of(even, odd).v;
+    const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(halves, 1));
+    return {_mm512_or_si512(low, _mm512_slli_epi32(high, 16))};
+  }
+
+  // c + a.odd b.odd + a.even b.even; numbers below 2^-126 are taken as zero
+  FASTRNN_FN friend Vec<float> fma(Pairs a, Pairs b, Vec<float> c) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+    return c;
+  }
+};
+#endif
+
 template <>
 struct Vec<double> {
   using Real = double;

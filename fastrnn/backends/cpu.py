@@ -28,29 +28,53 @@ def why_not() -> str | None:
     return None
 
 
-class Tiles(NamedTuple):
-    """Use of the tile unit: in how many parts of bfloat16, and the least sizes of a call."""
+class Halves(NamedTuple):
+    """Floats multiplied as sums of bfloat16: by what, in how many parts, for what calls at least."""
 
+    unit: str
     parts: int
     B: int
     TB: int
     H: int
     BH: int
 
+    @property
+    def dots(self) -> bool:
+        """Whether dot products of vectors take them, which every such processor has."""
+        return self.unit == "dot products"
 
-# From these sizes on the tile unit is faster than fused multiply-adds
-# (docs/adr/0007-floats-in-parts-on-the-tile-unit.md).
-TILES = {
-    "highest": Tiles(parts=3, B=16, TB=256, H=128, BH=4096),
-    "high": Tiles(parts=2, B=16, TB=256, H=64, BH=1024),
-    "medium": Tiles(parts=1, B=16, TB=256, H=64, BH=1024),
+    def __str__(self) -> str:
+        return f"{self.unit}, parts={self.parts} of bfloat16 a float"
+
+    def least(self) -> str:
+        """Return the least sizes."""
+        return f"B={self.B}, T*B={self.TB}, H={self.H}, B*H={self.BH}"
+
+
+# The first that the processor has and whose sizes a call reaches; else fused multiply-adds, which
+# then are faster (docs/adr/0007-floats-in-parts-on-the-tile-unit.md, 0016-bfloat16-dot-products.md).
+HALVES = {
+    "highest": [Halves("tile unit", parts=3, B=16, TB=256, H=128, BH=4096)],
+    "high": [Halves("tile unit", parts=2, B=16, TB=256, H=64, BH=1024)],
+    "medium": [
+        Halves("tile unit", parts=1, B=16, TB=256, H=64, BH=1024),
+        Halves("dot products", parts=1, B=1, TB=1, H=1, BH=1),
+    ],
 }
+
+
+def units() -> set[str]:
+    """Return what multiplies bfloat16 on this processor."""
+    from fastrnn import _core
+
+    there = {"tile unit": _core.tile_unit(), "dot products": _core.dots()}
+    return {unit for unit, usable in there.items() if usable}
 
 
 class Packed:
     """Weights of one pass as the kernels want them.
 
-    On a processor with a tile unit also the panels in parts of bfloat16, made at first need.
+    Where bfloat16 is multiplied also the panels in parts of it, made at first need.
     """
 
     def __init__(
@@ -61,18 +85,18 @@ class Packed:
         self.narrow = dtype is not None
         if dtype is not None:
             self.panels = [kernels.narrow(self.panels[0], dtype)]
-        self._split: dict[tuple[bool, int], _core.Split] = {}
+        self._split: dict[tuple[bool, int, bool], _core.Split] = {}
         self._lock = threading.Lock()
 
-    def in_parts(self, backward: bool, parts: int, threads: int) -> _core.Split | None:
-        """Return the panels in so many parts, or None for none."""
-        if parts == 0:
+    def in_parts(self, backward: bool, halves: Halves | None, threads: int) -> _core.Split | None:
+        """Return the panels in parts, or None for none."""
+        if halves is None:
             return None
-        key = backward, parts
+        key = backward, halves.parts, halves.dots
         with self._lock:
             if key not in self._split:
                 panels = self.panels[backward]
-                self._split[key] = self.kernels.split(panels, backward, parts, threads)
+                self._split[key] = self.kernels.split(panels, *key, threads)
             return self._split[key]
 
 
@@ -88,7 +112,7 @@ class CpuBackend:
 
         # A wrong FASTRNN_ISA is an error here, not a reason for another backend.
         self._isa = _core.isa()
-        self._tile_unit = _core.tile_unit()
+        self._units = units()
         self._make = {4: _core.Pass32, 8: _core.Pass64}  # by bytes of a number
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
         self._kernels: dict[tuple[Any, ...], _core.Pass] = {}
@@ -118,50 +142,59 @@ class CpuBackend:
         """Return the panels of the forward kernels, and of the backward ones if they are wanted."""
         return Packed(self._kernels_for(cell, w), w, backward, threads, narrow)
 
-    def _parts(self, x: Array, packed: Packed, numerics: Numerics) -> int:
-        """Return of how many bfloat16 numbers the tile unit is to make a float; 0: it is not used.
+    def _halves(self, x: Array, packed: Packed, numerics: Numerics) -> Halves | None:
+        """Return in what parts of bfloat16 floats are multiplied; None: as they are.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
         cannot change a bit.
         """
-        if not self._tile_unit or packed.narrow:
-            return 0
+        if not self._units or packed.narrow:
+            return None
         hidden = packed.kernels.hidden_size
-        return self._parts_of(x.dtype, numerics, x.shape[0], x.shape[1], hidden)
+        return self._halves_of(x.dtype, numerics, x.shape[0], x.shape[1], hidden)
 
-    def _parts_of(self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int) -> int:
-        tiles = TILES[numerics.precision]
-        below = B < tiles.B or T * B < tiles.TB or H < tiles.H or B * H < tiles.BH
-        return 0 if below or self._no_tiles(dtype, numerics) is not None else tiles.parts
+    def _halves_of(
+        self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int
+    ) -> Halves | None:
+        if numerics.reproducible or dtype != np.float32:
+            return None
+        for each in HALVES[numerics.precision]:
+            reached = B >= each.B and T * B >= each.TB and H >= each.H and B * H >= each.BH
+            if reached and each.unit in self._units:
+                return each
+        return None
 
-    def _no_tiles(self, dtype: np.dtype[Any], numerics: Numerics) -> str | None:
-        """Return why no call of such a layer takes the tile unit."""
-        if not self._tile_unit:
-            return "no tile unit"
+    def _why_floats(self, dtype: np.dtype[Any], numerics: Numerics) -> str:
+        """Return why a call multiplies floats as they are."""
+        if not self._units:
+            return "no products of bfloat16"
         if numerics.reproducible:
             return "reproducible=True"
-        return None if dtype == np.float32 else "dtype is not float32"
+        if dtype != np.float32:
+            return "dtype is not float32"
+        here = [each for each in HALVES[numerics.precision] if each.unit in self._units]
+        if not here:
+            return f"no tile unit, which precision={numerics.precision!r} wants"
+        return f"the call is below one of {here[-1].least()}"
 
     def explain(
         self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
         kernels = self._kernels_for(cell, w)
-        parts = self._parts_of(w.ih.dtype, numerics, T, B, kernels.hidden_size)
-        used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, parts)
-        least = TILES[numerics.precision]
-        from_ = f"B={least.B}, T*B={least.TB}, H={least.H}, B*H={least.BH}"
-        why_not = self._no_tiles(w.ih.dtype, numerics) or f"the call is below one of {from_}"
+        halves = self._halves_of(w.ih.dtype, numerics, T, B, kernels.hidden_size)
+        parts, dots = (halves.parts, halves.dots) if halves else (0, False)
+        used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, parts, dots)
         return {
             "instruction set": self._isa,
             "products": (
-                f"tile unit, parts={parts} of bfloat16 a float: the call reaches {from_}"
-                if parts
-                else f"fused multiply-adds: {why_not}"
+                f"{halves}: the call reaches {halves.least()}"
+                if halves
+                else f"fused multiply-adds: {self._why_floats(w.ih.dtype, numerics)}"
             ),
             "tile": (
                 "32 rows x 1 or 2 vectors of 16"
-                if parts
+                if halves and not dots
                 else f"{rows} rows x {vectors} vectors of {lanes}"
             ),
             "threads": used,
@@ -184,9 +217,9 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         kernels = packed.kernels
-        parts = self._parts(x, packed, numerics)
+        halves = self._halves(x, packed, numerics)
         y, hn, cn, gates, c = kernels.forward(
-            packed.panels[0], packed.in_parts(False, parts, threads),
+            packed.panels[0], packed.in_parts(False, halves, threads),
             _rows(x), h0, c0, rows, reverse, threads, keep,
         )  # fmt: skip
         if gates is None:
@@ -213,9 +246,9 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
         kernels = packed.kernels
-        parts = self._parts(x, packed, numerics)
+        halves = self._halves(x, packed, numerics)
         return kernels.backward(
-            packed.panels[1], packed.in_parts(True, parts, threads),
+            packed.panels[1], packed.in_parts(True, halves, threads),
             _rows(x), h0, c0, rows, reverse, threads, *saved,
             None if dy is None else _rows(dy), dh, dc, grads,
         )  # fmt: skip
@@ -235,9 +268,9 @@ class CpuBackend:
         """Return a function that advances one step; see `Backend.bind`."""
         kernels = packed.kernels
         x, y = x[None], y[None]
-        parts = self._parts(x, packed, numerics)
+        halves = self._halves(x, packed, numerics)
         return kernels.bind(
-            packed.panels[0], packed.in_parts(False, parts, threads), x, h, c, ALL, threads, y
+            packed.panels[0], packed.in_parts(False, halves, threads), x, h, c, ALL, threads, y
         )
 
     join = staticmethod(in_turn)
