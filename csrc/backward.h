@@ -89,7 +89,9 @@ class BackwardPass {
     ld_ = extra_ + (Cell::kResetBefore ? z_.H : 0) + (z_.projected ? z_.P + z_.H : 0);
     constexpr Index line = 64 / sizeof(Real);
     ld_ = ((ld_ + line - 1) / line | 1) * line;
-    const Index rows = chunk_rows(z_.T, z_.B);
+    const Index gradients = G * z_.H * (z_.I + z_.P) * static_cast<Index>(sizeof(Real));
+    chunk_ = gradients > kLongChunkBytes ? kLongChunkRows : kChunkRows;
+    const Index rows = chunk_rows(z_.T, z_.B, chunk_);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     delta_ = arena.take<Real>(rows * ld_);
     d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
@@ -186,7 +188,7 @@ class BackwardPass {
       Index rows = 0, end = s;
       for (; end < z_.T; ++end) {
         const Index n = call_.rows.count(time(end), z_.B);
-        if (rows > 0 && rows + n > kChunkRows) break;
+        if (rows > 0 && rows + n > chunk_) break;
         rows += n;
       }
       Index first = 0;
@@ -219,7 +221,7 @@ class BackwardPass {
     }
     const Index hidden = Cell::kHiddenFirst * z_.H;
     for (Index m = 0; m < rows; ++m) me.in[m] = me.step.delta[m] + hidden;
-    const RowStage<V, Cell::kNeedsHPrev> stage{me.in, me.step.dh, z_.P};
+    const RowStage<V> stage{me.in, me.step.dh, z_.P, Cell::kNeedsHPrev};
     product(me, stage, weights_.recurrent, rows);
     meet(me);
     if (call_.rows.cut) {
@@ -267,7 +269,7 @@ class BackwardPass {
       me.out[m] = d_out_ + (me.place.m0 + m) * z_.H;
     }
     meet(me);
-    const RowStage<V, false> stage{me.in, me.out, z_.H};
+    const RowStage<V> stage{me.in, me.out, z_.H, false};
     product(me, stage, weights_.project, rows);
     meet(me);
   }
@@ -394,9 +396,8 @@ class BackwardPass {
   }
 
   FASTRNN_NOINLINE void input_gradients(const Thread& me, Index rows) const {
-    const Share share(rows, me.place.index, plan_.threads,
-                      V::tile_rows(RowStage<V, false>::kVectors));
-    const RowStage<V, false> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I};
+    const Share share(rows, me.place.index, plan_.threads, V::tile_rows(RowStage<V>::kVectors));
+    const RowStage<V> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I, false};
     me.products.run(stage, weights_.input, Share(weights_.input.panels.count(), 0, 1),
                     share.end - share.begin);
   }
@@ -412,6 +413,7 @@ class BackwardPass {
   Plan plan_;
   BackwardWeights<V, Cell> weights_;
   Barrier barrier_, step_barrier_;
+  Index chunk_;       // rows, if a step has no more
   Index extra_, ld_;  // a row of delta: where what follows the blocks begins; its length
   Real *zero_, *delta_;
   Real* d_out_;  // (B, H) gradient of the cell's output, before a projection

@@ -62,8 +62,7 @@ bool has_amx() {
   if (!has_avx512bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   const bool tiles = d >> 24 & 1, products = d >> 22 & 1;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return tiles && products &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return tiles && products && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #endif
 

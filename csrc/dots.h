@@ -52,10 +52,10 @@ FASTRNN_NOINLINE void pair_share(const Panels<V>& panels, const float* packed, I
 template <class V, class Stage>
 struct DotStage {
   using Factor = Pairs;
-  static constexpr bool kColumns = Stage::kColumns;
+  static constexpr bool kColumns = Stage::kColumns, kPieces = Stage::kPieces;
   static constexpr int kStep = Stage::kStep, kVectors = Stage::kVectors;
 
-  const Stage& stage;
+  Stage stage;
   Index begin, stride;
   Pair* pairs;
 
@@ -79,8 +79,8 @@ struct DotStage {
         const float* a = stage.row(m);
         for (Index k = 0; k < K; k += 2 * V::kLanes, to += V::kLanes) {
           const Index left = K - k;
-          const V high = left > V::kLanes ? V::load(a + k + V::kLanes, left - V::kLanes)
-                                          : V::broadcast(0);
+          const V high =
+              left > V::kLanes ? V::load(a + k + V::kLanes, left - V::kLanes) : V::broadcast(0);
           Pairs::of(V::load(a + k, left), high).store(to);
         }
       }
@@ -90,6 +90,11 @@ struct DotStage {
   FASTRNN_FN const Pair* row(Index m) const { return pairs + (m - begin) * stride; }
   FASTRNN_FN const Pair* base() const { return pairs - begin; }
   FASTRNN_FN Index ld() const { return stride; }
+  FASTRNN_FN DotStage after(Index pair) const {
+    DotStage next = *this;
+    next.stage = stage.after(2 * pair), next.pairs += pair;
+    return next;
+  }
 
   template <int n_vectors>
   FASTRNN_FN void seed(Index m, Index p, V (&acc)[n_vectors]) const {

@@ -207,7 +207,7 @@ class ForwardPass {
         at.h_prev[m] = at.h[m];
         at.saved[m] = call_.y.at(t, call_.rows.row(me.place.m0 + m));
       }
-      const RowStage<V, false> stage{at.h_prev, at.saved, z_.P};
+      const RowStage<V> stage{at.h_prev, at.saved, z_.P, false};
       product(me, stage, weights_.project, rows, down);
       meet(me);
     }

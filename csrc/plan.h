@@ -14,9 +14,12 @@ struct Share {
 // Steps are taken in chunks of about this many rows, so that their gates stay in the L2 cache.
 constexpr Index kChunkRows = 192;
 
+// Backward they are more where the weights' gradients, which every chunk reads and writes, exceed it.
+constexpr Index kLongChunkRows = 512, kLongChunkBytes = 2 << 20;
+
 // The most rows that a chunk of a call with B rows in each of T steps can have.
-FASTRNN_FN Index chunk_rows(Index T, Index B) {
-  const Index most = B > kChunkRows ? B : kChunkRows;
+FASTRNN_FN Index chunk_rows(Index T, Index B, Index rows = kChunkRows) {
+  const Index most = larger(B, rows);
   return T < most && T * B < most ? T * B : most;
 }
 

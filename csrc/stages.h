@@ -4,18 +4,21 @@
 // kVectors vectors, a last one a multiple of kStep.
 
 // A row of X against plain panels: out(m)[n] (+)= sum over k of rows(m)[k] * B[k][n].
-template <class V, bool kAccumulate>
+template <class V>
 struct RowStage {
   using Real = typename V::Real;
   using Factor = V;
-  static constexpr bool kColumns = false;
+  static constexpr bool kColumns = false, kPieces = true;
   static constexpr int kStep = 1, kVectors = Panels<V>::units(1);
 
   const Real* const* rows;
   Real* const* out;
   Index N;
+  bool accumulate;
+  Index from = 0;  // the k that is the first of a row
 
-  FASTRNN_FN const Real* row(Index m) const { return rows[m]; }
+  FASTRNN_FN const Real* row(Index m) const { return rows[m] + from; }
+  FASTRNN_FN RowStage after(Index k) const { return {rows, out, N, accumulate || k > 0, from + k}; }
 
   template <int n_vectors>
   FASTRNN_FN void seed(Index m, Index p, V (&acc)[n_vectors]) const {
@@ -23,7 +26,7 @@ struct RowStage {
     FASTRNN_UNROLL
     for (int n = 0; n < n_vectors; ++n) {
       const Index unit = first + n * V::kLanes;
-      acc[n] = kAccumulate ? V::load(out[m] + unit, N - unit) : V::broadcast(0);
+      acc[n] = accumulate ? V::load(out[m] + unit, N - unit) : V::broadcast(0);
     }
   }
 
@@ -43,7 +46,7 @@ template <class V>
 struct ColumnStage {
   using Real = typename V::Real;
   using Factor = V;
-  static constexpr bool kColumns = true;
+  static constexpr bool kColumns = true, kPieces = false;
   static constexpr int kStep = 1, kVectors = Panels<V>::units(1);
 
   const Real* a;
@@ -80,7 +83,7 @@ template <class V, int G>
 struct ProjectStage {
   using Real = typename V::Real;
   using Factor = V;
-  static constexpr bool kColumns = false;
+  static constexpr bool kColumns = false, kPieces = false;
   static constexpr int kStep = G, kVectors = Panels<V>::units(G) * G;
 
   const Real* const* rows;
@@ -123,7 +126,7 @@ template <class V, class Cell, int First, int Count>
 struct CellStage {
   using Real = typename V::Real;
   using Factor = V;
-  static constexpr bool kColumns = false;
+  static constexpr bool kColumns = false, kPieces = false;
   static constexpr int kStep = Count, kVectors = Panels<V>::units(Count) * Count;
   static constexpr int G = Cell::kGates;
   static constexpr bool kReset = First + Count < G;  // only the gates before a reset
@@ -213,7 +216,7 @@ template <class V, class Cell>
 struct ResetBackStage {
   using Real = typename V::Real;
   using Factor = V;
-  static constexpr bool kColumns = false;
+  static constexpr bool kColumns = false, kPieces = false;
   static constexpr int kStep = 1, kVectors = Panels<V>::units(1);
 
   const BackRows<Real>& step;

@@ -12,6 +12,7 @@
 //   kColumns                  false: row(m)[k] is a(k) of row m; true: base()[k * ld() + m] is
 //   seed(m, p, acc)           fills the accumulators of row m in panel p; acc is V[N]
 //   finish(m, p, acc)         takes them
+//   kPieces, after(k)         run_panels
 template <class Stage>
 using FactorOf = typename Stage::Factor::Real;
 
@@ -156,6 +157,10 @@ FASTRNN_NOINLINE void run_panel(const Stage& stage, const Block& block, Index p,
                                               PanelWork<V, Stage>{stage, block, p, panel, K});
 }
 
+// A long panel is gone through in pieces, which stay in the L2 cache from tile to tile, if the stage
+// can take up its sums again: `after(k)` is the stage for what follows the first k.
+constexpr Index kPieceBytes = 256 * 1024;
+
 // Runs a stage over a block. Full panels hold N vectors; the last one of the product may hold fewer
 // (multiples of Stage::kStep). `down`: panels from last to first, for the zigzag over weights that exceed
 // the L2 cache, where what was used last is still there.
@@ -164,6 +169,7 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
                                  int last_vectors, const FactorOf<Stage>* b, Index K, bool down) {
   constexpr int N = Stage::kVectors;
   const Index stride = K * N * V::kLanes;
+  constexpr Index piece = kPieceBytes / (N * V::kLanes * static_cast<Index>(sizeof(*b)));
   const bool single = block.m1 - block.m0 == 1;
   for (Index i = block.p0; i < block.p1; ++i) {
     const Index p = down ? block.p1 - 1 - (i - block.p0) : i;
@@ -176,6 +182,14 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
         continue;
       }
     }
-    run_panel<V>(stage, block, p, p + 1 < panels ? N : last_vectors, b + p * stride, K);
+    const int n_vectors = p + 1 < panels ? N : last_vectors;
+    const FactorOf<Stage>* panel = b + p * stride;
+    if constexpr (Stage::kPieces) {
+      for (Index k = 0; k == 0 || k < K; k += piece)
+        run_panel<V>(stage.after(k), block, p, n_vectors, panel + k * n_vectors * V::kLanes,
+                     smaller(piece, K - k));
+    } else {
+      run_panel<V>(stage, block, p, n_vectors, panel, K);
+    }
   }
 }

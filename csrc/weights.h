@@ -63,8 +63,7 @@ FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const S
                             Index rows, const typename V::Real* packed, const SplitWeights& split,
                             Half* scratch, Index K, bool down = false) {
   if constexpr (kDots<V>) {
-    if (split.how.dots)
-      return run_dots(stage, panels, share, rows, split.data, K, down, scratch);
+    if (split.how.dots) return run_dots(stage, panels, share, rows, split.data, K, down, scratch);
   }
   if constexpr (kTiles<V>) {
     if (split.how.tiles() && K > 0)  // a step may have no rows to sum over
