@@ -8,7 +8,8 @@ FASTRNN_FN Index whole_vectors(Index n) { return (n + 15) / 16 * 16; }
 
 // Rows that are rounded at once, whole tiles of six or eight.
 FASTRNN_FN Index dot_group(Index rows, Index K) {
-  const Index most = kPairsAtOnce / whole_vectors(pairs_of(K)) / 24 * 24;
+  // a chunk of steps may have no rows to sum over: K = 0
+  const Index most = kPairsAtOnce / whole_vectors(larger(1, pairs_of(K))) / 24 * 24;
   return smaller(rows, larger(24, most));
 }
 

@@ -175,8 +175,8 @@ class Layer(Recurrent):
         dict
             The backend, T, B, how many passes (layers times directions) there are, and what the
             backend says of each: on "cpu" the instruction set, whether products take fused
-            multiply-adds or a tile unit and why, the tile of the recurrent product, the threads and
-            what they share. For people to read: words may change.
+            multiply-adds, dot products or a tile unit and why, the tile of the recurrent product,
+            the threads and what they share. For people to read: words may change.
 
         Raises
         ------

@@ -146,10 +146,14 @@ def test_show_config_as_dicts() -> None:
     assert facts["backends"][facts["auto"]] == "usable"
     assert facts["threads"] == fastrnn.get_num_threads()
     # What a lower precision than float32's brings, or that it brings nothing.
-    tiles = facts["instruction set"] == "amx"
-    for name in ("high", "medium"):
-        assert ("tile unit for calls" in facts["precision"][name]) == tiles
-        assert ("no tile unit" in facts["precision"][name]) == (not tiles)
+    isa = facts["instruction set"]
+    for name in ("highest", "high", "medium"):
+        assert facts["precision"][name].startswith("tile unit, parts=") == (isa == "amx")
+        assert ("no tile unit" in facts["precision"][name]) == (
+            isa != "amx" and not (name == "medium" and isa == "avx512bf16")
+        )
+    dots = facts["precision"]["medium"].count("dot products, parts=1")
+    assert dots == (isa in ("avx512bf16", "amx"))
 
 
 def test_show_config_writes_the_same(capsys: pytest.CaptureFixture[str]) -> None:

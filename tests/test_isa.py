@@ -17,7 +17,7 @@ from oracles import by_hand
 
 import fastrnn
 
-ISAS = ("scalar", "avx2", "avx512", "amx", "neon")
+ISAS = ("scalar", "avx2", "avx512", "avx512bf16", "amx", "neon")
 WIDTHS = [
     Case(kind, sizes, dtype=dtype, layers=2, bidirectional=True, lengths="zeros", resets="some")
     for kind in KINDS

@@ -29,7 +29,7 @@ def why_not() -> str | None:
 
 
 class Halves(NamedTuple):
-    """Floats multiplied as sums of bfloat16: by what, in how many parts, for what calls at least."""
+    """Floats multiplied as sums of bfloat16: by what, in how many parts, from what sizes on."""
 
     unit: str
     parts: int
@@ -52,7 +52,7 @@ class Halves(NamedTuple):
 
 
 # The first that the processor has and whose sizes a call reaches; else fused multiply-adds, which
-# then are faster (docs/adr/0007-floats-in-parts-on-the-tile-unit.md, 0016-bfloat16-dot-products.md).
+# then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit, 0016-bfloat16-dot-products).
 HALVES = {
     "highest": [Halves("tile unit", parts=3, B=16, TB=256, H=128, BH=4096)],
     "high": [Halves("tile unit", parts=2, B=16, TB=256, H=64, BH=1024)],

@@ -1,6 +1,7 @@
 // Every instruction set must give the scalar kernels' bits: random passes of every cell and type,
 // forward and backward, with tails, ragged rows, cuts, narrow weights, both directions, one to five
-// threads, and several calls at a time. Runs without Python, so also under an emulator and under sanitizers.
+// threads, and several calls at a time. Dot products of bfloat16 must give the same bits for any number
+// of threads. Runs without Python, so also under an emulator and under sanitizers.
 //
 // Usage: kernels_test [passes for each cell and type]
 #include <cstdio>
@@ -15,7 +16,7 @@
 #include "kernel_table.h"
 
 namespace fastrnn {
-extern const KernelTable scalar_table, avx2_table, avx512_table, neon_table;
+extern const KernelTable scalar_table, avx2_table, avx512_table, avx512bf16_table, neon_table;
 }
 
 using namespace fastrnn;
@@ -50,7 +51,7 @@ class Array {
  private:
   static constexpr Index kGuard =
       64;  // a vector of the widest kind, in bytes of the narrowest type
-  static constexpr Real kMark = Real(1234.5);
+  static constexpr Real kMark = static_cast<Real>(1234.5);
   std::vector<Real> values_;
 };
 
@@ -164,8 +165,17 @@ Array<Real> zeros(Index size) {
   return values;
 }
 
+// The weights of a phase in parts of bfloat16, if `how` wants them.
 template <class Real>
-Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) {
+Array<Half> parts(const CellKernels<Real>& kernels, const Pass<Real>& pass, Phase phase, Halves how,
+                  int threads, const Array<Real>& packed) {
+  Array<Half> split(how.parts ? kernels.split_size(pass.sizes, phase, how) : 0);
+  if (how.parts) kernels.split(pass.sizes, phase, how, threads, packed.data(), split.data());
+  return split;
+}
+
+template <class Real>
+Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads, Halves how = {}) {
   const CellKernels<Real>& kernels = table.of<Real>().cells[pass.cell];
   const auto [T, B, I, H, P, projected] = pass.sizes;
   const Index S = kernels.saved;
@@ -183,6 +193,8 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   forward.rows = pass.rows;
   forward.threads = threads;
   forward.packed = packed.data();
+  const Array<Half> split = parts(kernels, pass, Phase::forward, how, threads, packed);
+  forward.split = {split.data(), how};
   Array<Real> narrow;
   if (pass.type != WeightType::real) {
     narrow = Array<Real>(kernels.narrow_size(pass.sizes, pass.type) / sizeof(Real));
@@ -201,7 +213,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   Array<double> forward_work(kernels.forward_work(forward) / sizeof(double) + 1);
   forward.work = forward_work.data();
   kernels.forward(forward);
-  out.inside = forward_work.guarded();
+  out.inside = forward_work.guarded() && split.guarded();
   if (!pass.keep) return out;
 
   Array<Real> packed_back(kernels.packed_size(pass.sizes, Phase::backward));
@@ -220,6 +232,8 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   backward.rows = pass.rows;
   backward.threads = threads;
   backward.packed = packed_back.data();
+  const Array<Half> split_back = parts(kernels, pass, Phase::backward, how, threads, packed_back);
+  backward.split = {split_back.data(), how};
   backward.x = forward.x;
   backward.h0 = forward.h0;
   backward.c0 = forward.c0;
@@ -235,7 +249,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads) 
   Array<double> backward_work(kernels.backward_work(backward) / sizeof(double) + 1);
   backward.work = backward_work.data();
   kernels.backward(backward);
-  out.inside = out.inside && backward_work.guarded();
+  out.inside = out.inside && backward_work.guarded() && split_back.guarded();
   return out;
 }
 
@@ -261,6 +275,26 @@ void compare_passes(const KernelTable& table, int passes) {
     }
   }
 }
+
+#if defined(__x86_64__)
+void compare_dots(const KernelTable& table, int passes) {
+  const int before = failed;
+  for (int cell = 0; cell < kCells; ++cell) {
+    const CellKernels<float>& kernels = table.f32.cells[cell];
+    std::mt19937 draw(cell + 50);
+    for (int i = 0; i < passes; ++i) {
+      Pass<float> pass(kernels, cell, draw);
+      pass.type = WeightType::real;
+      const int threads = 2 + i % 4;
+      const Result<float> want = run(table, pass, 1, {1, true});
+      const Result<float> got = run(table, pass, threads, {1, true});
+      check(want.guarded() && got.guarded() && got == want,
+            "dot products, " + pass.text(table.isa, kernels.name, threads));
+    }
+  }
+  std::printf("dot products: %s\n", failed == before ? "the same for all threads" : "differ");
+}
+#endif
 
 // Random bit patterns: every magnitude, denormals, infinities and NaN.
 template <class Real>
@@ -322,6 +356,7 @@ int main(int argc, char** argv) {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) compare(avx2_table, passes);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
     compare(avx512_table, passes);
+  if (__builtin_cpu_supports("avx512bf16")) compare_dots(avx512bf16_table, passes);
 #elif defined(__aarch64__)
   compare(neon_table, passes);
 #endif
