@@ -20,7 +20,7 @@ ALIGNMENT = 64
 
 
 def test_a_layer_within_a_model_of_jax(side: tuple[str, Any]) -> None:
-    """Its input and the gradient of its output are JAX's; the results are those of NumPy's arrays."""
+    """Its input and the gradient of its output are JAX's; the results are as of NumPy's arrays."""
     backend, xp = side
     layer = fastrnn.LSTM(3, 4, 2, bidirectional=True, rng=0, backend=backend)
 
