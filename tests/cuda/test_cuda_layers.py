@@ -215,6 +215,26 @@ def test_a_tape_is_used_twice() -> None:
     same_bits(back(layer, tape, call), back(layer, tape, call))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("resets", ["", "some"])
+def test_what_was_returned_may_be_written_to(kind: str, resets: str) -> None:
+    """The tape has nothing of it, nor of the state that came, nor of the parameters."""
+    case = DeviceCase(kind, layers=2, resets=resets, proj=kind.startswith("lstm"))
+    call = case.call()
+    want = run(case.layer(), call)
+    layer, state = case.layer().layer, up(call.state)
+    y, final, tape = layer.forward(up(call.x), state, **call.how)
+    for a in (
+        y,
+        layer.flat_params,
+        *parts(final, "h", "c").values(),
+        *parts(state, "h", "c").values(),
+    ):
+        a[...] = np.nan
+    grads = back(OnDevice(layer), tape, call)
+    same_bits(grads, {name: want[name] for name in grads})
+
+
 def test_unbatched() -> None:
     case = DeviceCase("lstm", (6, 1, 5, 4), bidirectional=True)
     layer, call = case.layer(), case.call()
