@@ -228,7 +228,9 @@ def test_a_stepper_where_nothing_can_be_recorded(
     assert played(device, lambda: np.testing.assert_array_equal(down(step(x)), want)) == 0
     with monkeypatch.context() as patch:
         patch.setattr(type(device), "recording", True)
+        device.launches.clear()
         step = layer.stepper()
+        assert not device.launches  # of the caller's recording they would be a part
     assert np.array_equal(down(step(x)), want)
 
 
