@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import sys
 from contextlib import contextmanager, nullcontext
@@ -101,6 +102,13 @@ def test_a_program_is_one_text_that_includes_nothing() -> None:
         assert "#define FASTRNN_REAL double\n" in text
         assert text.count("#line 1 ") == len(program.files)
     assert "#define FASTRNN_PATH Chains\n#define FASTRNN_TILES 2\n" in text
+
+
+def test_threads_are_counted_in_64_bits() -> None:
+    """A launch of more than 2^31 threads takes more memory than a test can have."""
+    counted = re.compile(r"(\w*)\(?blockIdx\.[xyz]\)? \* blockDim")
+    kinds = [counted.findall(path.read_text()) for path in compile.KERNELS.glob("cuda/*.*")]
+    assert {kind for found in kinds for kind in found} == {"Index"}
 
 
 # ---- the cache -----------------------------------------------------------------------------------
