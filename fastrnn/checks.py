@@ -100,11 +100,18 @@ def _on_device(name: str, value: Any, what: str, like: Any, of: str) -> None:
             f"{name} must be a {kind}.ndarray of {what}, got {type_name(value)}: "
             f"copy it to the GPU with {kind}.asarray({name})"
         )
-    here = type(like.device)()  # CuPy's current device
-    if not value.device == like.device == here:
+    if value.device != like.device:
+        raise TypeError(f"{name} is on {value.device}, {of} on {like.device}")
+    on_current_device(like, of)
+
+
+def on_current_device(a: Any, of: str = "the layer's parameters") -> None:
+    """Raise unless the device of an array of CuPy's is the current one; ``of`` says what it is."""
+    here = type(a.device)()
+    if a.device != here:
         raise TypeError(
-            f"{name} is on {value.device}, {of} are on {like.device}, and the "
-            f"current device is {here}: they must be the same one"
+            f"the current device is {here}, that of {of} is {a.device}: make it the current one, "
+            f"as in ``with cupy.cuda.Device({a.device.id}):``"
         )
 
 

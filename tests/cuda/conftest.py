@@ -7,6 +7,7 @@ import shutil
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from emulator import EmulatedDevice
 
@@ -43,3 +44,14 @@ def device(emulated: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> Any:
     found.multiprocessors = 0  # steps; test_persistent.py has its own way
     found.launches.clear()
     return found
+
+
+@pytest.fixture(params=["numpy", "cuda"])
+def side(request: Any) -> tuple[str, Any]:
+    """A backend and the namespace of its arrays."""
+    if request.param == "numpy":
+        return "numpy", np
+    request.getfixturevalue("device")
+    backend: Any = fastrnn.backends.get("cuda")
+    assert isinstance(backend, CudaBackend)
+    return "cuda", backend.xp

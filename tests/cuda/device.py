@@ -32,6 +32,11 @@ def down(value: Any) -> Any:
     return namespace().asnumpy(value)
 
 
+def address(a: Any) -> int:
+    """Where an array begins, NumPy's or the device's."""
+    return int(a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr)
+
+
 class Gradients:
     """A layer's gradients, as NumPy arrays."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import shutil
 import sys
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -102,6 +104,13 @@ def test_a_program_is_one_text_that_includes_nothing() -> None:
     assert "#define FASTRNN_PATH Chains\n#define FASTRNN_TILES 2\n" in text
 
 
+def test_threads_are_counted_in_64_bits() -> None:
+    """A launch of more than 2^31 threads takes more memory than a test can have."""
+    counted = re.compile(r"(\w*)\(?blockIdx\.[xyz]\)? \* blockDim")
+    kinds = [counted.findall(path.read_text()) for path in compile.KERNELS.glob("cuda/*.*")]
+    assert {kind for found in kinds for kind in found} == {"Index"}
+
+
 # ---- the cache -----------------------------------------------------------------------------------
 
 
@@ -137,6 +146,30 @@ def test_no_place_to_write(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTRNN_CACHE_DIR", str(tmp_path / "file"))
     assert compile.cubin("text", "sm_90") != compile.cubin("text", "sm_90")
+
+
+def test_what_cannot_be_written_leaves_nothing(
+    nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(compile.os, "replace", fail)
+    assert compile.cubin("text", "sm_90") == b"code 1\0"
+    assert not [*compile.cache_folder().iterdir()]
+
+
+def test_a_change_of_any_kernel_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    fingerprint = compile.fingerprint.__wrapped__
+    before = fingerprint()
+    folder = tmp_path / "kernels"
+    shutil.copytree(compile.KERNELS, folder)
+    monkeypatch.setattr(compile, "KERNELS", folder)
+    assert fingerprint() == before
+    for name in ("cuda/persistent_forward.cu", "cells/gru.h", "activations.h"):
+        (folder / name).write_text((folder / name).read_text() + "//\n")
+        assert fingerprint() != before
+        before = fingerprint()
 
 
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,14 +138,36 @@ def test_plans_are_made_on_the_host(layer: Any) -> None:
 def test_another_device(layer: Any) -> None:
     with fake_cupy.Device(1):
         x = up(X)
-    expected = (
-        "^x is on <CUDA Device 1>, the layer's parameters are on <CUDA Device 0>, and the current "
-        "device is <CUDA Device 0>: they must be the same one$"
-    )
+    expected = "^x is on <CUDA Device 1>, the layer's parameters on <CUDA Device 0>$"
     with pytest.raises(TypeError, match=expected):
         layer(x)
-    with fake_cupy.Device(1), pytest.raises(TypeError, match="current device is <CUDA Device 1>"):
-        layer(up(X))
+
+
+def test_another_device_is_the_current_one(layer: Any) -> None:
+    """Whatever would run there, or leave a part of its results there."""
+    x = up(X)
+    x_t, tape = x[0], layer.forward(x, checkpoint_every=2)[2]
+    cell = fastrnn.GRUCell(3, 4, backend="cuda")
+    cell_tape = cell.forward(x_t)[1]
+    step = layer.stepper(2)
+    expected = (
+        r"^the current device is <CUDA Device 1>, that of .* is <CUDA Device 0>: make it the "
+        r"current one, as in ``with cupy\.cuda\.Device\(0\):``$"
+    )
+    for work in (
+        lambda: layer(x),
+        lambda: layer.backward(tape, None),
+        lambda: cell.backward(cell_tape, None),
+        lambda: tape.states(),
+        lambda: layer.stepper(),
+        lambda: layer.freeze(),
+        lambda: step(x_t),
+        lambda: layer.load_params(dict(layer.params)),
+    ):
+        with fake_cupy.Device(1), pytest.raises(TypeError, match=expected):
+            work()
+    assert not layer.frozen
+    assert layer(x)[0].shape == (5, 2, 4)
 
 
 def test_a_layer_lives_on_the_device_it_was_made_on() -> None:

@@ -12,6 +12,7 @@ from device import DeviceCase, OnDevice, down, reference, up
 from grid import covering
 
 import fastrnn
+from fastrnn.backends.cuda.launch import Launcher
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -90,6 +91,15 @@ def test_gradients_of_many_rows_are_summed_in_two_passes() -> None:
     close(run(layer, call), run(*reference(case, call)), case.dtype)
 
 
+def test_sums_of_products_are_fused(device: Any) -> None:
+    """The square of 1 + 2^-12 has a last bit that float32 cannot hold."""
+    launch = Launcher(device, np.dtype(np.float32), chain=True)
+    a = up(np.full((1, 1), 1 + 2**-12, np.float32))
+    out = up(np.full(1, -1 - 2**-11, np.float32))
+    launch.add_sum(out, a, False, a)
+    assert down(out)[0] == 2**-24
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("every", [1, 3, 100])
 def test_checkpoints(kind: str, every: int) -> None:
@@ -114,6 +124,15 @@ def test_masks_are_those_of_the_cpu(device: Any, dtype: str, start: int) -> None
     for size in (1, 7, 8, 300):
         how = (2**63 + 12345, 3, start, (size,), 0.3, np.dtype(dtype))
         assert np.array_equal(down(backend.mask(*how)), fastrnn.dropout.mask(*how))
+
+
+def test_a_draw_at_the_threshold_is_kept(device: Any) -> None:
+    words = np.random.Philox(key=np.array([7, 0], np.uint64)).random_raw(4)
+    draws = words.astype("<u8").view("<u4")
+    for at, draw in enumerate(draws):
+        mask = fastrnn.backends.get("cuda").mask(7, 0, 0, (8,), int(draw) / 2**32, np.dtype("f8"))
+        assert np.array_equal(down(mask) > 0, draws >= draw)
+        assert down(mask)[at] > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,6 +232,26 @@ def test_a_tape_is_used_twice() -> None:
     layer, call = case.layer(), case.call()
     tape = layer.forward(call.x, call.state)[2]
     same_bits(back(layer, tape, call), back(layer, tape, call))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("resets", ["", "some"])
+def test_what_was_returned_may_be_written_to(kind: str, resets: str) -> None:
+    """The tape has nothing of it, nor of the state that came, nor of the parameters."""
+    case = DeviceCase(kind, layers=2, resets=resets, proj=kind.startswith("lstm"))
+    call = case.call()
+    want = run(case.layer(), call)
+    layer, state = case.layer().layer, up(call.state)
+    y, final, tape = layer.forward(up(call.x), state, **call.how)
+    for a in (
+        y,
+        layer.flat_params,
+        *parts(final, "h", "c").values(),
+        *parts(state, "h", "c").values(),
+    ):
+        a[...] = np.nan
+    grads = back(OnDevice(layer), tape, call)
+    same_bits(grads, {name: want[name] for name in grads})
 
 
 def test_unbatched() -> None:

@@ -7,28 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
+from device import address
 
 import fastrnn
-from fastrnn.backends.cuda import CudaBackend
 
 torch = pytest.importorskip("torch")
-
-
-@pytest.fixture(params=["numpy", "cuda"])
-def side(request: Any) -> tuple[str, Any]:
-    """A backend and the namespace of its arrays."""
-    if request.param == "numpy":
-        return "numpy", np
-    request.getfixturevalue("device")
-    backend: Any = fastrnn.backends.get("cuda")
-    assert isinstance(backend, CudaBackend)
-    return "cuda", backend.xp
-
-
-def address(a: Any) -> int:
-    return int(a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr)
 
 
 def test_there_and_back(side: tuple[str, Any]) -> None:

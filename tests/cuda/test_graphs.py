@@ -92,11 +92,36 @@ def test_other_weights_in_the_same_graph(device: Any, monkeypatch: pytest.Monkey
     assert "graph" in device.launches
 
 
-@pytest.mark.parametrize("what", [{"lengths": "positive"}, {"resets": "often"}])
-def test_rows_that_differ_run_as_they_are(device: Any, what: dict[str, str]) -> None:
-    case = DeviceCase("gru", (9, 3, 5, 4), **what)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [None, [7, 12, 9], [0, 5, 12], [12, 12, 3]])
+@pytest.mark.parametrize("resets", ["", "some", "often"])
+def test_rows_that_end_or_begin_anew(
+    device: Any, monkeypatch: pytest.MonkeyPatch, kind: str, lengths: Any, resets: str
+) -> None:
+    """Graphs of the steps that all rows run; the others run as they are."""
+    proj = kind.startswith("lstm")
+    case = DeviceCase(kind, (12, 3, 5, 4), bidirectional=True, proj=proj, resets=resets)
     layer, call = case.layer(), case.call()
-    assert played(device, lambda: [run(layer, call) for _ in range(3)]) == 0
+    call.how["lengths"] = lengths
+    full = 12 if lengths is None else min(lengths)
+    for how in ({}, {"checkpoint_every": 9}):
+        want = without(monkeypatch, layer, call, **how)
+        for _ in range(2):
+            same_bits(run(layer, call, **how), want)
+    graphs_of_a_pass = full // 3 + (full % 3 == 2)
+    assert played(device, lambda: run(layer, call)) == 4 * graphs_of_a_pass
+
+
+def test_resets_of_another_call_in_the_same_graph(
+    device: Any, monkeypatch: pytest.MonkeyPatch, fresh: CudaBackend
+) -> None:
+    case = DeviceCase("lstm", (9, 3, 5, 4), resets="some")
+    layer, calls = case.layer(), [case.but(seed=seed).call() for seed in (1, 2, 3)]
+    wants = [without(monkeypatch, layer, call) for call in calls]
+    for _ in range(2):
+        for call, want in zip(calls, wants, strict=True):
+            same_bits(run(layer, call), want)
+    assert len(fresh._graphs._known) == 2  # forward, backward
 
 
 def test_short_sequences_run_as_they_are(device: Any) -> None:
@@ -203,7 +228,9 @@ def test_a_stepper_where_nothing_can_be_recorded(
     assert played(device, lambda: np.testing.assert_array_equal(down(step(x)), want)) == 0
     with monkeypatch.context() as patch:
         patch.setattr(type(device), "recording", True)
+        device.launches.clear()
         step = layer.stepper()
+        assert not device.launches  # of the caller's recording they would be a part
     assert np.array_equal(down(step(x)), want)
 
 

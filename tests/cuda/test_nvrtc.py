@@ -236,6 +236,7 @@ def test_cupy_has_what_the_device_asks_for() -> None:
         b"int Ctype, int ldc, int computeType, int algo)"
     ) in Path(cublas.origin).read_bytes()
     for path in (
+        "random.standard_normal",
         "cuda.Device.compute_capability",
         "cuda.device.get_cublas_handle",
         "cuda.function.Module.load",
@@ -265,16 +266,28 @@ def test_cupy_has_what_the_device_asks_for() -> None:
             found = getattr(found, name)
 
 
+def ptx(text: str) -> bytes:
+    """What NVRTC makes of a text, with the options of all programs, before the assembler."""
+    binding = compile.nvrtc()
+    made = binding.createProgram(text, "fastrnn.cu", (), ())
+    binding.compileProgram(made, ("-arch=compute_90", *compile.OPTIONS))
+    code: bytes = binding.getPTX(made)
+    binding.destroyProgram(made)
+    return code
+
+
+def test_operations_are_fused_only_where_the_source_says_so() -> None:
+    """Else the cells would not have the bits of the CPU's."""
+    kernel = 'extern "C" __global__ void kernel(float* a) {{ a[0] = {}; }}'
+    assert b"fma.rn.f32" not in ptx(kernel.format("a[1] * a[2] + a[3]"))
+    assert b"fma.rn.f32" in ptx(kernel.format("fmaf(a[1], a[2], a[3])"))
+
+
 def test_what_blocks_write_for_each_other_is_not_read_through_a_cache_of_constants() -> None:
     """ld.global.nc may give what was there before the launch; the emulator cannot see that."""
     for direction in ("forward", "backward"):
-        text = compile.source(persistent_program(BF16, "gru", direction, 1, 1))
-        binding = compile.nvrtc()
-        made = binding.createProgram(text, "fastrnn.cu", (), ())
-        binding.compileProgram(made, ("-arch=compute_90", *compile.OPTIONS))
-        ptx = binding.getPTX(made)
-        binding.destroyProgram(made)
-        assert b"ld.global.nc" not in ptx
-        assert b"ld.global.cg" in ptx
-        assert b"ld.acquire.gpu" in ptx
-        assert b"red.release.gpu" in ptx
+        code = ptx(compile.source(persistent_program(BF16, "gru", direction, 1, 1)))
+        assert b"ld.global.nc" not in code
+        assert b"ld.global.cg" in code
+        assert b"ld.acquire.gpu" in code
+        assert b"red.release.gpu" in code

@@ -12,7 +12,7 @@ from device import DeviceCase, up
 
 import fastrnn
 import fastrnn.backends
-from fastrnn.backends.cuda import persistent, tune
+from fastrnn.backends.cuda import compile, persistent, tune
 from fastrnn.backends.cuda.launch import Launcher
 from fastrnn.cli import main
 
@@ -164,6 +164,46 @@ def test_a_damaged_file_is_said_and_not_used(device: Any, text: str) -> None:
     with pytest.warns(UserWarning, match="is not used"):
         find()
     assert len(json.loads(tune.path().read_text())["ways"]) == 2
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """The folder of what comes with the package, which is empty."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    monkeypatch.setattr(tune, "SHIPPED", folder)
+    return folder
+
+
+def test_what_comes_with_the_package(device: Any, timed: dict[str, float], shipped: Any) -> None:
+    """A file that one machine has made is taken on another of its kind; the user's goes before."""
+    estimated = planned(device, 10)
+    timed[tune.STEPS] = 1.0
+    find()
+    tune.path().rename(shipped / "emulated.json")
+    tune._loaded.clear()
+    assert planned(device, 10) == planned(device, 10, BACKWARD) == tune.STEPS != estimated
+    timed[tune.STEPS] = 1000.0
+    forward, _ = find()
+    assert planned(device, 10) == forward.way != tune.STEPS
+    tune.path().unlink()
+    tune._loaded.clear()
+    assert planned(device, 10) == tune.STEPS
+
+
+def test_what_is_found_is_added_to_what_comes_with_the_package(device: Any, shipped: Any) -> None:
+    tune.keep("theirs", tune.STEPS, {})
+    tune.path().rename(shipped / "a.json")
+    tune.keep("mine", tune.STEPS, {})
+    assert set(tune._table()) == {"theirs", "mine"}
+    assert set(json.loads(tune.path().read_text())["ways"]) == {"mine"}
+
+
+def test_the_package_brings_measurements_of_its_own_kernels_alone() -> None:
+    for file in tune.SHIPPED.glob("*.json"):
+        ways = tune._read(file)
+        assert ways, file
+        assert all(f" | {compile.fingerprint()} | " in name for name in ways), file
 
 
 # ---- the command ---------------------------------------------------------------------------------

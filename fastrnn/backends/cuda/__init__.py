@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn import checks
 from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
 
 from . import passes, persistent, tune
@@ -156,6 +157,7 @@ class CudaBackend:
         narrow: str | None = None,
     ) -> Packed:
         """Return a copy of the weights, and their biases summed."""
+        checks.on_current_device(w.hh)
         # mypy: a list of optional arrays for fields of which two are never None
         copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
         rows = w.hh.shape[0]
@@ -183,6 +185,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
+        checks.on_current_device(packed.weights.hh)
         launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
@@ -215,6 +218,7 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
+        checks.on_current_device(packed.weights.hh)
         launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)

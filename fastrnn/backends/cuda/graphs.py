@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .rows import DeviceRows
@@ -23,7 +23,7 @@ MOST_GRAPHS = 16
 MOST_BYTES = 256 << 20
 """Of the graphs' arrays, for each thread; what was used longest ago goes first."""
 
-Play = Callable[[DeviceRows, Sequence[int], int], None]
+Play = Callable[[DeviceRows, range, int], None]
 Arrays = Mapping[str, Any]
 """By name; None where a cell or a call has no such array."""
 
@@ -39,8 +39,8 @@ class Loop(NamedTuple):
     make: Callable[..., Play]
     weights: Arrays  # read
     states: Arrays  # (B, W), in place
-    read: Arrays  # (N, W), a row for each packed row
-    written: Arrays  # (N, W); two names may be one array
+    read: Arrays  # (N, W) or (N,), a row for each packed row
+    written: Arrays  # the same; two names may be one array
 
     def arrays(self) -> Arrays:
         """Return all arrays by name."""
@@ -54,27 +54,28 @@ class Graphs(threading.local):
         self._device = device
         self._known: OrderedDict[Any, _Entry] = OrderedDict()
 
-    def run(self, loop: Loop, rows: DeviceRows, steps: Sequence[int], base: int = 0) -> None:
+    def run(self, loop: Loop, rows: DeviceRows, steps: range, base: int = 0) -> None:
         """Run steps of a loop in this order, in graphs as far as that can be done; the loop's
         arrays begin at packed row `base`."""
         play = None
         filled: list[_Span] = []  # those that have the loop's weights and states
-        while steps:
-            size, span = self._find(loop, rows, steps)
-            now, steps = steps[:size], steps[size:]
-            if span is not None:
-                at = slice(rows.of(min(now)).start - base, rows.of(max(now)).stop - base)
-                span.run(loop, at, weights=span not in filled)
-                filled.append(span)
-                continue
-            if play is None:
-                play = loop.make(**loop.arrays())
-            play(rows, now, base)
+        for part in rows.parts(steps):
+            while part:
+                size, span = self._find(loop, rows, part)
+                now, part = part[:size], part[size:]
+                if span is not None:
+                    at = slice(rows.of(min(now)).start - base, rows.of(max(now)).stop - base)
+                    span.run(loop, at, weights=span not in filled)
+                    filled.append(span)
+                    continue
+                if play is None:
+                    play = loop.make(**loop.arrays())
+                play(rows, now, base)
 
-    def _find(self, loop: Loop, rows: DeviceRows, steps: Sequence[int]) -> tuple[int, _Span | None]:
+    def _find(self, loop: Loop, rows: DeviceRows, steps: range) -> tuple[int, _Span | None]:
         """Return how many steps to run next, and their graph if there is one."""
         size = next((size for size in SIZES if size <= len(steps)), 0)
-        if not size or not rows.uniform or self._device.recording:
+        if not size or steps[0] >= rows.full or self._device.recording:
             return len(steps), None
         backwards = steps[0] > steps[-1]
         key = (self._device.place(), loop.name, size, backwards, *_form(loop))

@@ -81,7 +81,7 @@ class Launcher:
         shared = 2 * _TILE * (_TILE + 1) * self.dtype.itemsize
         kernel = self.device.kernel(self._shared, "chain_product")
         kernel(
-            (-(-M // _TILE), -(-N // _TILE)),
+            (-(-M // _TILE) * -(-N // _TILE),),
             (_TILE * _TILE,),
             (M, N, K, *matrix(a), *matrix(b), *matrix(out)[:2], int(accumulate)),
             shared,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -163,7 +162,7 @@ def forward(
                 "split_bias": packed.split_bias,
             },
             states={"h": h, "c": c},
-            read={"gates": gates[: stop - base]},
+            read={"gates": gates[: stop - base], "cut": part(rows.cut_rows, here)},
             written={"y": y[here], "all_c": part(all_c, here), "saved": part(saved, here)},
         )
         launch.graphs.run(loop, rows, steps, base)
@@ -183,6 +182,7 @@ def _steps(
     h: Array,
     c: Array | None,
     gates: Array,
+    cut: Array | None,
     y: Array,
     all_c: Array | None,
     saved: Array | None,
@@ -191,7 +191,7 @@ def _steps(
     weights = packed.weights._replace(hh=hh, hr=hr, peephole=peephole)
     step = Step(launch, cell, Packed(weights, bias, split_bias), len(h))
 
-    def play(rows: DeviceRows, steps: Sequence[int], base: int) -> None:
+    def play(rows: DeviceRows, steps: range, base: int) -> None:
         for t in steps:
             at = rows.of(t)
             n = at.stop - at.start
@@ -199,7 +199,8 @@ def _steps(
                 continue
             at = slice(at.start - base, at.stop - base)
             h_t, c_t = h[:n], None if c is None else c[:n]
-            _restart(launch, rows.cuts(t), h_t, c_t)
+            if cut is not None and rows.cuts(t):
+                _restart(launch, cut[at], h_t, c_t)
             step(
                 gates[at],
                 h_t,
@@ -300,6 +301,7 @@ def backward(
                 "dy": dy,
                 "h_before": deltas.h_before,
                 "c_before": deltas.c_before,
+                "cut": rows.cut_rows,
             },
             written={
                 "input": deltas.input,
@@ -339,6 +341,7 @@ def _steps_back(
     dy: Array | None,
     h_before: Array,
     c_before: Array | None,
+    cut: Array | None,
     input: Array,
     hidden: Array,
     reset_h: Array | None,
@@ -350,7 +353,7 @@ def _steps_back(
     first = (cell.gates - cell.reset_before) * H
     scratch = launch.xp.empty((len(dh), H), launch.dtype)  # a product with R_n, or with W_hr
 
-    def play(rows: DeviceRows, steps: Sequence[int], base: int) -> None:
+    def play(rows: DeviceRows, steps: range, base: int) -> None:
         for t in steps:
             at = rows.of(t)
             n = at.stop - at.start
@@ -402,7 +405,8 @@ def _steps_back(
                     reset_h[at],
                 )
             launch.product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.keeps_h)
-            _restart(launch, rows.cuts(t), dh_t, dc_t)
+            if cut is not None and rows.cuts(t):
+                _restart(launch, cut[at], dh_t, dc_t)
 
     return play
 
@@ -434,9 +438,8 @@ def _add_gradients(
             launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
 
 
-def _restart(launch: Launcher, cut: Array | None, *states: Array | None) -> None:
+def _restart(launch: Launcher, cut: Array, *states: Array | None) -> None:
     """Set to zero the rows of states (n, W) that begin anew."""
-    if cut is not None:
-        for state in states:
-            if state is not None:
-                launch.units("restart", *state.shape, cut, state)
+    for state in states:
+        if state is not None:
+            launch.units("restart", *state.shape, cut, state)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastrnn.backends.packing import Packing
-from fastrnn.rows import ALL
+from fastrnn.rows import Rows
 
 from .device import Array
-
-if TYPE_CHECKING:
-    from fastrnn.rows import Rows
 
 
 class DeviceRows(Packing):
@@ -24,6 +21,8 @@ class DeviceRows(Packing):
         self.reverse = reverse
         self._ends = self.starts.tolist()
         self.steps = range(T)[::-1] if reverse else range(T)
+        self.full = T if rows.counts is None else int(np.count_nonzero(rows.counts == B))
+        """How many steps all rows run: the first ones of the sequence, in either direction."""
         cut_rows = np.flatnonzero(self.cut)
         self.cut_rows = xp.asarray(self.cut.view(np.uint8)) if cut_rows.size else None
         """(N,) bytes, 1 where a row begins anew; None if none does."""
@@ -35,8 +34,17 @@ class DeviceRows(Packing):
         return self.index is None and self.cut_rows is None
 
     def like(self, T: int) -> DeviceRows:
-        """Return uniform rows of as large a batch for T steps in the same direction."""
-        return DeviceRows(self.xp, T, self.shape[1], ALL, self.reverse)
+        """Return as many rows, which all run for T steps in the same direction, and which may begin
+        anew at each of them if these rows ever do."""
+        B = self.shape[1]
+        cut = None if self.cut_rows is None else np.ones((T, B), bool)
+        return DeviceRows(self.xp, T, B, Rows(cut=cut), self.reverse)
+
+    def parts(self, steps: range) -> tuple[range, range]:
+        """Return steps in their order: those before and after rows end, or begin."""
+        edge = self.full - steps.start if steps.step > 0 else steps.start - self.full + 1
+        edge = max(edge, 0)
+        return steps[:edge], steps[edge:]
 
     @cached_property
     def device_starts(self) -> Array:
@@ -47,13 +55,9 @@ class DeviceRows(Packing):
         """Return the packed rows of step t."""
         return slice(self._ends[t], self._ends[t + 1])
 
-    def cuts(self, t: int) -> Array | None:
-        """Return which rows of step t begin anew, as (n,) bytes, or None if none does."""
-        return (
-            self.cut_rows[self.of(t)]
-            if self.cut_rows is not None and t in self._cut_steps
-            else None
-        )
+    def cuts(self, t: int) -> bool:
+        """Return whether a row of step t begins anew."""
+        return t in self._cut_steps
 
     def contiguous(self, a: Array) -> Array:
         """Return a as the kernels want it."""

@@ -1,8 +1,9 @@
 """Which way a pass runs on a GPU, by time: measured on request, kept in a file, looked up later.
 
 A way has a label: "steps", or how a persistent launch is cut. What was measured holds for one kind
-of GPU, one NVRTC and one text of the kernels, and for batches of about one size. Where nothing was
-measured, the estimates in `persistent` decide.
+of GPU, one NVRTC and one text of the kernels, and for batches of about one size. What the user has
+measured goes before what comes with the package; where nothing was measured, the estimates in
+`persistent` decide.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ STEPS = "steps"
 
 FILE = "gpu-choices.json"
 _FORMAT = 1
+
+SHIPPED = Path(__file__).with_name("choices")
+"""What comes with the package: such files, one for each kind of GPU."""
 
 _REPEATS = 7
 _WARM_UP = 3
@@ -79,7 +83,7 @@ def bucket(B: int) -> int:
 
 
 def path() -> Path:
-    """Return where measurements are kept."""
+    """Return where the user's measurements are kept."""
     return compile.cache_folder() / FILE
 
 
@@ -88,7 +92,10 @@ def _table() -> dict[str, Any]:
     where = path()
     with _lock:
         if where not in _loaded:
-            _loaded[where] = _read(where)
+            found: dict[str, Any] = {}
+            for file in (*sorted(SHIPPED.glob("*.json")), where):
+                found |= _read(file)
+            _loaded[where] = found
         return _loaded[where]
 
 
@@ -123,7 +130,7 @@ def keep(name: str, way: str, times: dict[str, float]) -> None:
         ways = _read(where) | {name: {"way": way, "us": times}}
         text = json.dumps({"format": _FORMAT, "ways": ways}, indent=1, sort_keys=True)
         compile.write(where, text.encode())
-        _loaded[where] = ways
+        _loaded.pop(where, None)
 
 
 # ---------------------------------------------------------------------------------- measurement

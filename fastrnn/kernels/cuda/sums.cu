@@ -23,7 +23,7 @@ extern "C" __global__ void column_sums(Index rows, Index columns,
 
 // A product in which each result is one chain of fused multiply-adds over rising k, whatever the
 // sizes around it: out[m][n] = (out[m][n] or 0) + sum over k of a[m][k] * b[k][n].
-// A block of 16 x 16 threads has a tile of as many results; strides are in elements.
+// A block of 16 x 16 threads has a tile of as many results, tiles in rows; strides are in elements.
 extern "C" __global__ void chain_product(Index M, Index N, Index K, const Real* a, Index a_row,
                                          Index a_column, const Real* b, Index b_row, Index b_column,
                                          Real* out, Index out_row, Index accumulate) {
@@ -31,7 +31,8 @@ extern "C" __global__ void chain_product(Index M, Index N, Index K, const Real* 
   Real* a_tile = shared_memory<Real>();         // [m][k], rows padded: no two in one bank
   Real* b_tile = a_tile + kTile * (kTile + 1);  // [k][n]
   const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
-  const Index m = Index(blockIdx.x) * kTile + i, n = Index(blockIdx.y) * kTile + j;
+  const Index across = (N + kTile - 1) / kTile, tile = blockIdx.x;
+  const Index m = tile / across * kTile + i, n = tile % across * kTile + j;
   const bool inside = m < M && n < N;
   Real sum = inside && accumulate ? out[m * out_row + n] : Real(0);
   for (Index first = 0; first < K; first += kTile) {
