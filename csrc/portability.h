@@ -15,8 +15,8 @@
 #include <arm_neon.h>
 #endif
 
-// Dot products of bfloat16, which are written in GNU assembler.
-#if defined(FASTRNN_X86) && defined(__GNUC__)
+// Dot products of bfloat16, which are written in GNU assembler. GCC can ask for them from 10 on.
+#if defined(FASTRNN_X86) && !defined(_MSC_VER) && (defined(__clang__) || __GNUC__ >= 10)
 #define FASTRNN_HAS_DOTS 1
 #endif
 

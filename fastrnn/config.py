@@ -150,8 +150,8 @@ def _precisions(cpu: bool) -> dict[str, str]:
     """What each precision of float32 products runs as on the default backend."""
     from .backends.cpu import HALVES, units
 
-    here = _or_why_not(units) if cpu else set()
-    here = here if isinstance(here, set) else set()
+    found = _or_why_not(units) if cpu else None
+    here = found if isinstance(found, set) else set()
     said = {}
     for name, ways in HALVES.items():
         usable = [

@@ -48,6 +48,14 @@ def dtype(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
+def dots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of precision="medium" that would take the tile unit take dot products too."""
+    if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").dots():
+        pytest.skip("no dot products of bfloat16, or FASTRNN_ISA leaves them out")
+    monkeypatch.setitem(cpu.HALVES, "medium", [each for each in cpu.HALVES["medium"] if each.dots])
+
+
+@pytest.fixture
 def tiles_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small calls take the tile unit too."""
     if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").tile_unit():

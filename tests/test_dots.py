@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
 from cases import KINDS, Array, Case, infer, run, same_bits
-from grid import BACKENDS
-from oracles import by_hand
-from test_oracle import EVERY, cases
 from test_tiles import product
 
 import fastrnn
-from fastrnn.backends import cpu
 
-
-@pytest.fixture(autouse=True)
-def _dots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that would take the tile unit take dot products too."""
-    if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").dots():
-        pytest.skip("no dot products of bfloat16, or FASTRNN_ISA leaves them out")
-    monkeypatch.setitem(cpu.HALVES, "medium", [each for each in cpu.HALVES["medium"] if each.dots])
+pytestmark = pytest.mark.usefixtures("dots_alone")
 
 
 def medium(case: Case, **arguments: object) -> fastrnn.layers.Recurrent:
@@ -57,7 +45,8 @@ def test_numbers_that_are_not_ordinary(bad: float, where: str) -> None:
         (x if where == "x" else w)[3, 5] = 0 if abs(bad) < 1e-38 else np.float32(bad)
         want = rounded(x) @ rounded(w).T
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    # 70 terms of order one: 3e-7 of the sum of their magnitudes
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,27 +86,3 @@ def test_it_is_what_explain_and_show_config_say() -> None:
     reproducible = fastrnn.LSTM(20, 70, rng=0, precision="medium", reproducible=True)
     assert reproducible.explain(x)["products"] == "fused multiply-adds: reproducible=True"
     assert not np.array_equal(layer(x)[0], reproducible(x)[0])
-
-
-CASES = cases(2, EVERY, resets=("", "some"), dtype=("float32",)) + cases(
-    1,
-    EVERY,
-    dtype=("float32",),
-    resets=("", "some"),
-    sizes=((5, 33, 40, 65), (3, 1, 31, 64), (4, 7, 3, 100), (2, 40, 257, 48)),
-    layers=(1, 2),
-)
-
-
-# A unit of relu near zero may be on or off by a rounding, and its gradient with it.
-@pytest.mark.parametrize("case", [each for each in CASES if each.kind != "rnn_relu"], ids=str)
-def test_every_option_is_right(case: Case) -> None:
-    """Against torch in float64, within what rounding of 2^-9 a factor adds up to."""
-    layer, call = medium(case), case.call()
-    want = by_hand(case, layer.params, call)
-    got = run(layer, call)
-    for name, exact in want.items():
-        scale = np.abs(exact).max(initial=0)
-        np.testing.assert_allclose(got[name], exact, rtol=0, atol=0.02 * scale + 1e-6, err_msg=name)
-    outputs = infer(layer, call)
-    same_bits(outputs, {name: got[name] for name in outputs})

@@ -52,7 +52,7 @@ class Halves(NamedTuple):
 
 
 # The first that the processor has and whose sizes a call reaches; else fused multiply-adds, which
-# then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit, 0016-bfloat16-dot-products).
+# then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit, 0015-bfloat16-dot-products).
 HALVES = {
     "highest": [Halves("tile unit", parts=3, B=16, TB=256, H=128, BH=4096)],
     "high": [Halves("tile unit", parts=2, B=16, TB=256, H=64, BH=1024)],
@@ -156,12 +156,11 @@ class CpuBackend:
     def _halves_of(
         self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int
     ) -> Halves | None:
-        if numerics.reproducible or dtype != np.float32:
-            return None
         for each in HALVES[numerics.precision]:
-            reached = B >= each.B and T * B >= each.TB and H >= each.H and B * H >= each.BH
-            if reached and each.unit in self._units:
-                return each
+            if each.unit not in self._units:
+                continue
+            if B >= each.B and T * B >= each.TB and H >= each.H and B * H >= each.BH:
+                return None if numerics.reproducible or dtype != np.float32 else each
         return None
 
     def _why_floats(self, dtype: np.dtype[Any], numerics: Numerics) -> str:
