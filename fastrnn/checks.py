@@ -96,23 +96,13 @@ def _on_device(name: str, value: Any, what: str, like: Any, of: str) -> None:
     """Raise unless ``value`` is an array of the kind of ``like``, on its device."""
     if not isinstance(value, type(like)):
         kind = type(like).__module__
+        how = "share its memory with" if on_gpu(value) else "copy it to the GPU with"
         raise TypeError(
             f"{name} must be a {kind}.ndarray of {what}, got {type_name(value)}: "
-            f"copy it to the GPU with {kind}.asarray({name})"
+            f"{how} {kind}.asarray({name})"
         )
     if value.device != like.device:
         raise TypeError(f"{name} is on {value.device}, {of} on {like.device}")
-    on_current_device(like, of)
-
-
-def on_current_device(a: Any, of: str = "the layer's parameters") -> None:
-    """Raise unless the device of an array of CuPy's is the current one; ``of`` says what it is."""
-    here = type(a.device)()
-    if a.device != here:
-        raise TypeError(
-            f"the current device is {here}, that of {of} is {a.device}: make it the current one, "
-            f"as in ``with cupy.cuda.Device({a.device.id}):``"
-        )
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

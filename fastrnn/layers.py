@@ -13,7 +13,7 @@ from . import dropout as masks
 from .checks import RNG
 from .parametrized import Setting
 from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
-from .stepper import Stepper
+from .stepper import PlacedStepper, Stepper
 from .tape import Gradients, State, StateIndex, Tape, pair
 
 
@@ -213,7 +213,7 @@ class Layer(Recurrent):
         MemoryError
             ``batch_size`` is too large for any memory.
         """
-        return Stepper(self, batch_size)
+        return (Stepper if self._xp is np else PlacedStepper)(self, batch_size)
 
 
 class RNN(RNNKind, Layer):

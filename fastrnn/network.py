@@ -12,11 +12,12 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import config
+from .backends import there
 from .backends.base import Array, Backend, Numerics, Saved, Weights
 from .cellmath import CellSpec
 from .rows import Rows
@@ -413,6 +414,30 @@ class Network:
                     arrays.append(x)
         # An output that feeds the next layer is kept in two places and is one array.
         return sum({id(a): a.nbytes for a in arrays if a is not None}.values())
+
+
+class PlacedNetwork(Network):
+    """A network that runs on the GPU of its arrays, whatever the current one is."""
+
+    def pack(self, weights: Sequence[Weights], **how: Any) -> list[object]:
+        """See `Network.pack`."""
+        with there(weights[0].ih):
+            return super().pack(weights, **how)
+
+    def forward(self, call: Call, **how: Any) -> tuple[Array, Array, Array | None, list[Level]]:
+        """See `Network.forward`."""
+        with there(call.x):
+            return super().forward(call, **how)
+
+    def backward(self, call: Call, *args: Any) -> tuple[Array, Array, Array | None]:
+        """See `Network.backward`."""
+        with there(call.x):
+            return super().backward(call, *args)
+
+    def states(self, call: Call, levels: list[Level]) -> tuple[Array, Array | None]:
+        """See `Network.states`."""
+        with there(call.x):
+            return super().states(call, levels)
 
 
 def _cut(steps: int, every: int, reverse: bool) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from abc import ABC, abstractmethod
@@ -10,11 +11,12 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
 
-from . import checks
+from . import backends, checks
 from .params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
 V = TypeVar("V")
+Self = TypeVar("Self", bound="Parametrized")
 
 
 class Setting(Generic[V]):
@@ -63,6 +65,24 @@ class Parametrized(ABC):
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments but ``rng``, as what JSON can hold."""
         return dict(self._config)
+
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
+        """A copy is on the same device."""
+        with backends.there(self.flat_params):
+            return self._copied(memo)
+
+    def _copied(self: Self, memo: dict[int, Any], **config: Any) -> Self:
+        """Return a copy with some of the constructor's arguments changed, on the current device."""
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        state = copy.deepcopy(self.__getstate__(), memo)
+        copied.__setstate__(state | {"_config": self._config | config})
+        return copied
+
+    @abstractmethod
+    def __getstate__(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def __setstate__(self, state: dict[str, Any]) -> None: ...
 
     def __repr__(self) -> str:
         arguments = (f"{name}={value!r}" for name, value in self._config.items())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import backends, checks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,6 +27,7 @@ class Parameters(Mapping[str, Array]):
     dtype : numpy.dtype
         float32 or float64. The values are zeros.
     xp : namespace of the arrays: numpy, or cupy
+        With cupy they are on the current device, and stay there.
     """
 
     def __init__(
@@ -42,7 +43,11 @@ class Parameters(Mapping[str, Array]):
             start, size = size, size + math.prod(shape)
             self._places[name] = slice(start, size), shape
         self._xp = xp
-        self._look_into(xp.zeros(size, dtype))
+        self.zeros: Callable[..., Array] = _bound(xp, xp.zeros)
+        """As that of the namespace, on the parameters' device."""
+        self.copied: Callable[[Array], Array] = _bound(xp, xp.ndarray.copy)
+        """Return a C-contiguous copy of an array on the parameters' device."""
+        self._look_into(self.zeros(size, dtype))
 
     def _look_into(self, flat: Array) -> None:
         self.writeable = True
@@ -54,7 +59,8 @@ class Parameters(Mapping[str, Array]):
         """Return zeros with the same names, shapes and dtype: what gradients are added into."""
         new = Parameters.__new__(Parameters)
         new.shapes, new._places, new._xp = self.shapes, self._places, self._xp
-        new._look_into(self._xp.zeros(self.flat.size, self.flat.dtype))
+        new.zeros, new.copied = self.zeros, self.copied
+        new._look_into(self.zeros(self.flat.size, self.flat.dtype))
         return new
 
     def pick(self, names: Sequence[str | None]) -> list[Array | None]:
@@ -102,7 +108,8 @@ class Parameters(Mapping[str, Array]):
         checked = checks.array(name, value, view.dtype, view)
         checks.same_shape(name, checked.shape, view.shape)
         checks.writeable(self.writeable)
-        view[...] = checked
+        with backends.there(view):
+            view[...] = checked
 
     def load(self, mapping: Mapping[str, Any]) -> None:
         """Copy values in by name.
@@ -116,18 +123,39 @@ class Parameters(Mapping[str, Array]):
         """
         checked = checks.named_arrays(mapping, self.shapes, self.flat)
         checks.writeable(self.writeable)
-        for name, value in checked.items():
-            # They may be our own under other names, and then must be read before any is written.
-            if self._xp is not np or np.may_share_memory(value, self.flat):
-                checked[name] = value.copy()
-        for name, value in checked.items():
-            self._views[name][...] = self._xp.asarray(value)
+        with backends.there(self.flat):
+            for name, value in checked.items():
+                # They may be our own under other names, to be read before any is written.
+                if self._xp is not np or np.may_share_memory(value, self.flat):
+                    checked[name] = value.copy()
+            for name, value in checked.items():
+                self._views[name][...] = self._xp.asarray(value)
 
     def host(self) -> dict[str, Array]:
         """Return the parameters as NumPy arrays: the views themselves, or copies from the GPU."""
+        return {name: self.on_host(view) for name, view in self._views.items()}
+
+    def on_host(self, a: Array) -> Array:
+        """Return an array of these as NumPy's: itself, or a copy from the GPU."""
         if self._xp is np:
-            return dict(self._views)
-        return {name: self._xp.asnumpy(view) for name, view in self._views.items()}
+            return a
+        with backends.there(a):  # after what is queued there, not here
+            copied: Array = self._xp.asnumpy(a)
+        return copied
+
+
+def _bound(xp: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of NumPy's; one of CuPy's so that it runs on what is the current device
+    now."""
+    if xp is np:
+        return function
+    device = xp.cuda.Device().id
+
+    def run(*args: Any) -> Any:
+        with xp.cuda.Device(device):
+            return function(*args)
+
+    return run
 
 
 def _restore(
@@ -135,7 +163,8 @@ def _restore(
 ) -> Parameters:
     """Return what `Parameters.__reduce__` described."""
     # NumPy lets only a vector that owns its memory be made writeable again; a pickle's may not.
-    params = Parameters(shapes, flat.dtype, xp=import_module(namespace))
-    params.flat[:] = flat
+    with backends.there(flat):
+        params = Parameters(shapes, flat.dtype, xp=import_module(namespace))
+        params.flat[:] = flat
     params.set_writeable(writeable)
     return params

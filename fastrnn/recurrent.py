@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 import threading
@@ -16,7 +15,7 @@ from . import backends, checks, narrow
 from .backends.base import Numerics, Weights
 from .cellmath import CELLS
 from .checks import RNG
-from .network import Call, Network
+from .network import Call, Network, PlacedNetwork
 from .parametrized import Parametrized, Setting
 from .params import Parameters
 from .rows import ALL, Rows, plan
@@ -127,7 +126,7 @@ class Recurrent(Parametrized):
         self._cell = CELLS[self._kind(config)]
         backend = backends.get(backends.resolve(config["backend"]))
         self._xp = backend.xp
-        self._network = Network(
+        self._network = (Network if self._xp is np else PlacedNetwork)(
             self._cell,
             backend,
             num_layers=config.get("num_layers", 1),
@@ -249,7 +248,7 @@ class Recurrent(Parametrized):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: value for name, value in self.__dict__.items() if name not in _BUILT}
-        flat = self._params.flat if self._xp is np else self._xp.asnumpy(self._params.flat)
+        flat = self._params.on_host(self._params.flat)
         frozen = None if self._frozen is None else self._frozen.dtype
         return own | {"flat_params": flat, "frozen": frozen}
 
@@ -267,23 +266,24 @@ class Recurrent(Parametrized):
 
         Parameters
         ----------
-        device : {"cpu", "cuda"}
+        device : "cpu", "cuda" for the current GPU, or "cuda:1" for the one of this number
 
         Raises
         ------
+        TypeError, ValueError
+            ``device`` is none of these.
         RuntimeError
             There is no such device here; the text names what is missing.
         """
+        where, there = backends.place(device)
         backend = self._config["backend"]
-        if checks.choice("device", device, ("cpu", "cuda")) == "cuda":
+        if where == "cuda":
             backend = "cuda"
         elif self.backend == "cuda":
             # FASTRNN_BACKEND may say that "auto" is the GPU.
             backend = "auto" if backends.resolve("auto") != "cuda" else backends.best_on_cpu()
-        moved = type(self).__new__(type(self))
-        state = copy.deepcopy(self.__getstate__())
-        moved.__setstate__(state | {"_config": self._config | {"backend": backend}})
-        return moved
+        with there:
+            return self._copied({}, backend=backend)
 
     # ------------------------------------------------------------------------ running
 
@@ -327,7 +327,7 @@ class Recurrent(Parametrized):
         if state is None:
             passes, rows = self._network.num_passes, 1 if batch is None else batch
             (_, h_width), (_, c_width) = self._widths
-            zeros = self._xp.zeros
+            zeros = self._params.zeros
             h = zeros((passes, rows, h_width), self._dtype)
             return h, zeros((passes, rows, c_width), self._dtype) if self._cell.has_c else None
         h_width, c_width = self._widths
@@ -347,7 +347,7 @@ class Recurrent(Parametrized):
         given = checks.array(name, value, self._dtype, self._params.flat)
         checks.same_form(name, given.shape, self._state_form(batch, width))
         rows = 1 if batch is None else batch
-        return given.copy().reshape(self._network.num_passes, rows, width[1])
+        return self._params.copied(given).reshape(self._network.num_passes, rows, width[1])
 
     def _state_form(self, batch: int | None, width: tuple[str, int]) -> checks.Form:
         """Return the letters and sizes of a state's axes."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks, config
+from . import backends, checks, config
 from .tape import State, pair
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ class Stepper:
         if layer.bidirectional:
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
         self._layer = layer
+        with backends.there(layer.flat_params):
+            self._bind(batch)
+
+    def _bind(self, batch: int) -> None:
+        """Make the buffers and the function that advances a step."""
+        layer = self._layer
         network = layer._network
         hidden, width = layer.hidden_size, network.widths[0]
         self._dtype = layer.dtype
@@ -96,14 +102,16 @@ class Stepper:
     @property
     def state(self) -> State:
         """The state after the last step, as a copy in the layer's form; it can be set."""
-        return pair(self._h.copy(), None if self._c is None else self._c.copy(), None)
+        with backends.there(self._h):
+            return pair(self._h.copy(), None if self._c is None else self._c.copy(), None)
 
     @state.setter
     def state(self, state: State) -> None:
         h, c = self._layer._state("state", state, self.batch_size)
-        self._h[...] = h
-        if self._c is not None:
-            self._c[...] = c
+        with backends.there(self._h):
+            self._h[...] = h
+            if self._c is not None:
+                self._c[...] = c
 
     def reset(self, mask: Array | None = None) -> None:
         """Set the state to zeros, of all rows or of those where a mask (B,) of bools is True.
@@ -115,8 +123,19 @@ class Stepper:
         """
         rows: Any = slice(None)
         if mask is not None:
-            chosen = checks.mask("mask", mask, self.batch_size)
-            rows = self._xp.asarray(np.flatnonzero(chosen))
-        self._h[:, rows] = 0
-        if self._c is not None:
-            self._c[:, rows] = 0
+            rows = np.flatnonzero(checks.mask("mask", mask, self.batch_size))
+        with backends.there(self._h):
+            if mask is not None:
+                rows = self._xp.asarray(rows)
+            self._h[:, rows] = 0
+            if self._c is not None:
+                self._c[:, rows] = 0
+
+
+class PlacedStepper(Stepper):
+    """A stepper that runs on the GPU of its arrays, whatever the current one is."""
+
+    def __call__(self, x_t: Array) -> Array:
+        """See `Stepper.__call__`."""
+        with backends.there(self._x):
+            return super().__call__(x_t)

@@ -7,6 +7,7 @@ of `base.Backend`, and its name in the tuples below.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -18,6 +19,7 @@ from fastrnn import checks
 from .base import Array, Backend, Saved, Weights
 
 __all__ = [
+    "DEVICES",
     "NAMES",
     "Array",
     "Backend",
@@ -26,11 +28,16 @@ __all__ = [
     "best_on_cpu",
     "get",
     "namespace",
+    "place",
+    "quiet",
     "resolve",
+    "there",
     "why_not",
 ]
 
 NAMES = ("cpu", "numba", "numpy", "cuda")
+
+DEVICES = ("cpu", "cuda")
 
 _AUTO = ("cpu", "numba", "numpy")
 """What "auto" tries, best first."""
@@ -73,6 +80,43 @@ def namespace(a: Array) -> Any:
         It is on a GPU, and the backend "cuda" cannot be used here.
     """
     return get("cuda").xp if checks.on_gpu(a) else np
+
+
+def there(a: Array) -> AbstractContextManager[object]:
+    """Return a context in which the GPU of an array is this thread's current one.
+
+    CuPy runs functions, and makes arrays, on the current device, wherever their operands are.
+    """
+    # mypy: CuPy, if it is there at all, has no types
+    return nullcontext() if isinstance(a, np.ndarray) else a.device
+
+
+def place(device: str) -> tuple[str, AbstractContextManager[object]]:
+    """Return which of `DEVICES` is meant, and a context in which that is the current one.
+
+    Parameters
+    ----------
+    device : "cpu", "cuda", or "cuda:0" and so on for the GPU of a number
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is none of these.
+    RuntimeError
+        The backend "cuda" cannot be used here.
+    """
+    choices: tuple[str, ...] = DEVICES
+    if not isinstance(device, str) or not device.startswith("cuda"):
+        return checks.choice("device", device, choices), nullcontext()
+    cuda = get("cuda").xp.cuda
+    numbered = [f"cuda:{n}" for n in range(cuda.runtime.getDeviceCount())]
+    checks.choice("device", device, (*choices, *numbered))
+    return "cuda", cuda.Device(numbered.index(device)) if device in numbered else nullcontext()
+
+
+def quiet(a: Array) -> AbstractContextManager[object]:
+    """Return a context as `there`, where NumPy does not warn of NaN and inf that flow through."""
+    return np.errstate(all="ignore") if isinstance(a, np.ndarray) else there(a)
 
 
 def resolve(name: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .. import backends, checks
 from ..checks import RNG
 from ..parametrized import Setting
-from .feedforward import DEVICES, Array, FeedForward, Gradients, Tape
+from .feedforward import Array, FeedForward, Gradients, Tape
 
 
 class Embedding(FeedForward):
@@ -51,7 +51,7 @@ class Embedding(FeedForward):
             "num_embeddings": checks.size("num_embeddings", num_embeddings),
             "embedding_dim": checks.size("embedding_dim", embedding_dim),
             "dtype": checks.float_dtype(dtype).name,
-            "device": checks.choice("device", device, DEVICES),
+            "device": checks.choice("device", device, backends.DEVICES),
         }
         generator = checks.generator("rng", rng)
         self._build(config)
@@ -104,31 +104,36 @@ class Embedding(FeedForward):
         TypeError, ValueError
             An argument has another type, dtype or shape, or the tape is another layer's.
         """
-        dy = self._check_backward(tape, dy, self.embedding_dim).reshape(-1, self.embedding_dim)
+        dy = self._check_backward(tape, dy, self.embedding_dim)
         params = self.params.zeros_like()
         if tape.x.size:
-            # Rows of one index stand together after the sort and are summed as one run, which
-            # np.add.at would do element by element, many times slower. A product with one-hot rows
-            # would be as fast, and let a NaN in one row into all.
-            flat = tape.x.reshape(-1)
-            order = self._xp.argsort(flat, kind="stable")
-            ordered = flat[order]
-            if self._xp is np:
-                starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
-                with np.errstate(all="ignore"):  # NaN and inf flow through
-                    params["weight"][ordered[starts]] = np.add.reduceat(dy[order], starts, axis=0)
-            else:
-                cuda: Any = backends.get("cuda")
-                cuda.sum_runs(ordered, order, dy, params["weight"])
+            with backends.quiet(dy):
+                self._add_rows(tape.x, dy, params["weight"])
         return Gradients(None, params)
+
+    def _add_rows(self, index: Array, dy: Array, out: Array) -> None:
+        """Write to out the sums of the rows of dy that have each index."""
+        # Rows of one index stand together after the sort and are summed as one run, which
+        # np.add.at would do element by element, many times slower. A product with one-hot rows
+        # would be as fast, and let a NaN in one row into all.
+        flat, rows = index.reshape(-1), dy.reshape(-1, self.embedding_dim)
+        order = self._xp.argsort(flat, kind="stable")
+        ordered = flat[order]
+        if self._xp is np:
+            starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
+            out[ordered[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+        else:
+            cuda: Any = backends.get("cuda")
+            cuda.sum_runs(ordered, order, rows, out)
 
     def _look_up(self, index: Array) -> Array:
         weight: Array = self.params["weight"]
         if self._xp is np:
             return weight[index]
-        flat = index.reshape(-1)
-        rows = weight[flat]
-        rows[(flat < 0) | (flat >= self.num_embeddings)] = np.nan  # CuPy took those modulo
+        with backends.there(weight):
+            flat = index.reshape(-1)
+            rows = weight[flat]
+            rows[(flat < 0) | (flat >= self.num_embeddings)] = np.nan  # CuPy took those modulo
         return rows.reshape(*index.shape, self.embedding_dim)
 
     def _checked(self, x: Any) -> Array:
@@ -136,4 +141,5 @@ class Embedding(FeedForward):
         if self._xp is np:
             checks.index_range("x", checked, self.num_embeddings, IndexError)
             return checked
-        return checked.astype(np.int64, copy=False)  # in which every limit can be said
+        with backends.there(checked):
+            return checked.astype(np.int64, copy=False)  # in which every limit can be said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,8 +13,6 @@ from ..params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="FeedForward")
-
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(eq=False)
@@ -63,17 +60,18 @@ class FeedForward(Parametrized):
 
         Parameters
         ----------
-        device : {"cpu", "cuda"}
+        device : "cpu", "cuda" for the current GPU, or "cuda:1" for the one of this number
 
         Raises
         ------
+        TypeError, ValueError
+            ``device`` is none of these.
         RuntimeError
             There is no such device here; the text names what is missing.
         """
-        config = self._config | {"device": checks.choice("device", device, DEVICES)}
-        moved = type(self).__new__(type(self))
-        moved.__setstate__(copy.deepcopy(self.__getstate__()) | {"_config": config})
-        return moved
+        where, there = backends.place(device)
+        with there:
+            return self._copied({}, device=where)
 
     @property
     def frozen(self) -> bool:
@@ -91,7 +89,7 @@ class FeedForward(Parametrized):
     def __getstate__(self) -> dict[str, Any]:
         built = ("_params", "_xp")
         own = {name: value for name, value in self.__dict__.items() if name not in built}
-        flat = self.flat_params if self._xp is np else self._xp.asnumpy(self.flat_params)
+        flat = self._params.on_host(self._params.flat)
         return own | {"flat_params": flat, "frozen": self.frozen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import checks
+from .. import backends, checks
 from ..checks import RNG
 from ..parametrized import Setting
-from .feedforward import DEVICES, Array, FeedForward, Gradients, Tape
+from .feedforward import Array, FeedForward, Gradients, Tape
 
 
 class Linear(FeedForward):
@@ -57,7 +57,7 @@ class Linear(FeedForward):
             "out_features": checks.size("out_features", out_features),
             "bias": checks.flag("bias", bias),
             "dtype": checks.float_dtype(dtype).name,
-            "device": checks.choice("device", device, DEVICES),
+            "device": checks.choice("device", device, backends.DEVICES),
         }
         generator = checks.generator("rng", rng)
         self._build(config)
@@ -87,7 +87,7 @@ class Linear(FeedForward):
         The tape references x, so x must not be changed before `backward`.
         """
         x = self._checked(x)
-        return self._map(x), Tape(self, x, self.params["weight"].copy())
+        return self._map(x), Tape(self, x, self.params.copied(self.params["weight"]))
 
     def backward(self, tape: Tape, dy: Array) -> Gradients:
         """Backpropagate.
@@ -104,10 +104,11 @@ class Linear(FeedForward):
         TypeError, ValueError
             An argument has another type, dtype or shape, or the tape is another layer's.
         """
-        rows = self._check_backward(tape, dy, self.out_features).reshape(-1, self.out_features)
+        dy = self._check_backward(tape, dy, self.out_features)
         params = self.params.zeros_like()
-        x = tape.x.reshape(-1, self.in_features)
-        with np.errstate(all="ignore"):  # NaN and inf flow through
+        with backends.quiet(dy):
+            rows = dy.reshape(-1, self.out_features)
+            x = tape.x.reshape(-1, self.in_features)
             self._xp.matmul(rows.T, x, out=params["weight"])
             if self.bias:
                 rows.sum(axis=0, out=params["bias"])
@@ -120,7 +121,7 @@ class Linear(FeedForward):
         return checked
 
     def _map(self, x: Array) -> Array:
-        with np.errstate(all="ignore"):  # NaN and inf flow through
+        with backends.quiet(x):
             # One product of two matrices: NumPy would run a stack of T small ones.
             y: Array = x.reshape(-1, self.in_features) @ self.params["weight"].T
             if self.bias:

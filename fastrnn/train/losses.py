@@ -14,11 +14,6 @@ from .. import backends, checks
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def _quiet() -> np.errstate:
-    """NaN and inf flow through as IEEE says, and without a warning."""
-    return np.errstate(invalid="ignore", over="ignore", divide="ignore")
-
-
 def softmax_cross_entropy(
     logits: Array, targets: ArrayLike, mask: ArrayLike | None = None
 ) -> tuple[float, Array]:
@@ -61,19 +56,19 @@ def softmax_cross_entropy(
     index = checks.indices("targets", targets, logits, "logits")
     checks.same_shape("targets", index.shape, logits.shape[:-1])
     xp = backends.namespace(logits)
-    chosen = None
-    if mask is not None:
-        chosen = checks.places("mask", mask, logits, "logits")
-        checks.same_shape("mask", chosen.shape, index.shape)
-        index = xp.where(chosen, index, 0)
-    flat = index.reshape(-1)
-    if xp is np:
-        checks.index_range("targets", flat, classes, ValueError)
-    else:
-        flat = flat.astype(np.int64, copy=False)  # in which every limit can be said
-        wrong = (flat < 0) | (flat >= classes)
-    place = xp.arange(flat.size)
-    with _quiet():
+    with backends.quiet(logits):
+        chosen = None
+        if mask is not None:
+            chosen = checks.places("mask", mask, logits, "logits")
+            checks.same_shape("mask", chosen.shape, index.shape)
+            index = xp.where(chosen, index, 0)
+        flat = index.reshape(-1)
+        if xp is np:
+            checks.index_range("targets", flat, classes, ValueError)
+        else:
+            flat = flat.astype(np.int64, copy=False)  # in which every limit can be said
+            wrong = (flat < 0) | (flat >= classes)
+        place = xp.arange(flat.size)
         shifted = logits - logits.max(axis=-1, keepdims=True)
         dlogits = xp.exp(shifted).reshape(-1, classes)
         total = dlogits.sum(axis=-1)
@@ -136,7 +131,7 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
     checks.same_shape("target", target.shape, pred.shape)
     xp = backends.namespace(pred)
     count: Any = pred.size
-    with _quiet():
+    with backends.quiet(pred):
         dpred: Array = xp.asarray(pred - target)
         if mask is not None:
             chosen = checks.places("mask", mask, pred, "pred")
@@ -175,12 +170,13 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     """
     vectors = gradient_vectors(grads)
     limit = checks.number("max_norm", max_norm, at_least=0)
-    with _quiet():
+    with np.errstate(all="ignore"):  # NaN and inf flow through
         norm = float(np.sqrt(np.float64(sum(map(_sum_of_squares, vectors)))))
         factor = np.float64(limit) / (norm + 1e-6)
         if not factor >= 1:
             for vector in vectors:
-                vector *= float(factor)
+                with backends.there(vector):
+                    vector *= float(factor)
     return norm
 
 
@@ -203,7 +199,8 @@ def _sum_of_squares(vector: Array) -> float:
     """In float64, by blocks that stay in the cache and are too small for BLAS to wake threads."""
     block = vector.size if checks.on_gpu(vector) else 1 << 13
     total = 0.0
-    for start in range(0, vector.size, block):
-        part = vector[start : start + block].astype(np.float64)
-        total += float(part @ part)
+    with backends.there(vector):
+        for start in range(0, vector.size, block):
+            part = vector[start : start + block].astype(np.float64)
+            total += float(part @ part)
     return total

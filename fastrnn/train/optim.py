@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import checks
+from .. import backends, checks
 from .losses import gradient_vectors
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -53,9 +53,12 @@ class Optimizer(ABC):
         self.steps = 0
         """Number of steps done."""
         self._layers = many
-        self._state = [
-            {name: np.zeros_like(layer.flat_params) for name in self._moments} for layer in many
-        ]
+        self._state = [self._begin(layer.flat_params) for layer in many]
+
+    def _begin(self, flat: Array) -> dict[str, Array]:
+        """Return the vectors of a layer before the first step."""
+        with backends.there(flat):
+            return {name: np.zeros_like(flat) for name in self._moments}
 
     def step(self, grads: Any) -> None:
         """Change the parameters by one step.
@@ -86,8 +89,8 @@ class Optimizer(ABC):
         checks.number("lr", self.lr)
         self.steps += 1
         scalars = self._scalars()
-        with np.errstate(all="ignore"):  # NaN and inf flow through
-            for layer, vector, state in zip(self._layers, vectors, self._state, strict=True):
+        for layer, vector, state in zip(self._layers, vectors, self._state, strict=True):
+            with backends.quiet(vector):
                 # A GPU has no such cache, and many small calls would keep it waiting.
                 block = vector.size if checks.on_gpu(vector) else min(_BLOCK, vector.size)
                 scratch = np.empty_like(vector, shape=(2, block))
@@ -123,7 +126,8 @@ class Optimizer(ABC):
         state = {"steps": np.array(self.steps, np.int64)}
         for index, moments in enumerate(self._state):
             for name, vector in moments.items():
-                state[f"{name}.{index}"] = vector.copy()
+                with backends.there(vector):
+                    state[f"{name}.{index}"] = vector.copy()
         return state
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
@@ -146,7 +150,8 @@ class Optimizer(ABC):
         steps = checks.size("steps", state["steps"], at_least=0)
         for index, moments in enumerate(self._state):
             for name, vector in moments.items():
-                vector[:] = state[f"{name}.{index}"]
+                with backends.there(vector):
+                    vector[:] = state[f"{name}.{index}"]
         self.steps = steps
 
 

@@ -29,7 +29,8 @@ def down(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(down, value))
     assert isinstance(value, namespace().ndarray)
-    return namespace().asnumpy(value)
+    with value.device:
+        return namespace().asnumpy(value)
 
 
 def address(a: Any) -> int:

@@ -1,39 +1,48 @@
 """As much of CuPy as fastrnn uses, over NumPy's memory, and as strict where the two meet.
 
-An array of this module is no NumPy array: what mixes the two raises TypeError, as CuPy does. So
-does an array of another device than the current one.
+An array of this module is no NumPy array: what mixes the two raises TypeError, as CuPy does. And
+nothing is done with an array, but looked at, unless its device is the thread's current one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 Host = np.ndarray[Any, np.dtype[Any]]
 
 
+class _Current(threading.local):
+    """The numbers of the devices that this thread has entered."""
+
+    def __init__(self) -> None:
+        self.entered = [0]
+
+
 class Device:
     """A device that can be the current one, of two."""
 
-    _current = 0
+    _of_thread = _Current()
+    capabilities: ClassVar[dict[int, str]] = {0: "90", 1: "90"}
 
     def __init__(self, id: int | None = None) -> None:
-        self.id = Device._current if id is None else id
-        self.compute_capability = "90"
+        self.id = Device._of_thread.entered[-1] if id is None else id
+        self.compute_capability = self.capabilities[self.id]
 
     def __enter__(self) -> Device:
-        self._outer, Device._current = Device._current, self.id
+        Device._of_thread.entered.append(self.id)
         return self
 
     def __exit__(self, *_: object) -> None:
-        Device._current = self._outer
+        Device._of_thread.entered.pop()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Device) and other.id == self.id
@@ -115,11 +124,11 @@ class ndarray:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, device: Device | None = None) -> None:
         if _queue is not None and host.base is None:
             raise ReservesMemory
         self._host = host
-        self.device = Device()
+        self.device = Device() if device is None else device
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> ndarray:
         """NumPy's functions of our arrays, as CuPy has them: none takes NumPy's arrays as well."""
@@ -137,7 +146,7 @@ class ndarray:
         return globals()[function.__name__](*args, **keywords)
 
     def __float__(self) -> float:
-        return float(self._host)
+        return float(_here(self)._host)
 
     def __array__(self, *_: Any, **__: Any) -> Host:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use .get()")
@@ -148,7 +157,7 @@ class ndarray:
 
     @property
     def data(self) -> Any:
-        assert self.device == Device(), "an array of another device in a launch"
+        _here(self)
         address = Address(self._host.ctypes.data)
         address.owner = _owner(self._host)
         return SimpleNamespace(ptr=address)
@@ -159,7 +168,11 @@ class ndarray:
         return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
 
     def get(self) -> Host:
-        return self._host.copy()
+        return _here(self)._host.copy()
+
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        with self.device:
+            return self.copy()
 
     def __dlpack__(self, **how: Any) -> Any:
         return self._host.__dlpack__(**how)
@@ -168,9 +181,10 @@ class ndarray:
         return self._host.__dlpack_device__()
 
     def __getitem__(self, index: Any) -> ndarray:
-        return ndarray(self._host[_index(index, self._host.shape)])
+        return _like(self, np.asarray(self._host[_index(index, self._host.shape)]))
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        _here(self)
         at, operand, host = _index(index, self._host.shape), _operand(value), lent(self._host)
         source = lent(operand)
 
@@ -203,7 +217,7 @@ def _method(name: str) -> Any:
     def call(self: ndarray, *args: Any, out: ndarray | None = None, **keywords: Any) -> ndarray:
         if out is not None:
             keywords["out"] = _operand(out)
-        return ndarray(np.asarray(getattr(self._host, name)(*args, **keywords)))
+        return _like(self, np.asarray(getattr(self._host, name)(*args, **keywords)))
 
     return call
 
@@ -214,7 +228,7 @@ def _operator(name: str) -> Any:
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         assert _queue is None, "not in what is recorded"
         operands = () if other is None else (_operand(other),)
-        result = getattr(self._host, name)(*operands)
+        result = getattr(_here(self)._host, name)(*operands)
         return self if result is self._host else ndarray(np.asarray(result))
 
     return call
@@ -229,7 +243,7 @@ for _name in (
     *("truediv", "rtruediv", "itruediv", "lt", "ge", "and", "or", "invert"),
 ):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
-ndarray.T = property(lambda self: ndarray(self._host.T))  # type: ignore[attr-defined]
+ndarray.T = property(lambda self: _like(self, self._host.T))  # type: ignore[attr-defined]
 ndarray.__module__ = "cupy"
 
 
@@ -241,17 +255,27 @@ def _index(index: Any, shape: tuple[int, ...]) -> Any:
         raise TypeError("an index on the host")
     if not isinstance(index, ndarray):
         return index
+    host = _here(index)._host
     # CuPy takes indices modulo the axis, since to raise it would have to wait
-    return index._host % shape[0] if index.dtype.kind in "iu" and shape else index._host
+    return host % shape[0] if index.dtype.kind in "iu" and shape else host
 
 
 def _operand(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-    if isinstance(value, ndarray):
-        assert value.device == Device(), "an array of another device"
-        return value._host
-    return value
+    return _here(value)._host if isinstance(value, ndarray) else value
+
+
+def _like(a: ndarray, host: Host) -> ndarray:
+    """A view of an array, or what has been made of it."""
+    is_view = host.size == 0 or np.may_share_memory(host, a._host)
+    return ndarray(host, (a if is_view else _here(a)).device)
+
+
+def _here(a: ndarray) -> ndarray:
+    """An array that something is done with."""
+    assert a.device == Device(), "an array of another device"
+    return a
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
@@ -275,7 +299,7 @@ def zeros(shape: Any, dtype: Any = float) -> ndarray:
 
 def asarray(a: Any, dtype: Any = None) -> ndarray:
     if isinstance(a, ndarray):
-        return a if dtype is None or a.dtype == dtype else ndarray(a._host.astype(dtype))
+        return _here(a) if dtype is None or a.dtype == dtype else a.astype(dtype)
     return ndarray(np.array(a, dtype))
 
 
@@ -288,7 +312,7 @@ def asnumpy(a: Any) -> Host:
 
 
 def ascontiguousarray(a: ndarray) -> ndarray:
-    return a if a.flags.c_contiguous else ndarray(np.ascontiguousarray(a._host))
+    return a if _here(a).flags.c_contiguous else ndarray(np.ascontiguousarray(a._host))
 
 
 def concatenate(arrays: Any, axis: int = 0) -> ndarray:
@@ -296,7 +320,7 @@ def concatenate(arrays: Any, axis: int = 0) -> ndarray:
 
 
 def split(a: ndarray, parts: int, axis: int = 0) -> list[ndarray]:
-    return [ndarray(part) for part in np.split(a._host, parts, axis=axis)]
+    return [_like(a, part) for part in np.split(a._host, parts, axis=axis)]
 
 
 def matmul(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:

@@ -19,6 +19,7 @@ import fastrnn.backends
 from fastrnn.backends.cuda import CudaBackend, compile, why_not
 from fastrnn.backends.cuda.device import CupyDevice
 from fastrnn.cellmath import CELLS
+from fastrnn.cli import main
 
 LSTM = compile.program(np.dtype("f4"), "lstm")
 
@@ -206,6 +207,18 @@ def test_each_device_loads_a_program_once(nvrtc: Nvrtc) -> None:
     assert loaded == [(0, b"code 1\0"), (1, b"code 1\0")]  # compiled once: the same architecture
     device.kernel(compile.program(np.dtype("f8"), "lstm"), "cell_forward")
     assert len(loaded) == 3
+
+
+def test_each_kind_of_device_has_its_machine_code(
+    nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_cupy.Device, "capabilities", {0: "90", 1: "75"})
+    device = CupyDevice()
+    for number, arch in ((0, "sm_90"), (1, "sm_75")):
+        with fake_cupy.Device(number):
+            device.kernel(LSTM, "cell_forward")
+        assert nvrtc.options[0] == f"-arch={arch}"
+    assert fake_cupy.cuda.function.Module.loaded == [(0, b"code 1\0"), (1, b"code 2\0")]
 
 
 def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,12 +522,12 @@ class Old(fake_cupy.Device):
         self.compute_capability = "70"
 
 
-TOO_OLD = "the GPU has compute capability 7.0, 7.5 (Turing) or later is needed"
+TOO_OLD = "GPU {} has compute capability 7.0, 7.5 (Turing) or later is needed"
 
 
 def test_an_old_gpu(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
-    assert why_not() == TOO_OLD
+    assert why_not() == TOO_OLD.format(0)
 
 
 def test_an_old_gpu_beside_a_new_one(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,7 +536,7 @@ def test_an_old_gpu_beside_a_new_one(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
     with fake_cupy.Device(1), pytest.raises(RuntimeError) as raised:
         device.kernel(LSTM, "cell_forward")
-    assert str(raised.value) == TOO_OLD
+    assert str(raised.value) == TOO_OLD.format(1)
     assert device.kernel(LSTM, "cell_forward") == "cell_forward of 1"
 
 
@@ -576,3 +589,53 @@ def test_no_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
     reason = str(why_not())
     assert reason.startswith("cuBLAS cannot be loaded (")
     assert reason.endswith('pip install "fastrnn[cuda]"')
+
+
+@pytest.mark.parametrize("missing", ["CuPy", "driver", "GPU", "NVRTC", "cuBLAS"])
+def test_what_is_missing_is_said_wherever_a_gpu_is_asked_for(
+    nvrtc: Nvrtc,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    capsys: pytest.CaptureFixture[str],
+    missing: str,
+) -> None:
+    gru, linear = fastrnn.GRU(3, 4, rng=0), fastrnn.Linear(3, 4, rng=0)
+    fastrnn.save(tmp_path / "m", gru)
+    fastrnn.backends._get.cache_clear()
+
+    def fail(error: Exception) -> Any:
+        raise error
+
+    if missing == "CuPy":
+        monkeypatch.setitem(sys.modules, "cupy", None)
+    elif missing == "driver":
+        count = staticmethod(lambda: fail(CudaError(35)))
+        monkeypatch.setattr(fake_cupy._Runtime, "getDeviceCount", count)
+        monkeypatch.setattr(fake_cupy._Runtime, "CUDARuntimeError", CudaError)
+    elif missing == "GPU":
+        monkeypatch.setattr(fake_cupy.cuda, "Device", Old)
+    elif missing == "NVRTC":
+        monkeypatch.setattr(nvrtc, "getVersion", lambda: fail(RuntimeError("libnvrtc.so.13")))
+    else:
+        monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
+    expected = f'^backend "cuda" cannot be used here: {re.escape(str(why_not()))}$'
+    assert missing.lower() in expected.lower()
+    for ask in (
+        lambda: fastrnn.LSTMCell(3, 4, backend="cuda"),
+        lambda: fastrnn.Linear(3, 4, device="cuda"),
+        lambda: fastrnn.Embedding(3, 4, device="cuda"),
+        lambda: gru.to("cuda"),
+        lambda: gru.to("cuda:1"),
+        lambda: linear.to("cuda"),
+        lambda: fastrnn.load(tmp_path / "m", backend="cuda"),
+    ):
+        with pytest.raises(RuntimeError, match=expected):
+            ask()
+    with monkeypatch.context() as environment:
+        environment.setenv("FASTRNN_BACKEND", "cuda")
+        with pytest.raises(RuntimeError, match=expected):
+            fastrnn.GRU(3, 4)
+    assert main(["tune", "--gpu"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(expected.replace("^", "^fastrnn tune: "), said, re.MULTILINE)
+    assert gru(np.zeros((2, 1, 3), np.float32))[0].shape == (2, 1, 4)  # the CPU goes on

@@ -242,6 +242,7 @@ def test_cupy_has_what_the_device_asks_for() -> None:
         "cuda.function.Module.load",
         "cuda.function.Module.get_function",
         "cuda.Device.attributes",
+        "cuda.Device.__enter__",
         "cuda.Event.record",
         "cuda.Event.synchronize",
         "cuda.get_elapsed_time",

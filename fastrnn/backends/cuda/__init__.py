@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn import checks
+from fastrnn.backends import there
 from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
 
 from . import passes, persistent, tune
@@ -43,7 +43,8 @@ def why_not() -> str | None:
 
 
 class CudaBackend:
-    """The current device's kernels, compiled when they are first needed.
+    """The kernels of any device, compiled when they are first needed; what is called must find the
+    device of its arrays the current one.
 
     Parameters
     ----------
@@ -100,7 +101,8 @@ class CudaBackend:
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
         launch = self._launcher(w.ih.dtype, cell.kind, numerics)
-        once = passes.in_one_launch(launch, shape(cell), w, T, B)
+        with there(w.ih):
+            once = passes.in_one_launch(launch, shape(cell), w, T, B)
         if once:
             return {
                 "products": "cuBLAS",
@@ -132,7 +134,8 @@ class CudaBackend:
         network = layer._network
         launch = self._launcher(layer.dtype, network.cell.kind, network.numerics)
         kernels = ("persistent_forward", "persistent_backward")
-        return {label for name in kernels for label in self._labels(layer, launch, name, B)}
+        with there(layer.flat_params):
+            return {label for name in kernels for label in self._labels(layer, launch, name, B)}
 
     @staticmethod
     def _labels(layer: Any, launch: Launcher, kernel: str, B: int) -> list[str]:
@@ -157,7 +160,6 @@ class CudaBackend:
         narrow: str | None = None,
     ) -> Packed:
         """Return a copy of the weights, and their biases summed."""
-        checks.on_current_device(w.hh)
         # mypy: a list of optional arrays for fields of which two are never None
         copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
         rows = w.hh.shape[0]
@@ -185,7 +187,6 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
-        checks.on_current_device(packed.weights.hh)
         launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
@@ -218,7 +219,6 @@ class CudaBackend:
         numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        checks.on_current_device(packed.weights.hh)
         launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)

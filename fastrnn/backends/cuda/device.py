@@ -131,7 +131,8 @@ class CupyDevice:
         capability = self.capability
         if capability < OLDEST:
             raise RuntimeError(
-                f"the GPU has compute capability {capability // 10}.{capability % 10}, "
+                f"GPU {self.xp.cuda.Device().id} has compute capability "
+                f"{capability // 10}.{capability % 10}, "
                 f"{OLDEST // 10}.{OLDEST % 10} (Turing) or later is needed"
             )
         return f"sm_{capability}"

@@ -164,23 +164,25 @@ def measure(
     candidates : of a kernel, the way that is estimated to be the fastest, and the labels of its
         best launches
     """
-    xp = device.xp
+    there = layer.flat_params.device
     draw = np.random.default_rng(0).standard_normal
-    x = xp.asarray(draw((T, B, layer.input_size)), layer.dtype)
+    with there:
+        x = device.xp.asarray(draw((T, B, layer.input_size)), layer.dtype)
     y, _, tape = layer.forward(x)
     work: dict[str, Callable[[], object]] = {
         "persistent_forward": lambda: layer(x),
         "persistent_backward": lambda: layer.backward(tape, y),
     }
     for kernel, run in work.items():
-        estimated, labels = candidates(kernel)
         times = {}
-        for label in (*labels, STEPS):
-            with forced(label):
-                for _ in range(_WARM_UP):
-                    run()
-                samples = [device.time(run) for _ in range(_REPEATS)]
-            times[label] = round(statistics.median(samples) / T, 3)
-        way = min(times, key=times.__getitem__)
-        keep(key(launch, kernel, B, layer.hidden_size), way, times)
+        with there:
+            estimated, labels = candidates(kernel)
+            for label in (*labels, STEPS):
+                with forced(label):
+                    for _ in range(_WARM_UP):
+                        run()
+                    samples = [device.time(run) for _ in range(_REPEATS)]
+                times[label] = round(statistics.median(samples) / T, 3)
+            way = min(times, key=times.__getitem__)
+            keep(key(launch, kernel, B, layer.hidden_size), way, times)
         yield Found(kernel, estimated, way, times)
