@@ -52,6 +52,7 @@ struct BackwardWeights {
     if constexpr (Cell::kPeephole) {
       for (Index i = 0; rank == 0 && i < 3 * z.H; ++i) out[peephole + i] = w.peephole[i];
     }
+    end_streams();
   }
 
   template <class Work>
@@ -61,9 +62,11 @@ struct BackwardWeights {
 
  private:
   template <class RowOf>
-  FASTRNN_FN static void pack(const Matrix<V>& matrix, const RowOf& row, int rank, int ranks,
-                              Real* out) {
-    if (matrix.present) pack_rows<V>(matrix.K, matrix.panels.N, out + matrix.at, rank, ranks, row);
+  FASTRNN_FN void pack(const Matrix<V>& matrix, const RowOf& row, int rank, int ranks,
+                       Real* out) const {
+    if (matrix.present)
+      pack_rows<V>(matrix.K, matrix.panels.N, layout.past_caches(), out + matrix.at, rank, ranks,
+                   row);
   }
 };
 
@@ -337,7 +340,7 @@ class BackwardPass {
   FASTRNN_FN void pack_share(const Thread& me, Index rows, const Chunk& out, Pointers from) const {
     const int rank = me.place.index, ranks = plan_.threads;
     const Panels<V> panels(out.N, 1);
-    pack_rows<V>(rows, out.N, out.packed, rank, ranks, from);
+    pack_rows<V>(rows, out.N, false, out.packed, rank, ranks, from);
     split_panels(panels, out.packed, rows, call_.split.how, rank, ranks, out.split);
   }
 

@@ -31,6 +31,7 @@ struct ForwardWeights {
     pack(recurrent, w.hh, 0, rank, ranks, out);
     pack(reset, w.hh, G - 1, rank, ranks, out);
     pack(project, w.hr, 0, rank, ranks, out);
+    end_streams();
   }
 
   template <class Work>
@@ -50,9 +51,11 @@ struct ForwardWeights {
     }
   }
 
-  FASTRNN_FN static void pack(const Matrix<V>& matrix, const Real* w, int first_gate, int rank,
-                              int ranks, Real* out) {
-    if (matrix.present) matrix.panels.pack(w, first_gate, matrix.K, rank, ranks, out + matrix.at);
+  FASTRNN_FN void pack(const Matrix<V>& matrix, const Real* w, int first_gate, int rank, int ranks,
+                       Real* out) const {
+    if (matrix.present)
+      matrix.panels.pack(w, first_gate, matrix.K, rank, ranks, layout.past_caches(),
+                         out + matrix.at);
   }
 };
 

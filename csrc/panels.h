@@ -4,6 +4,15 @@
 // with all gates of its units. G = 1 for plain products. The last panel holds no more vectors than its
 // units need.
 
+// What is packed of weights that are so large leaves the caches again before it is read: it goes past
+// them, to memory, which spares reading what was there.
+constexpr Index kPastCaches = 4 << 20;
+
+template <class V>
+FASTRNN_FN void put(V a, bool past_caches, typename V::Real* out) {
+  past_caches ? a.stream(out) : a.store(out);
+}
+
 // How N units with G gates lie in panels.
 template <class V>
 struct Panels {
@@ -27,7 +36,7 @@ struct Panels {
   // Packs rank's share of forward weights, one row an output:
   // B[k][gate, unit] = w[(first_gate + gate) * N + unit][k].
   FASTRNN_NOINLINE void pack(const typename V::Real* w, int first_gate, Index K, int rank,
-                             int ranks, typename V::Real* out) const {
+                             int ranks, bool past_caches, typename V::Real* out) const {
     const Share share(count(), rank, ranks);
     out += share.begin * K * U * G * V::kLanes;
     for (Index p = share.begin; p < share.end; ++p) {
@@ -36,21 +45,21 @@ struct Panels {
       for (int v = 0; v < in_panel; ++v) {
         const Index unit = (p * U + v / G) * V::kLanes;
         const typename V::Real* rows = w + ((first_gate + v % G) * N + unit) * K;
-        // a block of k at a time: as many cache lines as lanes on the one side, kBlock on the other
-        for (Index k = 0; k < K; k += kBlock)
-          transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kBlock, K - k),
-                    out + k * stride + v * V::kLanes, stride);
+        // a square at a time: few cache lines on both sides
+        for (Index k = 0; k < K; k += kSquare)
+          transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kSquare, K - k),
+                    past_caches, out + k * stride + v * V::kLanes, stride);
       }
       out += K * stride;
     }
   }
 
  private:
-  static constexpr Index kBlock = 16;
+  static constexpr Index kSquare = V::kTransposes ? V::kLanes : 16;
 
   // out[k * stride + lane] = rows[lane * ld + k]; lanes past the last unit are zero
   FASTRNN_FN static void transpose(const typename V::Real* rows, Index ld, Index lanes, Index K,
-                                   typename V::Real* out, Index stride) {
+                                   bool past_caches, typename V::Real* out, Index stride) {
     if constexpr (V::kTransposes) {
       if (K == V::kLanes) {
         V a[V::kLanes];
@@ -59,7 +68,7 @@ struct Panels {
           a[lane] = lane < lanes ? V::load(rows + lane * ld) : V::broadcast(0);
         V::transpose(a);
         FASTRNN_UNROLL
-        for (Index k = 0; k < V::kLanes; ++k) a[k].store(out + k * stride);
+        for (Index k = 0; k < V::kLanes; ++k) put(a[k], past_caches, out + k * stride);
         return;
       }
     }
@@ -70,8 +79,8 @@ struct Panels {
 
 // Packs rank's share of B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector.
 template <class V, class RowOf>
-FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, int rank, int ranks,
-                          const RowOf& row) {
+FASTRNN_FN void pack_rows(Index K, Index N, bool past_caches, typename V::Real* out, int rank,
+                          int ranks, const RowOf& row) {
   const Panels<V> panels(N, 1);
   const Share share(panels.count(), rank, ranks);
   for (Index p = share.begin; p < share.end; ++p) {
@@ -81,7 +90,7 @@ FASTRNN_FN void pack_rows(Index K, Index N, typename V::Real* out, int rank, int
     for (Index k = 0; k < K; ++k) {
       const typename V::Real* from = row(k) + first;
       for (int v = 0; v < vectors; ++v, to += V::kLanes)
-        V::load(from + v * V::kLanes, N - first - v * V::kLanes).store(to);
+        put(V::load(from + v * V::kLanes, N - first - v * V::kLanes), past_caches, to);
     }
   }
 }

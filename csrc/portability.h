@@ -52,3 +52,22 @@
 #define FASTRNN_REGION(isa) _Pragma("GCC push_options") FASTRNN_PRAGMA(GCC target(isa))
 #define FASTRNN_REGION_END _Pragma("GCC pop_options")
 #endif
+
+// Fetches a cache line that is to be written, `bytes` behind p; it may lie past an array's end.
+FASTRNN_FN void prefetch_to_write(const void* p, std::intptr_t bytes) {
+  const auto at = reinterpret_cast<const char*>(reinterpret_cast<std::intptr_t>(p) + bytes);
+#if defined(_MSC_VER) && !defined(__clang__)
+#if FASTRNN_X86
+  _mm_prefetch(at, _MM_HINT_T0);
+#endif
+#else
+  __builtin_prefetch(at, 1);
+#endif
+}
+
+// Lets other threads see, at the next barrier, what vectors stored by stream().
+FASTRNN_FN void end_streams() {
+#if FASTRNN_X86
+  _mm_sfence();
+#endif
+}

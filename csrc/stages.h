@@ -57,13 +57,16 @@ struct ColumnStage {
   FASTRNN_FN const Real* base() const { return a; }
   FASTRNN_FN Index ld() const { return lda; }
 
+  // also fetches the row that the next tile has in this one's place
   template <int n_vectors>
   FASTRNN_FN void seed(Index m, Index p, V (&acc)[n_vectors]) const {
     const Index first = p * kVectors * V::kLanes;
+    const Index ahead = V::tile_rows(n_vectors) * N * static_cast<Index>(sizeof(Real));
     FASTRNN_UNROLL
     for (int n = 0; n < n_vectors; ++n) {
       const Index unit = first + n * V::kLanes;
       acc[n] = V::load(out + m * N + unit, N - unit);
+      prefetch_to_write(out + m * N + unit, ahead);
     }
   }
 

@@ -47,6 +47,11 @@ struct Layout {
     return matrix;
   }
 
+  // Whether weights are so large that they are packed past the caches.
+  FASTRNN_FN bool past_caches() const {
+    return size * static_cast<Index>(sizeof(typename V::Real)) >= kPastCaches;
+  }
+
   // A vector that is kept as it is; before all matrices, so that it lies at the same place in packed
   // and in narrow weights.
   FASTRNN_FN Index take_vector(Index n) {

@@ -13,7 +13,7 @@ struct Vec<float> {
   static constexpr Index kLanes = 8;
   // 3 x 4 tile: 12 accumulators, the weights come from memory operands, 3 broadcasts
   static constexpr int tile_rows(int n) { return n >= 4 ? 3 : n == 3 ? 4 : n == 2 ? 6 : 8; }
-  static constexpr bool kTransposes = false;
+  static constexpr bool kTransposes = true;
 
   __m256 v;
 
@@ -34,6 +34,7 @@ struct Vec<float> {
     return n >= kLanes ? load(p) : Vec{_mm256_maskload_ps(p, mask(n))};
   }
   FASTRNN_FN void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FASTRNN_FN void stream(float* p) const { _mm256_stream_ps(p, v); }
   FASTRNN_FN void store(float* p, Index n) const {
     if (n >= kLanes)
       store(p);
@@ -70,6 +71,30 @@ struct Vec<float> {
     const __m256i all = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(all, 1);
     return a * power_of_two(half) * power_of_two(_mm256_sub_epi32(all, half));
   }
+
+  // a[i] lane j to a[j] lane i
+  FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {
+    __m256 b[kLanes];
+    FASTRNN_UNROLL
+    for (int i = 0; i < kLanes; i += 2) {
+      b[i] = _mm256_unpacklo_ps(a[i].v, a[i + 1].v);
+      b[i + 1] = _mm256_unpackhi_ps(a[i].v, a[i + 1].v);
+    }
+    FASTRNN_UNROLL
+    for (int i = 0; i < kLanes; i += 4) {
+      a[i].v = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+      a[i + 1].v = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+      a[i + 2].v = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+      a[i + 3].v = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+    }
+    // four lanes in a row are those of four neighbouring a
+    FASTRNN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const __m256 low = a[i].v, high = a[i + 4].v;
+      a[i].v = _mm256_permute2f128_ps(low, high, 0x20);
+      a[i + 4].v = _mm256_permute2f128_ps(low, high, 0x31);
+    }
+  }
 };
 
 template <>
@@ -77,7 +102,7 @@ struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 4;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
-  static constexpr bool kTransposes = false;
+  static constexpr bool kTransposes = true;
 
   __m256d v;
 
@@ -90,6 +115,7 @@ struct Vec<double> {
     return n >= kLanes ? load(p) : Vec{_mm256_maskload_pd(p, mask(n))};
   }
   FASTRNN_FN void store(double* p) const { _mm256_storeu_pd(p, v); }
+  FASTRNN_FN void stream(double* p) const { _mm256_stream_pd(p, v); }
   FASTRNN_FN void store(double* p, Index n) const {
     if (n >= kLanes)
       store(p);
@@ -124,5 +150,17 @@ struct Vec<double> {
   FASTRNN_FN friend Vec scale(Vec a, Vec n) {
     const __m128i all = _mm256_cvtpd_epi32(n.v), half = _mm_srai_epi32(all, 1);
     return a * power_of_two(half) * power_of_two(_mm_sub_epi32(all, half));
+  }
+
+  // a[i] lane j to a[j] lane i
+  FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {
+    const __m256d low_even = _mm256_unpacklo_pd(a[0].v, a[1].v);
+    const __m256d low_odd = _mm256_unpackhi_pd(a[0].v, a[1].v);
+    const __m256d high_even = _mm256_unpacklo_pd(a[2].v, a[3].v);
+    const __m256d high_odd = _mm256_unpackhi_pd(a[2].v, a[3].v);
+    a[0].v = _mm256_permute2f128_pd(low_even, high_even, 0x20);
+    a[1].v = _mm256_permute2f128_pd(low_odd, high_odd, 0x20);
+    a[2].v = _mm256_permute2f128_pd(low_even, high_even, 0x31);
+    a[3].v = _mm256_permute2f128_pd(low_odd, high_odd, 0x31);
   }
 };

@@ -61,6 +61,7 @@ struct Vec<float> {
     return n >= kLanes ? load(p) : Vec{_mm512_maskz_loadu_ps(mask(n), p)};
   }
   FASTRNN_FN void store(float* p) const { _mm512_storeu_ps(p, v); }
+  FASTRNN_FN void stream(float* p) const { _mm512_stream_ps(p, v); }
   FASTRNN_FN void store(float* p, Index n) const {
     if (n >= kLanes)
       store(p);
@@ -150,7 +151,7 @@ struct Vec<double> {
   using Real = double;
   static constexpr Index kLanes = 8;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
-  static constexpr bool kTransposes = false;
+  static constexpr bool kTransposes = true;
 
   __m512d v;
 
@@ -161,6 +162,7 @@ struct Vec<double> {
     return n >= kLanes ? load(p) : Vec{_mm512_maskz_loadu_pd(mask(n), p)};
   }
   FASTRNN_FN void store(double* p) const { _mm512_storeu_pd(p, v); }
+  FASTRNN_FN void stream(double* p) const { _mm512_stream_pd(p, v); }
   FASTRNN_FN void store(double* p, Index n) const {
     if (n >= kLanes)
       store(p);
@@ -188,4 +190,27 @@ struct Vec<double> {
   }
   FASTRNN_FN friend Vec scale(Vec a, Vec n) { return {_mm512_scalef_pd(a.v, n.v)}; }
   FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return scale(a, n); }
+
+  // a[i] lane j to a[j] lane i
+  FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {
+    __m512d b[kLanes];
+    FASTRNN_UNROLL
+    for (int i = 0; i < kLanes; i += 2) {
+      b[i] = _mm512_unpacklo_pd(a[i].v, a[i + 1].v);
+      b[i + 1] = _mm512_unpackhi_pd(a[i].v, a[i + 1].v);
+    }
+    // two lanes in a row are those of two neighbouring a; b[i] and b[i + 2], i % 4 < 2, hold columns
+    // i % 2, i % 2 + 2, ...
+    FASTRNN_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const __m512d low = _mm512_shuffle_f64x2(b[i], b[i + 2], 0x88);
+      const __m512d low_odd = _mm512_shuffle_f64x2(b[i], b[i + 2], 0xdd);
+      const __m512d high = _mm512_shuffle_f64x2(b[i + 4], b[i + 6], 0x88);
+      const __m512d high_odd = _mm512_shuffle_f64x2(b[i + 4], b[i + 6], 0xdd);
+      a[i].v = _mm512_shuffle_f64x2(low, high, 0x88);
+      a[i + 4].v = _mm512_shuffle_f64x2(low, high, 0xdd);
+      a[i + 2].v = _mm512_shuffle_f64x2(low_odd, high_odd, 0x88);
+      a[i + 6].v = _mm512_shuffle_f64x2(low_odd, high_odd, 0xdd);
+    }
+  }
 };

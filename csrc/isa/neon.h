@@ -30,6 +30,7 @@ struct Vec<float> {
     return load(lanes);
   }
   FASTRNN_FN void store(float* p) const { vst1q_f32(p, v); }
+  FASTRNN_FN void stream(float* p) const { store(p); }
   FASTRNN_FN void store(float* p, Index n) const {
     if (n >= kLanes) return store(p);
     float lanes[kLanes];
@@ -78,6 +79,7 @@ struct Vec<double> {
     return n >= kLanes ? load(p) : Vec{vsetq_lane_f64(*p, vdupq_n_f64(0), 0)};
   }
   FASTRNN_FN void store(double* p) const { vst1q_f64(p, v); }
+  FASTRNN_FN void stream(double* p) const { store(p); }
   FASTRNN_FN void store(double* p, Index n) const {
     if (n >= kLanes)
       store(p);

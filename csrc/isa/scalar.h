@@ -22,6 +22,7 @@ struct Vec {
     return {static_cast<Real>(value)};
   }
   FASTRNN_FN void store(Real* p) const { *p = v; }
+  FASTRNN_FN void stream(Real* p) const { store(p); }
   FASTRNN_FN void store(Real* p, Index) const { *p = v; }
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
