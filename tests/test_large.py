@@ -1,8 +1,11 @@
-"""Offsets beyond 31 bits, at the cost of the pages that are touched."""
+"""Offsets beyond 31 bits, at the cost of the pages that are touched; weights beyond the caches."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from cases import KINDS, Case, close, run
+from grid import BACKENDS
 
 import fastrnn
 
@@ -29,3 +32,14 @@ def test_offsets_beyond_31_bits(backend: str) -> None:
     np.testing.assert_array_equal(grads.x[:, -1:], grads_row.x)
     assert not y[:, :-1].any()
     assert not grads.x[:, :: B // 8][:, :8].any()
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="the extension's own way of packing")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_beyond_the_caches(kind: str, dtype: str) -> None:
+    """From 4 MiB on, several threads pack weights by stores past the caches."""
+    case = Case(kind, (3, 2, 301, 1030 if kind.startswith("rnn") else 590), dtype=dtype)
+    with fastrnn.num_threads(2):
+        got = run(case.layer("cpu"), case.call())
+    close(got, run(case.layer("numpy"), case.call()), dtype)
