@@ -166,7 +166,13 @@ void Barrier::wait() {
       round_.store(round + 1, std::memory_order_release);
     });
   } else {
-    signal_.wait([&] { return round_.load(std::memory_order_acquire) != round; });
+    const int brief = brief_.load(std::memory_order_relaxed);
+    const auto met = [&] { return round_.load(std::memory_order_acquire) != round; };
+    const bool in_vain = !signal_.wait(met, brief > 0);
+    if (brief > 0)
+      brief_.store(brief - 1, std::memory_order_relaxed);
+    else if (in_vain)
+      brief_.store(kBrief, std::memory_order_relaxed);
   }
 }
 

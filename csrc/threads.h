@@ -14,11 +14,13 @@ namespace fastrnn {
 // the one that it waits for from running, for milliseconds at a time.
 class Signal {
  public:
+  // Returns whether the change came before it slept.
   template <class Done>
-  void wait(const Done& done) {
-    if (spin(done, kSpins)) return;
+  bool wait(const Done& done, bool briefly = false) {
+    if (spin(done, briefly ? kBriefSpins : kSpins)) return true;
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, done);
+    return false;
   }
 
   // Waits so long at most: a tenth awake, as a wait for a thread that is awake takes less, then asleep.
@@ -45,7 +47,7 @@ class Signal {
 
  private:
   static constexpr double kSpin = 0.05;  // microseconds of one look
-  static constexpr int kSpins = 2000;
+  static constexpr int kSpins = 2000, kBriefSpins = 100;
   static constexpr double kSleep = 50;  // going to sleep and waking up takes some microseconds
 
   static void relax();
@@ -63,14 +65,19 @@ class Signal {
   std::condition_variable changed_;
 };
 
-// Where the threads of one call meet.
+// Where the threads of one call meet, again and again. Threads that share a CPU, since another program
+// has theirs, run only while the others sleep: where looking was in vain, they meet the next kBrief
+// times without looking for long.
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
   void wait();
 
  private:
+  static constexpr int kBrief = 16;
+
   const int size_;
+  std::atomic<int> brief_{0};  // so many meetings are still to be brief
   std::atomic<int> waiting_{0};
   std::atomic<unsigned> round_{0};
   Signal signal_;
