@@ -48,11 +48,11 @@ def records(out: Path, emulated: bool, in_time: Callable[[], bool]) -> Iterator[
 def against_float64(
     backend: Any, emulated: bool, in_time: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
-    """All cells, ragged rows and resets, both ways to run a pass, several sizes and precisions."""
+    """All cells, ragged rows and resets, all ways to run a pass, several sizes and precisions."""
     from cases import KINDS, TOLERANCE, run
     from device import DeviceCase, reference
 
-    from fastrnn.backends.cuda import tune
+    from fastrnn.backends.cuda import persistent, tune
 
     large = [EMULATED] if emulated else [(100, 16, 64, 512), (60, 64, 64, 768)]
     kinds = ("lstm",) if emulated else ("lstm", "gru", "rnn_tanh")
@@ -78,10 +78,12 @@ def against_float64(
         want = run(*reference(case, call))
         # often where rows are many: the likeliest place of a race
         runs = 1 if emulated else 20 if case.sizes[1] > 3 and number % 4 == 0 else 3
+        in_one_launch = not case.proj and case.kind != "gru_reset_before"
+        ways = (persistent.COUNTER, persistent.WORDS) if in_one_launch else ()
         for precision, way in itertools.product(
-            PRECISIONS if number < in_all_precisions else PRECISIONS[:1], ("chosen", tune.STEPS)
+            PRECISIONS if number < in_all_precisions else PRECISIONS[:1], (*ways, tune.STEPS)
         ):
-            with tune.forced(way) if way == tune.STEPS else nullcontext():
+            with tune.forced(way):
                 layer = case.layer(precision=precision)
                 results = []
                 for _ in range(runs):

@@ -415,6 +415,28 @@ static inline void load_fresh(const unsigned short* p, unsigned (&to)[2]) {
   const bool aligned = reinterpret_cast<uintptr_t>(p) % 8 == 0;
   for (int i = 0; i < 2; ++i) to[i] = aligned ? p[2 * i + 1] << 16 | p[2 * i] : ~0u;
 }
+template <class T>
+static inline T atomic_load(const T* p) {
+  T value;
+  __atomic_load(p, &value, __ATOMIC_RELAXED);
+  return value;
+}
+static inline float load_relaxed(const float* p) { return atomic_load(p); }
+template <class T>
+static inline void load_relaxed(const T* p, T (&to)[4]) {
+  const bool aligned = reinterpret_cast<uintptr_t>(p) % 16 == 0;
+  for (int i = 0; i < 4; ++i) to[i] = aligned ? atomic_load(p + i) : std::nan("");
+}
+static inline void load_relaxed(const unsigned short* p, unsigned (&to)[2]) {
+  const bool aligned = reinterpret_cast<uintptr_t>(p) % 8 == 0;
+  for (int i = 0; i < 2; ++i)
+    to[i] = aligned ? atomic_load(p + 2 * i + 1) << 16 | atomic_load(p + 2 * i) : ~0u;
+}
+template <class T>
+static inline void store_relaxed(T* p, T value) {
+  __atomic_store(p, &value, __ATOMIC_RELAXED);
+  emulator::got_on();
+}
 EMULATOR_UNWATCHED static unsigned load_acquire(const unsigned* p) {
   const unsigned value = *static_cast<const volatile unsigned*>(p);
   emulator::acquire(p);
@@ -446,6 +468,11 @@ EMULATOR_UNWATCHED static T from_lane_xor(T value, int mask) {
 static inline unsigned bits_of(float a) {
   unsigned bits;
   memcpy(&bits, &a, 4);
+  return bits;
+}
+static inline Word bits_of(double a) {
+  Word bits;
+  memcpy(&bits, &a, 8);
   return bits;
 }
 static inline float float_of(unsigned bits) {

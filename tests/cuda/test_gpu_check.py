@@ -77,7 +77,7 @@ def test_correctness(found: Any) -> None:
     checked = records(found, "correctness")
     assert all(record["ok"] for record in checked)
     ways = {(record.get("way"), record.get("precision")) for record in checked}
-    assert {("chosen", "medium"), ("steps", "highest")} <= ways
+    assert {("counter", "medium"), ("words", "medium"), ("steps", "highest")} <= ways
     names = " ".join(record["case"] for record in checked)
     assert all(word in names for word in ("stepper-gru", "training", "lstm_peephole", "DLPack"))
 
@@ -88,6 +88,8 @@ def test_speed(found: Any) -> None:
     for kind in ("LSTM", "GRU"):
         assert {(kind, "fastrnn", name) for name in ("float32", "TF32", "bfloat16")} <= ways
     assert all(record["us"] > 0 for record in measured)
+    asked = {"chosen", "counter", "words", "steps"}
+    assert {record["asked for"] for record in measured if record["who"] == "fastrnn"} == asked
     assert {record["way"] for record in measured if record["who"] == "fastrnn"} == {
         "persistent kernel",
         "launches at every step",

@@ -64,13 +64,19 @@ def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -
 
 
 def persistent_program(
-    path: persistent.Path, cell: str, direction: str, tiles: int, columns: int
+    path: persistent.Path,
+    cell: str,
+    direction: str,
+    tiles: int,
+    columns: int,
+    exchange: str = persistent.COUNTER,
 ) -> compile.Program:
     """The program of a cut with as many weights in registers as a plan may ask for."""
     itemsize = 8 if path is persistent.CHAINS_DOUBLE else 4
     gates = len(CELLS[cell].gates) if direction == "forward" else 1
     work = persistent.Work(64, 4096, gates, 8192, itemsize)
-    cut = persistent.make_cut(work, path, persistent.THREADS, 16 * tiles // gates, 64, columns)
+    units = 16 * tiles // gates
+    cut = persistent.make_cut(work, path, persistent.THREADS, units, 64, columns, exchange=exchange)
     name = f"persistent_{direction}"
     return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **cut.options)
 
@@ -81,24 +87,37 @@ TENSOR_ARCHS = [arch for arch in ARCHS if arch != "sm_75"]
 WIDE = [(THREE, 4, 1), (TF32, 4, 2), (BF16, 4, 1)]
 DEEP = [(THREE, 1, 1), (THREE, 2, 2), (TF32, 1, 2), (TF32, 2, 1), (BF16, 1, 1), (BF16, 2, 2)]
 CHAINS = [(persistent.CHAINS, 2, 2), (persistent.CHAINS, 4, 1), (persistent.CHAINS_DOUBLE, 2, 1)]
+COUNTER, WORDS = persistent.COUNTER, persistent.WORDS
+BOTH = (COUNTER, WORDS)
+# sm_86, sm_89 and sm_90a differ little from their neighbours
+USUAL = [arch for arch in TENSOR_ARCHS if arch not in ("sm_86", "sm_89", "sm_90a")]
 PERSISTENT = [
-    *((arch, "lstm_peephole", *shape) for arch in TENSOR_ARCHS for shape in WIDE),
-    *((*pair, *shape) for pair in (("sm_80", "lstm"), ("sm_90", "gru")) for shape in DEEP),
-    *(("sm_90", cell, *WIDE[0]) for cell in ("gru", "rnn_tanh", "rnn_relu")),
-    *((arch, "lstm_peephole", *shape) for arch in ("sm_75", "sm_90") for shape in CHAINS),
+    *((arch, "lstm_peephole", *shape, COUNTER) for arch in USUAL for shape in WIDE),
+    *((arch, "lstm_peephole", *shape, WORDS) for arch in TENSOR_ARCHS for shape in WIDE),
+    *(("sm_80", "lstm", *shape, COUNTER) for shape in DEEP),
+    *(("sm_90", "gru", *shape, WORDS) for shape in DEEP),
+    *(("sm_90", cell, *WIDE[0], COUNTER) for cell in ("gru", "rnn_tanh", "rnn_relu")),
+    *(("sm_75", "lstm_peephole", *shape, each) for each in BOTH for shape in CHAINS),
+    *(("sm_90", "lstm_peephole", *shape, COUNTER) for shape in CHAINS),
 ]
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(
-    ("arch", "cell", "path", "tiles", "columns"),
+    ("arch", "cell", "path", "tiles", "columns", "exchange"),
     PERSISTENT,
     ids=lambda value: value.name if isinstance(value, persistent.Path) else str(value),
 )
 def test_weights_in_registers_leave_room(
-    arch: str, cell: str, path: persistent.Path, tiles: int, columns: int, direction: str
+    arch: str,
+    cell: str,
+    path: persistent.Path,
+    tiles: int,
+    columns: int,
+    exchange: str,
+    direction: str,
 ) -> None:
-    program = persistent_program(path, cell, direction, tiles, columns)
+    program = persistent_program(path, cell, direction, tiles, columns, exchange)
     ((_, *numbers),) = _USAGE.findall(compile.report(compile.source(program), arch))
     stack, stores, loads, registers = map(int, numbers)
     assert (stack, stores, loads) == (0, 0, 0), registers
@@ -292,3 +311,14 @@ def test_what_blocks_write_for_each_other_is_not_read_through_a_cache_of_constan
         assert b"ld.global.cg" in code
         assert b"ld.acquire.gpu" in code
         assert b"red.release.gpu" in code
+
+
+def test_words_are_loaded_and_stored_whole() -> None:
+    """Each as wide as it is looked at: what is written in halves may be read in halves."""
+    for path, kind in ((BF16, b"b16"), (TF32, b"f32"), (persistent.CHAINS_DOUBLE, b"f64")):
+        code = ptx(compile.source(persistent_program(path, "gru", "forward", 1, 1, WORDS)))
+        assert b"ld.global.nc" not in code
+        assert b"ld.global.cg" not in code
+        many = b"v2" if kind == b"f64" else b"v4"
+        assert b"ld.relaxed.gpu.global." + many + b"." + kind in code
+        assert b"st.relaxed.gpu.global." + kind in code

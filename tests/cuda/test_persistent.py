@@ -42,11 +42,17 @@ def small(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def cut_by(monkeypatch: pytest.MonkeyPatch) -> CutBy:
     """Sets how all work is cut: units of a block, rows of a group, and the rest of `make_cut`."""
 
-    def set_cut(units: int = 3, rows: int = 8, columns: int = 1, held: int | None = 1) -> None:
+    def set_cut(
+        units: int = 3,
+        rows: int = 8,
+        columns: int = 1,
+        held: int | None = 1,
+        exchange: str = persistent.COUNTER,
+    ) -> None:
         def cut(work: Any, path: Any, threads: int, *_: Any) -> persistent.Cut:
             chunks = held if path.words else 0
             return persistent.make_cut(
-                work, path, threads, min(units, work.H), rows, columns, chunks
+                work, path, threads, min(units, work.H), rows, columns, chunks, exchange
             )
 
         monkeypatch.setattr(persistent, "best_cut", cut)
@@ -89,6 +95,24 @@ def check(device: Any, case: DeviceCase, precision: str = "highest") -> None:
             assert error < ERRORS[precision], name
 
 
+def check_both(
+    device: Any, cut_by: CutBy, case: DeviceCase, precision: str = "highest", **cut: Any
+) -> None:
+    """So it is with both exchanges, and they give the same bits."""
+    found = []
+    for exchange in (persistent.COUNTER, persistent.WORDS):
+        cut_by(**cut, exchange=exchange)
+        check(device, case, precision)
+        found.append(run(case.layer(precision=precision), case.call()))
+    same_bits(*found)
+
+
+def same_bits(a: dict[str, Any], b: dict[str, Any]) -> None:
+    """But for a NaN's own bits, which tell nothing."""
+    for name, value in a.items():
+        np.testing.assert_array_equal(value, b[name], err_msg=name)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "options",
@@ -97,12 +121,19 @@ def check(device: Any, case: DeviceCase, precision: str = "highest") -> None:
         {"bidirectional": True, "layers": 2, "lengths": "zeros", "resets": "some"},
         {"lengths": "positive", "dtype": "float32", "sizes": (5, 9, 3, 11)},
         {"resets": "often", "bidirectional": True, "bias": False, "sizes": (4, 5, 3, 7)},
-        {"sizes": (1, 1, 1, 1)},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_every_cell(device: Any, kind: str, options: dict[str, Any], cut_by: CutBy) -> None:
-    check(device, DeviceCase(kind, **options))
+    check_both(device, cut_by, DeviceCase(kind, **{"dtype": "float32", **options}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cell_in_double(device: Any, kind: str, cut_by: CutBy) -> None:
+    if kind == "gru":
+        check_both(device, cut_by, DeviceCase(kind, bidirectional=True, resets="some"))
+    check(device, DeviceCase(kind, bidirectional=True, layers=2, lengths="zeros", resets="some"))
+    check(device, DeviceCase(kind, (1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
@@ -110,21 +141,21 @@ def test_every_cell(device: Any, kind: str, options: dict[str, Any], cut_by: Cut
 def test_every_precision(device: Any, kind: str, precision: str, cut_by: CutBy) -> None:
     sizes = (5, 9, 3, 12)
     for how in ({}, {"lengths": "zeros", "resets": "some", "bidirectional": True}):
-        check(device, DeviceCase(kind, sizes, dtype="float32", **how), precision)
+        check_both(device, cut_by, DeviceCase(kind, sizes, dtype="float32", **how), precision)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_any_order_of_blocks_and_threads(device: Any, kind: str, seed: int, cut_by: CutBy) -> None:
     device.seed = seed
-    check(device, DeviceCase(kind, (4, 9, 2, 11), dtype="float32", lengths="zeros"))
+    check_both(device, cut_by, DeviceCase(kind, (4, 9, 2, 11), dtype="float32", lengths="zeros"))
 
 
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_any_order_without_tensor_cores(device: Any, dtype: str, seed: int, cut_by: CutBy) -> None:
     device.seed, device.capability = seed, 75
-    check(device, DeviceCase("gru", (4, 9, 2, 11), dtype=dtype, resets="some"))
+    check_both(device, cut_by, DeviceCase("gru", (4, 9, 2, 11), dtype=dtype, resets="some"))
 
 
 @pytest.mark.parametrize(
@@ -132,14 +163,16 @@ def test_any_order_without_tensor_cores(device: Any, dtype: str, seed: int, cut_
     [
         ("lstm", (3, 37, 2, 18), {"units": 16, "rows": 24, "columns": 2}),  # passes, a rest of them
         ("lstm", (3, 5, 2, 70), {"units": 8, "held": 2}),  # weights in both places
+        ("lstm", (3, 5, 2, 166), {"units": 8, "held": 2, "exchange": "words"}),
         ("gru", (3, 3, 2, 70), {"units": 16, "held": 0}),  # in shared memory alone
+        ("rnn_tanh", (3, 37, 2, 18), {"rows": 24, "columns": 2, "exchange": "words"}),
         ("gru", (3, 17, 2, 36), {"units": 36, "rows": 16, "columns": 2}),  # a block has all units
         ("rnn_tanh", (3, 1, 2, 150), {"units": 64}),  # a row alone
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_shapes_of_work(
-    device: Any, kind: str, sizes: Any, cut: dict[str, int], cut_by: CutBy
+    device: Any, kind: str, sizes: Any, cut: dict[str, Any], cut_by: CutBy
 ) -> None:
     cut_by(**cut)
     for lengths in ("", "positive"):
@@ -237,6 +270,37 @@ def test_three_products_of_tf32_are_as_exact_as_a_chain(
     assert three.mean() < worse * chain.mean()
 
 
+BLANK = np.array(-1, np.int32).view(np.float32)
+"""The NaN whose bits are all ones, which is what a word is before it is put."""
+
+
+@pytest.mark.parametrize("kind", ["rnn_relu", "gru", "lstm"])
+@pytest.mark.parametrize(
+    ("precision", "capability"),
+    [("highest", 90), ("highest", 75), ("high", 90), ("medium", 90)],
+    ids=["highest", "chains", "high", "medium"],
+)
+def test_nan_passes_as_it_does_with_a_counter(
+    device: Any, kind: str, precision: str, capability: int, cut_by: CutBy
+) -> None:
+    """Whatever its bits, and nobody waits for a word that was put."""
+    case, device.capability = DeviceCase(kind, (3, 9, 2, 11), dtype="float32"), capability
+    for bad in (BLANK, np.float32(np.nan)):
+        call = case.call()
+        for state in call.state if case.is_lstm else (call.state,):
+            state[0, 2, 5] = bad
+        for dstate in call.dstate if case.is_lstm else (call.dstate,):
+            dstate[0, 3, 7] = bad
+        call.x[1, 8, 1] = call.dy[1, 4, 2] = bad
+        found = []
+        for exchange in (persistent.COUNTER, persistent.WORDS):
+            cut_by(exchange=exchange)
+            found.append(run(case.layer(precision=precision), call))
+        same_bits(*found)
+        assert np.isnan(found[0]["y"][:, 2]).all()
+        assert not np.isnan(found[0]["y"][:, 0]).any()
+
+
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 3e38])
 def test_what_cannot_be_split_is_as_ieee_says(device: Any, bad: float, cut_by: CutBy) -> None:
     case = DeviceCase("rnn_relu", (1, 9, 2, 12), dtype="float32")
@@ -261,6 +325,27 @@ def test_long_sequences_take_several_launches(device: Any, monkeypatch: pytest.M
     device.launches.clear()
     close(run(layer, call), want, case.dtype)
     assert device.launches.count("persistent_forward") == 8
+
+
+def test_words_take_several_launches(
+    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+) -> None:
+    """So that no call takes any amount of memory; a counter takes one for all steps."""
+    how = {"lengths": "positive", "resets": "some", "bidirectional": True}
+    case = DeviceCase("gru", (7, 9, 2, 11), dtype="float32", **how)
+    layer, call = case.layer(), case.call()
+    want = run(layer, call)
+    cut_by(exchange=persistent.WORDS)
+    monkeypatch.setattr(persistent, "MOST_PUBLISHED", 3 * 9 * 64 * 4)
+    device.launches.clear()
+    same_bits(run(layer, call), want)
+    # three steps of 9 rows of G*H words, padded to 64; six of H words
+    assert device.launches.count("persistent_forward") == 2 * 2
+    assert device.launches.count("persistent_backward") == 2 * 3
+    monkeypatch.setattr(persistent, "MOST_PUBLISHED", 1)
+    device.launches.clear()
+    same_bits(run(layer, call), want)
+    assert device.launches.count("persistent_backward") == 2 * 7
 
 
 def test_checkpoints(device: Any) -> None:
@@ -416,7 +501,7 @@ def on(device: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return backend
 
 
-WAIT = "    if (well) well = meeting.wait();"
+WAIT = "    exchange.wait();"
 
 
 @pytest.mark.parametrize(
@@ -424,19 +509,16 @@ WAIT = "    if (well) well = meeting.wait();"
     [
         # the blocks do not meet
         (f"prepare(i0, 0);\n{WAIT}", "prepare(i0, 0);"),
-        (f"t + 1 : t - 1);\n{WAIT}", "t + 1 : t - 1);"),
+        (f"prepare(time(s - 1));\n{WAIT}", "prepare(time(s - 1));"),
         # they do not wait for all of their group
         ("target += gridDim.x;", "target += gridDim.x - 1;"),
         # all groups count together
-        ("arrivals(shared + 32 * blockIdx.y)", "arrivals(shared)"),
+        ("mark(shared + 32 * blockIdx.y)", "mark(shared)"),
         # the sum misses its last chunks, or its last element
-        ("step = kHeld; step < steps;", "step = kHeld; step < steps - 1;"),
+        ("int step = kHeld;\n    FASTRNN", "int step = kHeld + 1;\n    FASTRNN"),
         ("row < rows && k < K ?", "row < rows && k < K - 1 ?"),
         # a thread reads the sums before all of them are there
-        (
-            "    __syncthreads();\n  }\n\n  // The products of row m",
-            "  }\n\n  // The products of row m",
-        ),
+        ("static void agree() { __syncthreads(); }", "static void agree() {}"),
         # weights and values are paired wrongly
         ("{bits_of(x.v[j]), bits_of(x.v[j + 1])}", "{bits_of(x.v[j + 1]), bits_of(x.v[j])}"),
         # a product of parts is missing
@@ -466,10 +548,73 @@ def test_a_planted_bug_shows(
     assert not all(found)
 
 
-def test_blocks_that_wait_in_vain_give_up(
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # one word of four is not looked at
+        ("all &= !blank(v);", "all &= &v == words.v + 3 || !blank(v);"),
+        # what a step finds is of two steps before
+        ("slot(Index n) { return n; }", "slot(Index n) { return n % 2; }"),
+        # nobody reads again
+        ("} while (!all && well);", "} while (false);"),
+    ],
+    ids=["short", "stale", "impatient"],
+)
+def test_a_planted_bug_of_words_shows(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
+) -> None:
+    cut_by(exchange=persistent.WORDS)
+    case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
+    want = run(case.host_layer(), case.call())
+    device = Planted(old, new)
+    on(device, monkeypatch)
+    found = []
+    for device.seed in range(4):
+        got = run(case.layer(precision="high"), case.call())
+        found.append(all(error < ERRORS["high"] for error in errors(got, want).values()))
+    assert device.planted
+    assert not all(found)
+
+
+def test_words_that_are_not_blank_at_first_show(
     device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
 ) -> None:
+    case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
+    want = run(case.host_layer(), case.call())
+    cut_by(exchange=persistent.WORDS)
+    real = persistent.Plan._published
+
+    def zeros(self: persistent.Plan, *args: Any) -> Any:
+        shared = real(self, *args)
+        shared[...] = 0
+        return shared
+
+    monkeypatch.setattr(persistent.Plan, "_published", zeros)
+    worst = []
+    for device.seed in range(4):
+        worst.append(max(errors(run(case.layer(), case.call()), want).values()))
+    assert max(worst) > 1e-3
+
+
+def test_a_word_that_is_put_blank_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+) -> None:
+    cut_by(exchange=persistent.WORDS)
+    case = DeviceCase("lstm", (2, 3, 2, 9), dtype="float32")
+    call = case.call()
+    call.state[0][0, 2, 5] = BLANK
+    device = Planted("blank(x) ? not_a_number(x) : x", "x")
+    on(device, monkeypatch)
+    with pytest.raises(RuntimeError, match="deadlock in persistent_forward"):
+        run(case.layer(), call)
+
+
+@pytest.mark.parametrize("exchange", [persistent.COUNTER, persistent.WORDS])
+def test_blocks_that_wait_in_vain_give_up(
+    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, exchange: str
+) -> None:
     """Blocks that do not run at the same time: no hang, and NaN, which is no result."""
+    cut_by(exchange=exchange)
 
     class Alone(EmulatedDevice):
         def cooperative(self, program: Any, name: str, threads: int, shared: int) -> Any:

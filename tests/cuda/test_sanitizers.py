@@ -58,25 +58,38 @@ def test_nothing_is_found(sanitizer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sanitizer", "report", "old", "new"),
+    ("sanitizer", "report", "exchange", "old", "new"),
     [
         # a block arrives before all of its threads have published
         (
             "thread",
             "data race",
+            "counter",
             "    __syncthreads();\n    if (threadIdx.x == 0 &&",
             "    if (threadIdx.x == 0 &&",
         ),
         # the blocks do not meet
-        ("thread", "data race", "if (well) well = meeting.wait();", ""),
+        ("thread", "data race", "counter", "exchange.wait();", ""),
         # they meet, but what one wrote need not be what another reads
-        ("thread", "data race", "add_release(arrivals, 1);", "add_relaxed(arrivals, 1);"),
+        ("thread", "data race", "counter", "add_release(mark, 1);", "add_relaxed(mark, 1);"),
+        # a word is written as if nobody else looked at it
+        ("thread", "data race", "words", "store_relaxed(to, blank(x)", "*to = (blank(x)"),
+        # sums are overwritten that others of the block have yet to read
+        ("thread", "data race", "words", "arrive() { __syncthreads(); }", "arrive() {}"),
         # one element too many
-        ("address", "heap-buffer-overflow", "if (i >= n * H) return;", "if (i > n * H) return;"),
+        (
+            "address",
+            "heap-buffer-overflow",
+            "none",
+            "if (i >= n * H) return;",
+            "if (i > n * H) return;",
+        ),
     ],
-    ids=["barrier", "meeting", "relaxed", "overrun"],
+    ids=["barrier", "meeting", "relaxed", "plain", "sums", "overrun"],
 )
-def test_a_planted_bug_is_found(sanitizer: str, report: str, old: str, new: str) -> None:
-    done = run(sanitizer, old, new)
+def test_a_planted_bug_is_found(
+    sanitizer: str, report: str, exchange: str, old: str, new: str
+) -> None:
+    done = run(sanitizer, exchange, old, new)
     assert done.returncode != 0
     assert report in done.stderr

@@ -56,7 +56,7 @@ def planned(device: Any, B: int, kernel: str = FORWARD) -> str:
 
 def test_the_fastest_is_taken_from_then_on(device: Any, timed: dict[str, float]) -> None:
     launch = Launcher(device, F4, "lstm")
-    labels = [plan.cut.label for plan in persistent.candidates(launch, FORWARD, 10, 4, 20)][:6]
+    labels = [plan.cut.label for plan in persistent.candidates(launch, FORWARD, 10, 4, 20)][:8]
     assert len(set(labels)) == len(labels) > 3
     assert planned(device, 10) == labels[0]  # by estimate
     timed[labels[2]], timed[tune.STEPS] = 3.0, 5.0
@@ -87,6 +87,28 @@ def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
         with tune.forced(label):
             close(run(layer, call), want, "float32")
         assert any(name.startswith("persistent") for name in device.launches), label
+
+
+def test_both_exchanges_are_timed(device: Any, timed: dict[str, float]) -> None:
+    launch = Launcher(device, F4, "lstm")
+    for found in find():
+        exchanges = {way.rpartition(", ")[2] for way in found.times}
+        assert exchanges == {persistent.COUNTER, persistent.WORDS, tune.STEPS}
+    work = persistent.Work(16, 512, 4, 512, 4)
+    cuts = persistent.cuts(work, persistent.TF32, 256, 132, 227 * 1024)
+    for one, other in zip(cuts[::2], cuts[1::2], strict=True):
+        assert {one.exchange, other.exchange} == {persistent.COUNTER, persistent.WORDS}
+        assert one.time < other.time
+        assert one == other._replace(exchange=one.exchange, time=one.time)
+    for exchange in (persistent.COUNTER, persistent.WORDS):
+        with tune.forced(exchange):
+            plan = persistent.plan(launch, FORWARD, 8, 10, 4, 20)
+        assert plan is not None
+        assert plan.cut.exchange == exchange
+    with tune.forced(persistent.WORDS):  # of a block alone
+        plan = persistent.plan(launch, FORWARD, 8, 10, 4, 4)
+    assert plan is not None
+    assert plan.cut.exchange == persistent.COUNTER
 
 
 def test_steps_can_be_the_fastest(device: Any, timed: dict[str, float]) -> None:
@@ -218,7 +240,10 @@ def test_the_command(
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 1 + 16 + 2
     assert shown[1].split()[:6] == ["gru", "4", "1", "float32", "highest", "forward"]
-    assert " steps: 2.00 us a step, not blocks of 4 units and 8 rows, 8 at once: 100.00" in shown[1]
+    assert (
+        " steps: 2.00 us a step, not blocks of 4 units and 8 rows, 8 at once, counter: 100.00"
+        in shown[1]
+    )
     assert shown[-1] == f"kept in {tune.path()}"
     assert len(json.loads(tune.path().read_text())["ways"]) == 16
 

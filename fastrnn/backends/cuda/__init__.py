@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fastrnn.rows import Rows
 
 
-MOST_CANDIDATES = 6
+MOST_CANDIDATES = 8
 """Launches that `find_fastest` times, the best ones by estimate."""
 
 
@@ -108,6 +108,7 @@ class CudaBackend:
                 "products": "cuBLAS",
                 "time loop": "persistent kernel",
                 "recurrent products": once.cut.path.says,
+                "exchange": once.cut.exchange,
             }
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",

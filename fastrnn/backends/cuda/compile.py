@@ -53,7 +53,7 @@ def persistent(dtype: np.dtype[Any], cell: str, name: str, **options: str | int)
     options are those of kernels/cuda/persistent.h, without their prefix."""
     chosen = ((f"FASTRNN_{key.upper()}", str(value)) for key, value in options.items())
     return Program(
-        (*_CELL, "cuda/tile.h", "cuda/persistent.h", f"cuda/{name}.cu"),
+        (*_CELL, "cuda/tile.h", "cuda/exchange.h", "cuda/persistent.h", f"cuda/{name}.cu"),
         (_real(dtype), ("FASTRNN_CELL", cell), *chosen),
     )
 

@@ -145,7 +145,8 @@ def forward(
         launch.product(x[base:stop], packed.weights.ih.T, gates[: stop - base])
         if plan is not None:
             plan.launch(
-                *(rows, B, H, first, first + len(steps), rows.device_starts, rows.cut_rows),
+                *(rows, B, H, H, range(first, first + len(steps))),
+                *(rows.device_starts, rows.cut_rows),
                 *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
                 *(packed.weights.peephole, h, c, y, all_c, saved),
             )
@@ -314,7 +315,8 @@ def backward(
         launch.graphs.run(loop, rows, rows.steps[::-1])
     else:
         plan.launch(
-            *(rows, B, H, rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
+            *(rows, B, H, GH, range(len(rows.steps))[::-1]),
+            *(rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
             *(deltas.h_before, deltas.c_before, kept.c, w.peephole, dy, dh, dc),
             *(deltas.input, deltas.hidden),
         )

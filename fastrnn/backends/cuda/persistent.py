@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,13 @@ LEAST_STEPS = 4
 
 MOST_ROWS = 1024
 """A larger batch gives cuBLAS enough to do in each step, whatever the estimates below say."""
+
+MOST_PUBLISHED = 64 << 20
+"""Bytes of what blocks publish as words, of which each step has its own; more steps take several
+launches."""
+
+COUNTER, WORDS = "counter", "words"
+"""How blocks hand each other what they publish; see kernels/cuda/exchange.h."""
 
 # As in kernels/cuda/tile.h.
 _ROWS = 16
@@ -64,6 +72,7 @@ BF16 = Path("Bf16", "bfloat16", 512, 4, 96, 2, 8, 2, 2270)
 
 # What the estimates of time rest on: published figures of an H100. Microseconds, and bytes in one.
 _MEETING = 0.9
+_WORDS = 0.6
 _LATENCY = 0.3
 _BARRIER = 0.05
 _CELLS = 0.1
@@ -71,6 +80,7 @@ _FROM_L2 = 41e3
 _FROM_SHARED = 200e3
 _STEP_LAUNCHES = 6.0
 _ALL_FROM_L2 = 5.5e6
+_FILLED = 1.2e6
 
 
 def path(itemsize: int, precision: str, capability: int) -> Path:
@@ -93,6 +103,7 @@ class Cut(NamedTuple):
     tiles: int
     columns: int
     held: int
+    exchange: str
     padded: int
     """Words of a row that blocks publish."""
     shared: int
@@ -105,7 +116,8 @@ class Cut(NamedTuple):
         """What tells it from other cuts of the same work, and is that of a batch of about as many
         rows too."""
         at_once = self.columns * _COLUMNS
-        return f"blocks of {self.units} units and {self.rows} rows, {at_once} at once"
+        work = f"blocks of {self.units} units and {self.rows} rows, {at_once} at once"
+        return f"{work}, {self.exchange}"
 
     @property
     def options(self) -> dict[str, str | int]:
@@ -115,7 +127,14 @@ class Cut(NamedTuple):
             "tiles": self.tiles,
             "columns": self.columns,
             "held": self.held,
+            "exchange": f"{self.exchange.capitalize()}Exchange",
         }
+
+    def span(self, B: int) -> int | None:
+        """Return how many steps of B rows one launch may run, None for any number."""
+        if self.exchange == COUNTER:
+            return None
+        return max(1, MOST_PUBLISHED // (B * self.padded * self.path.word))
 
 
 class Work(NamedTuple):
@@ -136,6 +155,7 @@ def make_cut(
     rows: int,
     columns: int,
     held: int | None = None,
+    exchange: str = COUNTER,
 ) -> Cut:
     """Return the cut into blocks of so many units and groups of so many rows, of which `columns`
     tiles are multiplied at once; `held` as many chunks as the path has registers for."""
@@ -157,27 +177,46 @@ def make_cut(
         + 2 * _BARRIER
         + _CELLS * -(-at_once * units // threads)
     )
-    time = time * -(-rows // at_once) + _LATENCY + (_MEETING if grid[0] > 1 else _BARRIER)
-    return Cut(path, units, rows, grid, tiles, columns, held, padded, sums + weights, time)
+    time = time * -(-rows // at_once) + _LATENCY
+    cut = Cut(path, units, rows, grid, tiles, columns, held, exchange, padded, sums + weights, time)
+    return cut._replace(time=time + _exchange_time(work, cut))
+
+
+def _exchange_time(work: Work, cut: Cut) -> float:
+    """Return an estimate of what a step's exchange costs, in microseconds."""
+    span = cut.span(work.B)
+    if span is None:
+        return _MEETING if cut.grid[0] > 1 else _BARRIER
+    filling = work.B * cut.padded * cut.path.word / _FILLED
+    weights = work.gates * work.H * work.K * work.itemsize
+    return _WORDS + filling + (_STEP_LAUNCHES + weights / _ALL_FROM_L2) / span
 
 
 @lru_cache(maxsize=1024)
 def cuts(
     work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
 ) -> tuple[Cut, ...]:
-    """Return the cuts that fit, a block to a multiprocessor, the one estimated the fastest first.
+    """Return the cuts that fit, a block to a multiprocessor, the one estimated the fastest first;
+    those that differ in their exchange alone follow each other.
 
-    Blocks have whole tiles of weights, or all units that there are.
+    Blocks have whole tiles of weights, or all units that there are. One that has all units has
+    nobody to exchange words with.
     """
-    found = []
+    found: list[list[Cut]] = []
     for tiles in range(1, min(_MOST_TILES, path.most) + 1):
         units = min(work.H, tiles * _ROWS // work.gates)
         for row_tiles in range(1, -(-work.B // _COLUMNS) + 1):
             for columns in range(1, min(_MOST_COLUMNS, path.most // tiles, row_tiles) + 1):
-                cut = make_cut(work, path, threads, units, row_tiles * _COLUMNS, columns)
-                if cut.shared <= most_shared and cut.grid[0] * cut.grid[1] <= multiprocessors:
-                    found.append(cut)
-    return tuple(sorted(found, key=lambda cut: cut.time))
+                rows = row_tiles * _COLUMNS
+                both = [
+                    make_cut(work, path, threads, units, rows, columns, exchange=exchange)
+                    for exchange in ((COUNTER, WORDS) if units < work.H else (COUNTER,))
+                ]
+                blocks = both[0].grid[0] * both[0].grid[1]
+                if both[0].shared <= most_shared and blocks <= multiprocessors:
+                    found.append(sorted(both, key=lambda cut: cut.time))
+    found.sort(key=lambda both: both[0].time)
+    return tuple(chain.from_iterable(found))
 
 
 def best_cut(
@@ -204,15 +243,35 @@ class Plan(NamedTuple):
 
     kernel: Kernel
     cut: Cut
-    published: int
-    """Bytes of what blocks publish, and of the counters of their meetings."""
 
-    def launch(self, rows: DeviceRows, B: int, H: int, *args: Array | int | None) -> None:
-        """Launch; `args` are what follows the geometry: ints, and arrays or None."""
-        cut, shared = self.cut, rows.xp.zeros(self.published, np.uint8)
-        geometry = (len(rows.steps), B, H, cut.units, cut.rows, int(rows.reverse))
-        rest = (a if isinstance(a, int) else address(a) for a in args)
-        self.kernel(cut.grid, (THREADS,), (*geometry, *rest, address(shared)), cut.shared)
+    def launch(
+        self, rows: DeviceRows, B: int, H: int, K: int, steps: range, *args: Array | int | None
+    ) -> None:
+        """Run steps, which count in the order of a forward, of rows that publish K words each;
+        `args` are what follows the geometry: ints, and arrays or None."""
+        cut = self.cut
+        rest = tuple(a if isinstance(a, int) else address(a) for a in args)
+        span = cut.span(B) or len(steps)
+        for first in range(0, len(steps), span):
+            here = steps[first : first + span]
+            begin, end = min(here), max(here) + 1
+            shared = self._published(rows.xp, B, K, len(here))
+            geometry = (len(rows.steps), B, H, cut.units, cut.rows, int(rows.reverse), begin, end)
+            self.kernel(cut.grid, (THREADS,), (*geometry, *rest, address(shared)), cut.shared)
+
+    def _published(self, xp: Any, B: int, K: int, steps: int) -> Array:
+        """Return what the blocks of a launch share; see kernels/cuda/exchange.h.
+
+        Before the slots of steps there is one for what a forward begins with.
+        """
+        cut, counters = self.cut, 128 * self.cut.grid[1]
+        slots = 1 + (2 if cut.exchange == COUNTER else steps)
+        size = (1 + slots * B) * cut.padded * cut.path.word
+        shared = xp.zeros(counters + size, np.uint8)
+        if cut.exchange == WORDS:
+            words = shared[counters:].view(f"i{cut.path.word}").reshape(-1, cut.padded)
+            words[1:, :K] = -1
+        return shared
 
 
 def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Plan | None:
@@ -229,8 +288,8 @@ def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Pla
     if way == tune.STEPS:
         return None
     fitting = cuts(*_question(launch, name, B, G, H))
-    cut = next((cut for cut in fitting if cut.label == way), None)
-    if cut is None:  # of another size of batch
+    cut = next((cut for cut in fitting if way in (cut.label, cut.exchange)), None)
+    if cut is None:  # of another size of batch, or no other block to exchange with
         return estimated(launch, name, B, G, H)
     return _launch_of(launch, name, B, cut)
 
@@ -275,5 +334,4 @@ def _launch_of(launch: Launcher, name: str, B: int, cut: Cut) -> Plan | None:
     kernel, room = launch.device.cooperative(text, name, THREADS, cut.shared)
     if cut.grid[0] * cut.grid[1] > room:
         return None
-    published = 3 * B + 1 if name == "persistent_forward" else 2 * B
-    return Plan(kernel, cut, 128 * cut.grid[1] + published * cut.padded * cut.path.word)
+    return Plan(kernel, cut)

@@ -50,6 +50,44 @@ FASTRNN_FN void load_fresh(const unsigned short* p, unsigned (&to)[2]) {
   const uint2 v = __ldcg(reinterpret_cast<const uint2*>(p));
   to[0] = v.x, to[1] = v.y;
 }
+// Numbers that others may be writing: loads see each of them whole, as it is or as it was. Four
+// neighbours, p aligned as above.
+FASTRNN_FN float load_relaxed(const float* p) {
+  float value;
+  asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(value) : "l"(p) : "memory");
+  return value;
+}
+FASTRNN_FN void load_relaxed(const float* p, float (&to)[4]) {
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3}, [%4];"
+               : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
+               : "l"(p)
+               : "memory");
+}
+FASTRNN_FN void load_relaxed(const double* p, double (&to)[4]) {
+  FASTRNN_UNROLL
+  for (int i = 0; i < 4; i += 2)
+    asm volatile("ld.relaxed.gpu.global.v2.f64 {%0,%1}, [%2];"
+                 : "=d"(to[i]), "=d"(to[i + 1])
+                 : "l"(p + i)
+                 : "memory");
+}
+FASTRNN_FN void load_relaxed(const unsigned short* p, unsigned (&to)[2]) {
+  asm volatile(
+      "{.reg .b16 a, b, c, d; ld.relaxed.gpu.global.v4.b16 {a,b,c,d}, [%2]; "
+      "mov.b32 %0, {a,b}; mov.b32 %1, {c,d};}"
+      : "=r"(to[0]), "=r"(to[1])
+      : "l"(p)
+      : "memory");
+}
+FASTRNN_FN void store_relaxed(float* p, float value) {
+  asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(value) : "memory");
+}
+FASTRNN_FN void store_relaxed(double* p, double value) {
+  asm volatile("st.relaxed.gpu.global.f64 [%0], %1;" ::"l"(p), "d"(value) : "memory");
+}
+FASTRNN_FN void store_relaxed(unsigned short* p, unsigned short value) {
+  asm volatile("st.relaxed.gpu.global.b16 [%0], %1;" ::"l"(p), "h"(value) : "memory");
+}
 FASTRNN_FN unsigned load_acquire(const unsigned* p) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
@@ -77,6 +115,7 @@ FASTRNN_FN T from_lane_xor(T value, int mask) {
   return __shfl_xor_sync(0xffffffff, value, mask);
 }
 FASTRNN_FN unsigned bits_of(float a) { return __float_as_uint(a); }
+FASTRNN_FN Word bits_of(double a) { return static_cast<Word>(__double_as_longlong(a)); }
 FASTRNN_FN float float_of(unsigned bits) { return __uint_as_float(bits); }
 // Rounded to 11 bits, halves away from zero; compute capability 8.0 and later, as what follows.
 FASTRNN_FN unsigned to_tf32(float a) {

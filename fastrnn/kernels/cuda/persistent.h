@@ -1,7 +1,7 @@
 // What the kernels that run all steps of a pass in one launch share. A block owns some hidden units
-// and keeps their recurrent weights in registers and shared memory; after each step the blocks
-// meet, and each reads what the others published. All blocks must run at the same time: the launch is
-// cooperative, and its size was asked for.
+// and keeps their recurrent weights in registers and shared memory; at each step it publishes words
+// and reads those of all others. All blocks must run at the same time: the launch is cooperative, and
+// its size was asked for.
 //
 // The grid is blocks of units x groups of rows of the batch; groups never wait for each other. Rows
 // are packed (fastrnn/backends/packing.py): row m of step t is at starts[t] + m, and the rows of a
@@ -12,13 +12,14 @@
 //   FASTRNN_TILES    tiles of a block's rows of weights
 //   FASTRNN_COLUMNS  tiles of the batch's rows that are multiplied at once
 //   FASTRNN_HELD     chunks of k whose weights a warp keeps in registers
+//   FASTRNN_EXCHANGE how blocks hand each other words, of exchange.h
 
 using Path = FASTRNN_PATH;
+using Exchange = FASTRNN_EXCHANGE<Path::Word>;
 constexpr int kTiles = FASTRNN_TILES, kColumns = FASTRNN_COLUMNS, kHeld = FASTRNN_HELD;
 constexpr int kRowsAtOnce = kColumns * kTileColumns;
 constexpr int kStride = kTiles * kTileRows + 4;  // of the sums in shared memory, against conflicts
 constexpr int kThreads = 256;
-constexpr Word kPatience = 2000000000;  // nanoseconds until a block gives the others up
 
 // A block's weights (kTiles * kTileRows, K) and their products with rows of K values. Warp w has
 // every chunk of k whose number is w modulo the number of warps, for all rows; so every value is
@@ -86,21 +87,23 @@ struct Product {
   // Leaves the products with the rows m < kRowsAtOnce; row(m) is where the words of one begin.
   // Afterwards `sum` gives them, until the next call.
   template <class Row>
-  FASTRNN_FN void multiply(const Row& row) {
+  FASTRNN_FN void multiply(Exchange& exchange, const Row& row) {
     __syncwarp();  // tensor cores want all lanes at once
     const typename Path::Word* rows[kColumns];
     FASTRNN_UNROLL
     for (int n = 0; n < kColumns; ++n) rows[n] = row(n * kTileColumns + lane.group);
-    typename Path::Sums totals[kTiles][kColumns];
-    if constexpr (kHeld > 0) {
-      FASTRNN_UNROLL
-      for (int step = 0; step < kHeld; ++step)
-        add(totals, rows, first_k(step), [&](int tile) { return held[tile][step]; });
-    }
-    FASTRNN_UNROLL_BY(2)
-    for (int step = kHeld; step < steps; ++step)
-      add(totals, rows, first_k(step),
-          [&](int tile) { return Path::load(shared + place(step, tile), lane); });
+    Totals totals;
+    if constexpr (kHeld > 0)
+      add<kHeld>(exchange, totals, rows, 0, [&](int step, int tile) { return held[tile][step]; });
+    const auto kept = [&](int step, int tile) {
+      return Path::load(shared + place(step, tile), lane);
+    };
+    constexpr int kTogether = Exchange::kTogether;
+    int step = kHeld;
+    FASTRNN_UNROLL_BY(2 / kTogether)
+    for (; step + kTogether <= steps; step += kTogether)
+      add<kTogether>(exchange, totals, rows, step, kept);
+    if (step < steps) add<1>(exchange, totals, rows, step, kept);
     FASTRNN_UNROLL
     for (int tile = 0; tile < kTiles; ++tile) {
       FASTRNN_UNROLL
@@ -109,7 +112,7 @@ struct Product {
                     sums + (warp * kRowsAtOnce + n * kTileColumns) * kStride + tile * kTileRows,
                     kStride);
     }
-    __syncthreads();
+    exchange.agree();
   }
 
   // The products of row m, which begins at `words`, with the weights' rows from `row` on; the rest is
@@ -137,7 +140,7 @@ struct Product {
         totals[g] = 0;
         FASTRNN_UNROLL_BY(1)
         for (int k = 0; k < K; ++k)
-          totals[g] = fused(load_fresh(words + k), weight(row + g, k), totals[g]);
+          totals[g] = fused(Exchange::look(words + k), weight(row + g, k), totals[g]);
       }
     }
   }
@@ -146,70 +149,25 @@ struct Product {
   static constexpr float kLargest = 3.40282347e+38f;
   using Totals = typename Path::Sums[kTiles][kColumns];
 
-  template <class Weights>
-  FASTRNN_FN void add(Totals& totals, const typename Path::Word* const (&rows)[kColumns], int k,
+  // Adds the products of N chunks, from a step's on.
+  template <int N, class Weights>
+  FASTRNN_FN void add(Exchange& exchange, Totals& totals,
+                      const typename Path::Word* const (&rows)[kColumns], int step,
                       const Weights& weights) const {
-    typename Path::Values x[kColumns];
+    Loaded<typename Path::Word> words[N * kColumns];
+    exchange.take(words, [&](int i) { return rows[i % kColumns] + first_k(step + i / kColumns); });
     FASTRNN_UNROLL
-    for (int n = 0; n < kColumns; ++n) x[n] = Path::values(rows[n] + k);
-    FASTRNN_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const typename Path::Operand w = Path::operand(weights(tile));
+    for (int i = 0; i < N; ++i) {
+      typename Path::Values x[kColumns];
       FASTRNN_UNROLL
-      for (int n = 0; n < kColumns; ++n) Path::multiply(totals[tile][n], w, x[n]);
-    }
-  }
-};
-
-// What the blocks of a launch share, zeros at its start: the counters of their meetings, 128 bytes
-// for each group of rows, then rows of words, in slots of a batch each. A slot is written again two
-// steps later, when nobody reads it any more.
-template <class Path>
-struct Published {
-  typename Path::Word* words;
-  Index B;
-  int stride;
-
-  FASTRNN_FN Published(unsigned* shared, Index B_, int stride_)
-      : words(reinterpret_cast<typename Path::Word*>(shared + 32 * gridDim.y)),
-        B(B_),
-        stride(stride_) {}
-  FASTRNN_FN typename Path::Word* row(int slot, Index m) const {
-    return words + (slot * B + m) * stride;
-  }
-};
-
-// Where the blocks of a group of rows meet: a counter of arrivals. A block that waits too long marks
-// it, and from then on none waits: the results are NaN, and the GPU is free again.
-struct Meeting {
-  static constexpr unsigned kFailed = 1u << 31;
-  unsigned* arrivals;
-  unsigned target = 0;
-
-  FASTRNN_FN explicit Meeting(unsigned* shared) : arrivals(shared + 32 * blockIdx.y) {}
-
-  // What the block has written until here, others see after `wait`.
-  FASTRNN_FN void arrive() {
-    target += gridDim.x;
-    __syncthreads();
-    if (threadIdx.x == 0 && gridDim.x > 1) add_release(arrivals, 1);
-  }
-
-  // Returns whether all came, the same to all threads of a block.
-  FASTRNN_FN bool wait() {
-    if (gridDim.x == 1) return true;
-    int failed = 0;
-    if (threadIdx.x == 0) {
-      const Word begin = nanoseconds();
-      unsigned here = load_acquire(arrivals);
-      while (here < target) {
-        if (nanoseconds() - begin > kPatience) or_release(arrivals, kFailed);
-        wait_a_little();
-        here = load_acquire(arrivals);
+      for (int n = 0; n < kColumns; ++n) x[n] = Path::values(words[i * kColumns + n]);
+      FASTRNN_UNROLL
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const typename Path::Operand w = Path::operand(weights(step + i, tile));
+        FASTRNN_UNROLL
+        for (int n = 0; n < kColumns; ++n) Path::multiply(totals[tile][n], w, x[n]);
       }
-      failed = here >= kFailed;
     }
-    return !__syncthreads_or(failed);
   }
 };
 

@@ -4,7 +4,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     persistent_backward(Index T, Index B, Index H,
                         Index units,  // of a block
                         Index each,   // rows of a group
-                        Index reverse, const Index* starts, const unsigned char* cut,
+                        Index reverse, Index begin,
+                        Index end,  // steps end - 1 .. begin of the pass, of the order forward
+                        const Index* starts, const unsigned char* cut,
                         const Real* recurrent,  // (G*H, H)
                         const Real* saved, const Real* y, const Real* h_before,
                         const Real* c_before, const Real* c, const Real* peephole,
@@ -13,15 +15,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
                         Real* dc,            // (B, H) in place
                         Real* delta,         // (N, G*H)
                         Real* hidden,        // (N, G*H), may be delta
-                        unsigned* shared) {  // two slots of `hidden`
+                        unsigned* shared) {  // slots of `hidden`, of steps
   constexpr int G = Cell::kGates;
   const Index first_unit = blockIdx.x * units, GH = G * H;
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
   const auto weight = [=](int row, Index k) { return recurrent[k * H + first_unit + row]; };
   Product<Path> product(GH);
   product.keep(owned, weight);
-  const Published<Path> published(shared, B, product.padded());
-  Meeting meeting(shared);
+  Exchange exchange(shared, B, product.padded());
   const auto step_at = [=](Index start) {
     return Backward{H,
                     saved + start * Cell::kSaved * H,
@@ -44,13 +45,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     if (i0 < rows.many * owned)
       mine = step_at(starts[t]).begin(rows.first + i0 / owned, first_unit + i0 % owned);
   };
-  if (T > 0) prepare(reverse ? 0 : T - 1);
-  bool well = true;
-  for (Index s = T - 1; s >= 0; --s) {
-    const Index t = reverse ? T - 1 - s : s;
-    const Index start = starts[t];
-    const int slot = static_cast<int>(s % 2);
-    const Rows rows(each, starts[t + 1] - start);
+  const auto time = [=](Index s) { return reverse ? T - 1 - s : s; };
+  prepare(time(end - 1));
+  for (Index s = end - 1; s >= begin; --s) {
+    const Index start = starts[time(s)], slot = Exchange::slot(s - begin);
+    const Rows rows(each, starts[time(s) + 1] - start);
     const Backward step = step_at(start);
     const auto store = [&](const Unit<V>& u, int i, Real carry) {
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
@@ -63,28 +62,28 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
       Real gradient = dh[m * H + unit];
       if (dy) gradient += dy[(start + m) * H + unit];
-      if (!well) gradient = not_a_number(Real());
+      if (!exchange.well) gradient = not_a_number(Real());
       Unit<V> now = i == i0 ? mine : step.begin(m, unit);
       const Real carry = step.finish(now, gradient);
-      typename Path::Word* words = published.row(slot, m);
+      typename Path::Word* words = exchange.row(slot, m);
       FASTRNN_UNROLL
       for (int g = 0; g < G; ++g)
-        words[g * H + unit] = Path::word(now.delta[Cell::kHiddenFirst + g].v);
+        Exchange::put(words + g * H + unit, Path::word(now.delta[Cell::kHiddenFirst + g].v));
       if (i == i0)
         mine = now, my_carry = carry;
       else
         store(now, i, carry);
     }
-    meeting.arrive();
+    exchange.arrive();
     if (i0 < rows.many * owned) store(mine, i0, my_carry);
-    if (s > 0) prepare(reverse ? t + 1 : t - 1);
-    if (well) well = meeting.wait();
+    if (s > begin) prepare(time(s - 1));
+    exchange.wait();
     for (int first = 0; first < rows.many; first += kRowsAtOnce) {
       const int many = rows.many - first < kRowsAtOnce ? rows.many - first : kRowsAtOnce;
-      const auto gradients = [=](int m) -> const typename Path::Word* {
-        return published.row(slot, rows.first + first + (m < many ? m : many - 1));
+      const auto gradients = [&](int m) -> const typename Path::Word* {
+        return exchange.row(slot, rows.first + first + (m < many ? m : many - 1));
       };
-      product.multiply(gradients);
+      product.multiply(exchange, gradients);
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
         const Index m = rows.first + first + row, unit = first_unit + u;
@@ -92,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         Real part[1];
         product.sum(row, u, gradients(row), weight, part);
         const Real total = dh[m * H + unit] + part[0];
-        dh[m * H + unit] = begins ? Real(0) : well ? total : not_a_number(Real());
+        dh[m * H + unit] = begins ? Real(0) : exchange.well ? total : not_a_number(Real());
       }
       __syncthreads();
     }

@@ -1,23 +1,24 @@
 // All steps of a pass forward; see persistent.h.
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
-    Index T, Index B, Index H,
-    Index units,  // of a block
-    Index each,   // rows of a group
-    Index reverse, Index begin,
-    Index end,                 // steps begin .. end of the pass, in the order they run
-    const Index* starts,       // (T+1,)
-    const unsigned char* cut,  // (N,) rows that begin anew, or null
-    const Real* recurrent,     // (G*H, H)
-    const Real* input,         // (., G*H) W x, from packed row input_start on
-    Index input_start, const Real* bias, const Real* split_bias, const Real* peephole,
-    Real* h,             // (B, H) in place
-    Real* c,             // (B, H) in place
-    Real* y,             // (N, H)
-    Real* all_c,         // (N, H) or null
-    Real* saved,         // (N, S*H) or null
-    unsigned* shared) {  // three slots of h, the third as it is at first, and a row of zeros
-  constexpr int G = Cell::kGates, kInitial = 2, kZeros = 3;
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+    persistent_forward(Index T, Index B, Index H,
+                       Index units,  // of a block
+                       Index each,   // rows of a group
+                       Index reverse, Index begin,
+                       Index end,  // steps begin .. end of the pass, in the order they run
+                       const Index* starts,       // (T+1,)
+                       const unsigned char* cut,  // (N,) rows that begin anew, or null
+                       const Real* recurrent,     // (G*H, H)
+                       const Real* input,         // (., G*H) W x, from packed row input_start on
+                       Index input_start, const Real* bias, const Real* split_bias,
+                       const Real* peephole,
+                       Real* h,             // (B, H) in place
+                       Real* c,             // (B, H) in place
+                       Real* y,             // (N, H)
+                       Real* all_c,         // (N, H) or null
+                       Real* saved,         // (N, S*H) or null
+                       unsigned* shared) {  // slots of h: as it is at first, then those of steps
+  constexpr int G = Cell::kGates, kInitial = 0, kSteps = 1;
   const Index first_unit = blockIdx.x * units;
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
   const auto weight = [=](int row, int k) {  // the gates of a unit follow each other
@@ -25,20 +26,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
   };
   Product<Path> product(H);
   product.keep(owned * G, weight);
-  const Published<Path> published(shared, B, product.padded());
-  Meeting meeting(shared);
+  Exchange exchange(shared, B, product.padded());
   const int i0 = static_cast<int>(threadIdx.x);
   const Rows all(each, B);
   for (int i = i0; i < all.many * owned; i += blockDim.x) {
     const Index m = all.first + i / owned, unit = first_unit + i % owned;
-    published.row(kInitial, m)[unit] = Path::word(h[m * H + unit]);
+    Exchange::put(exchange.row(kInitial, m) + unit, Path::word(h[m * H + unit]));
   }
-  meeting.arrive();
-  bool well = true;
+  exchange.arrive();
   for (Index s = begin; s < end; ++s) {
     const Index t = reverse ? T - 1 - s : s, before = reverse ? t + 1 : t - 1;
     const Index start = starts[t];
-    const int slot = static_cast<int>(s % 2);
     const Rows rows(each, starts[t + 1] - start);
     // rows that this launch ran at the step before; the others begin
     const Index ran = s > begin ? starts[before + 1] - starts[before] : 0;
@@ -64,21 +62,22 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
       y[(start + m) * H + unit] = u.h.v;
       h[m * H + unit] = u.h.v;
     };
+    const auto here = [&](Index m) { return exchange.row(kSteps + Exchange::slot(s - begin), m); };
     // The first of a thread is loaded while others still are at the step before, and stored when
     // the others need not wait for it.
     Unit<V> mine;
     const bool works = i0 < (rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce) * owned;
     if (works) mine = prepare(i0, 0);
-    if (well) well = meeting.wait();
+    exchange.wait();
     for (int first = 0; first < rows.many; first += kRowsAtOnce) {
       if (first > 0) __syncthreads();  // the sums before have been read
       const int many = rows.many - first < kRowsAtOnce ? rows.many - first : kRowsAtOnce;
-      const auto h_before = [=](int m_) -> const typename Path::Word* {
+      const auto h_before = [&](int m_) -> const typename Path::Word* {
         const Index m = rows.first + first + (m_ < many ? m_ : many - 1);
-        if (cut && cut[start + m]) return published.row(kZeros, 0);
-        return published.row(m < ran ? 1 - slot : kInitial, m);
+        if (cut && cut[start + m]) return exchange.zeros();
+        return exchange.row(m < ran ? kSteps + Exchange::slot(s - begin - 1) : kInitial, m);
       };
-      product.multiply(h_before);
+      product.multiply(exchange, h_before);
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
         const bool is_mine = first == 0 && i == i0;
@@ -86,15 +85,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
         Real sums[G];
         product.sum(row, u * G, h_before(row), weight, sums);
         step.finish(now, sums);
-        if (!well) now.h.v = not_a_number(Real());
-        published.row(slot, rows.first + first + row)[first_unit + u] = Path::word(now.h.v);
+        if (!exchange.well) now.h.v = not_a_number(Real());
+        Exchange::put(here(rows.first + first + row) + first_unit + u, Path::word(now.h.v));
         if (is_mine)
           mine = now;
         else
           store(now, i, first);
       }
     }
-    if (s + 1 < end) meeting.arrive();
+    if (s + 1 < end) exchange.arrive();
     if (works) store(mine, i0, 0);
   }
 }

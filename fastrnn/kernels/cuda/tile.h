@@ -4,7 +4,7 @@
 //              has left it in kBytes, and with kInRegisters `pack` makes it at once
 //   Operand    what `operand` makes of Weights each time they are used
 //   Word       a value as the block that computes it publishes it, by `word`
-//   Values     what a lane takes of 8 x 16 values, from four words side by side
+//   Values     what a lane takes of 8 x 16 values; `values` makes it of four words side by side
 //   Sums       what a lane has of 16 x 8 sums; `multiply` adds to them
 //   leave      writes the sums of a warp to shared memory, each exactly once
 //   kSplits    operands are split, which huge ones and inf do not survive: a sum is NaN or inf where
@@ -27,6 +27,16 @@ struct Lane {
 template <class T>
 struct alignas(16) Four {
   T v[4];
+};
+
+// Four words of values side by side, as a lane loads them: those of 16 bits in pairs.
+template <class Word>
+struct Loaded {
+  Word v[4];
+};
+template <>
+struct Loaded<unsigned short> {
+  unsigned v[2];
 };
 
 // Sums where tensor cores leave them: rows `group` and `group + 8`, columns 2 * member and the next.
@@ -72,9 +82,7 @@ struct Chains {
   };
   using Operand = Weights;
   using Word = Real;
-  struct Values {
-    Real v[4];
-  };
+  using Values = Loaded<Word>;
   struct Sums {
     Real v[kTileRows] = {};
   };
@@ -90,11 +98,7 @@ struct Chains {
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
   FASTRNN_FN static Word word(Real x) { return x; }
-  FASTRNN_FN static Values values(const Word* four) {
-    Values x;
-    load_fresh(four, x.v);
-    return x;
-  }
+  FASTRNN_FN static Values values(const Loaded<Word>& x) { return x; }
 
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     FASTRNN_UNROLL
@@ -133,9 +137,7 @@ struct Tf32 {
   using Operand = Weights;
   static constexpr int kBytes = Weights::kBytes;
   using Word = float;
-  struct Values {
-    float v[4];
-  };
+  using Values = Loaded<Word>;
   struct Sums {
     float v[4] = {};
   };
@@ -154,11 +156,7 @@ struct Tf32 {
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
   FASTRNN_FN static Word word(float x) { return float_of(to_tf32(x)); }
-  FASTRNN_FN static Values values(const Word* four) {
-    Values x;
-    load_fresh(four, x.v);
-    return x;
-  }
+  FASTRNN_FN static Values values(const Loaded<Word>& x) { return x; }
   // A fragment's k and k + 4 are neighbours here, in weights and values alike: a sum has no order.
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     FASTRNN_UNROLL
@@ -178,9 +176,7 @@ struct Bf16 {
   using Operand = Weights;
   static constexpr int kBytes = Weights::kBytes;
   using Word = unsigned short;
-  struct Values {
-    unsigned v[2];
-  };
+  using Values = Loaded<Word>;
   using Sums = Tf32::Sums;
 
   FASTRNN_FN static Weights pack(const float (&w)[2][4]) {
@@ -195,11 +191,7 @@ struct Bf16 {
   }
   FASTRNN_FN static Operand operand(const Weights& w) { return w; }
   FASTRNN_FN static Word word(float x) { return static_cast<Word>(to_bf16(x, 0)); }
-  FASTRNN_FN static Values values(const Word* four) {
-    Values x;
-    load_fresh(four, x.v);
-    return x;
-  }
+  FASTRNN_FN static Values values(const Loaded<Word>& x) { return x; }
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {
     mma_bf16(sums.v, w.v, x.v);
   }
@@ -250,12 +242,10 @@ struct ThreeTf32 {
     return parts;
   }
   FASTRNN_FN static Word word(float x) { return x; }
-  FASTRNN_FN static Values values(const Word* four) {
-    float x[4];
-    load_fresh(four, x);
+  FASTRNN_FN static Values values(const Loaded<Word>& x) {
     Values parts;
     FASTRNN_UNROLL
-    for (int i = 0; i < 4; ++i) split(x[i], parts.large[i / 2][i % 2], parts.small[i / 2][i % 2]);
+    for (int i = 0; i < 4; ++i) split(x.v[i], parts.large[i / 2][i % 2], parts.small[i / 2][i % 2]);
     return parts;
   }
   FASTRNN_FN static void multiply(Sums& sums, const Operand& w, const Values& x) {

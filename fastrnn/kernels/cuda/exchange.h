@@ -1,0 +1,133 @@
+// How the blocks of a group of rows hand each other words: the two exchanges that a program chooses
+// between. Both have the same functions, and with both a block that has waited too long
+// leaves a mark, after which nobody waits: the results are NaN, and the GPU is free again.
+
+constexpr Word kPatience = 2000000000;  // nanoseconds until a block gives the others up
+
+// What the blocks of a launch share: 128 bytes for each group of rows, zeros at first; then rows of
+// words, one of zeros and slots of a batch each, all padded with zeros.
+template <class Word>
+struct Published {
+  unsigned* mark;
+  Word* words;
+  Index B;
+  int stride;
+  bool well = true;  // whether nobody has waited in vain
+
+  FASTRNN_FN Published(unsigned* shared, Index B_, int stride_)
+      : mark(shared + 32 * blockIdx.y),
+        words(reinterpret_cast<Word*>(shared + 32 * gridDim.y)),
+        B(B_),
+        stride(stride_) {}
+  FASTRNN_FN const Word* zeros() const { return words; }
+  FASTRNN_FN Word* row(Index slot, Index m) const { return words + (1 + slot * B + m) * stride; }
+};
+
+// The blocks meet after each step: the mark counts arrivals. A slot is written again two steps later,
+// when nobody reads it any more.
+template <class Word>
+struct CounterExchange : Published<Word> {
+  using Published<Word>::Published, Published<Word>::mark, Published<Word>::well;
+  static constexpr unsigned kFailed = 1u << 31;
+  static constexpr int kTogether = 1;  // chunks that a loop takes at once: the compiler does more
+  unsigned target = 0;
+
+  // The slot of a launch's step n.
+  FASTRNN_FN static Index slot(Index n) { return n % 2; }
+  FASTRNN_FN static void put(Word* to, Word value) { *to = value; }
+
+  // All that the block has put, others take after `wait`.
+  FASTRNN_FN void arrive() {
+    target += gridDim.x;
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.x > 1) add_release(mark, 1);
+  }
+  FASTRNN_FN void wait() {
+    if (gridDim.x == 1 || !well) return;
+    int failed = 0;
+    if (threadIdx.x == 0) {
+      const ::Word begin = nanoseconds();
+      unsigned here = load_acquire(mark);
+      while (here < target) {
+        if (nanoseconds() - begin > kPatience) or_release(mark, kFailed);
+        wait_a_little();
+        here = load_acquire(mark);
+      }
+      failed = here >= kFailed;
+    }
+    well = !__syncthreads_or(failed);
+  }
+
+  // Loads what stands at from(i).
+  template <int N, class From>
+  FASTRNN_FN void take(Loaded<Word> (&to)[N], const From& from) {
+    FASTRNN_UNROLL
+    for (int i = 0; i < N; ++i) load_fresh(from(i), to[i].v);
+  }
+  // Loads once more what the block has taken.
+  FASTRNN_FN static Word look(const Word* from) { return load_fresh(from); }
+  // Until here the block's threads have taken; what they know of `well`, all know.
+  FASTRNN_FN static void agree() { __syncthreads(); }
+};
+
+// A word tells by itself whether it has been put: before, its bits are all ones, a NaN, and none
+// that is put is so. Each step of a launch has a slot of its own, so nothing is written twice.
+template <class Word>
+struct WordsExchange : Published<Word> {
+  using Published<Word>::Published, Published<Word>::mark, Published<Word>::well;
+  static constexpr int kTogether = 2;                  // over a check, the compiler moves no load
+  static constexpr ::Word kGlance = kPatience / 1000;  // nanoseconds until a look at the mark
+
+  FASTRNN_FN static Index slot(Index n) { return n; }
+  FASTRNN_FN static void put(float* to, float x) {
+    store_relaxed(to, blank(x) ? not_a_number(x) : x);
+  }
+  FASTRNN_FN static void put(double* to, double x) {
+    store_relaxed(to, blank(x) ? not_a_number(x) : x);
+  }
+  FASTRNN_FN static void put(unsigned short* to, unsigned short x) {
+    store_relaxed(to, static_cast<unsigned short>(x == 0xffff ? 0x7fff : x));
+  }
+  FASTRNN_FN static void arrive() { __syncthreads(); }
+  FASTRNN_FN static void wait() {}
+
+  // All loads are on their way at once; those of what was not there yet are repeated.
+  template <int N, class From>
+  FASTRNN_FN void take(Loaded<Word> (&to)[N], const From& from) {
+    bool all = true;
+    FASTRNN_UNROLL
+    for (int i = 0; i < N; ++i) load_relaxed(from(i), to[i].v);
+    FASTRNN_UNROLL
+    for (int i = 0; i < N; ++i) all &= there(to[i]);
+    if (!all && well) {
+      const ::Word begin = nanoseconds();
+      do {
+        const ::Word waited = nanoseconds() - begin;
+        if (waited > kPatience) or_release(mark, 1);
+        if (waited > kGlance) well = !load_acquire(mark);
+        wait_a_little();
+        all = true;
+        FASTRNN_UNROLL
+        for (int i = 0; i < N; ++i) {
+          if (!there(to[i])) load_relaxed(from(i), to[i].v);
+        }
+        FASTRNN_UNROLL
+        for (int i = 0; i < N; ++i) all &= there(to[i]);
+      } while (!all && well);
+    }
+    __syncwarp();
+  }
+  FASTRNN_FN static Word look(const Word* from) { return load_relaxed(from); }
+  FASTRNN_FN void agree() { well = !__syncthreads_or(!well); }
+
+ private:
+  FASTRNN_FN static bool blank(float x) { return bits_of(x) == ~0u; }
+  FASTRNN_FN static bool blank(double x) { return bits_of(x) == ~0ull; }
+  FASTRNN_FN static bool blank(unsigned pair) { return pair >> 16 == 0xffff || ~pair << 16 == 0; }
+  // Each word was put by itself, so that each must be looked at.
+  FASTRNN_FN static bool there(const Loaded<Word>& words) {
+    bool all = true;
+    for (const auto& v : words.v) all &= !blank(v);
+    return all;
+  }
+};
