@@ -47,8 +47,8 @@ struct Panels {
         const typename V::Real* rows = w + ((first_gate + v % G) * N + unit) * K;
         // a square at a time: few cache lines on both sides
         for (Index k = 0; k < K; k += kSquare)
-          transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kSquare, K - k),
-                    past_caches, out + k * stride + v * V::kLanes, stride);
+          transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kSquare, K - k), past_caches,
+                    out + k * stride + v * V::kLanes, stride);
       }
       out += K * stride;
     }
