@@ -1,23 +1,22 @@
 // All steps of a pass forward; see persistent.h.
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
-    persistent_forward(Index T, Index B, Index H,
-                       Index units,  // of a block
-                       Index each,   // rows of a group
-                       Index reverse, Index begin,
-                       Index end,  // steps begin .. end of the pass, in the order they run
-                       const Index* starts,       // (T+1,)
-                       const unsigned char* cut,  // (N,) rows that begin anew, or null
-                       const Real* recurrent,     // (G*H, H)
-                       const Real* input,         // (., G*H) W x, from packed row input_start on
-                       Index input_start, const Real* bias, const Real* split_bias,
-                       const Real* peephole,
-                       Real* h,             // (B, H) in place
-                       Real* c,             // (B, H) in place
-                       Real* y,             // (N, H)
-                       Real* all_c,         // (N, H) or null
-                       Real* saved,         // (N, S*H) or null
-                       unsigned* shared) {  // slots of h: as it is at first, then those of steps
+extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
+    Index T, Index B, Index H,
+    Index units,  // of a block
+    Index each,   // rows of a group
+    Index reverse, Index begin,
+    Index end,                 // steps begin .. end of the pass, in the order they run
+    const Index* starts,       // (T+1,)
+    const unsigned char* cut,  // (N,) rows that begin anew, or null
+    const Real* recurrent,     // (G*H, H)
+    const Real* input,         // (., G*H) W x, from packed row input_start on
+    Index input_start, const Real* bias, const Real* split_bias, const Real* peephole,
+    Real* h,             // (B, H) in place
+    Real* c,             // (B, H) in place
+    Real* y,             // (N, H)
+    Real* all_c,         // (N, H) or null
+    Real* saved,         // (N, S*H) or null
+    unsigned* shared) {  // slots of h: the first as it is at first, then those of the steps
   constexpr int G = Cell::kGates, kInitial = 0, kSteps = 1;
   const Index first_unit = blockIdx.x * units;
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
