@@ -243,7 +243,7 @@ for _name in (
     *("truediv", "rtruediv", "itruediv", "lt", "ge", "and", "or", "invert"),
 ):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
-ndarray.T = property(lambda self: _like(self, self._host.T))  # type: ignore[attr-defined]
+ndarray.T = property(lambda self: _like(self, self._host.T))
 ndarray.__module__ = "cupy"
 
 

@@ -48,7 +48,7 @@ def main(sanitizer: str, only: str = "", old: str = "", new: str = "") -> None:
             held = int(path.words > 0)
             return persistent.make_cut(work, path, threads, min(3, work.H), 8, 1, held, of)
 
-        persistent.best_cut = cut  # type: ignore[assignment]
+        persistent.best_cut = cut
         for device.seed in (0, 3):  # two orders
             run(case.layer(precision=precision), case.call())
     device.multiprocessors = 0  # in steps, by cuBLAS and by chains

@@ -258,7 +258,7 @@ class OfTwoKinds(EmulatedDevice):
     built: list[tuple[int, str]]
 
     @property
-    def capability(self) -> int:  # type: ignore[override]
+    def capability(self) -> int:
         return (90, 75)[current()]
 
     def cooperative(self, program: Any, name: str, *room: int) -> Any:
