@@ -12,7 +12,7 @@ from fastrnn import backends
 from fastrnn.cli.bench import ours, peers
 from fastrnn.cli.bench.contender import Contender
 from fastrnn.cli.bench.problem import Problem
-from fastrnn.cli.bench.shapes import GROUPS, Case, cases
+from fastrnn.cli.bench.shapes import GROUPS, MAX_GFLOP, Case, cases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         [
             pytest.param(case, who, id=f"{case.group}-{case}-{' '.join(who)}".replace(" ", "-"))
             for case in cases(list(GROUPS), [kind], dtypes)
-            if not case.too_long
+            if case.gflop <= MAX_GFLOP
             for who in _who(case)
         ],
     )

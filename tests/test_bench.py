@@ -110,7 +110,7 @@ def test_groups_hold_every_kind_of_case_and_nothing_twice() -> None:
     assert {case.kind for case in found} == set(shapes.KINDS)
     assert {case.shape.H for case in found if case.group == "odd"} == {65, 100, 257}
     assert all(max(Counter(shapes.GROUPS[name]()).values()) == 1 for name in shapes.GROUPS)
-    assert {case.group for case in found if case.too_long} == {"deepbench"}
+    assert {case.group for case in found if case.gflop > shapes.MAX_GFLOP} == {"deepbench"}
     some = shapes.cases(["small"], ["ragged"], ["float64"])
     assert some
     assert all(case.shape.ragged and case.dtype == "float64" for case in some)
@@ -452,6 +452,20 @@ def test_an_interrupted_run_reports_what_it_has(
     found = report.read_json(path)
     assert len(found.results) == 2
     assert found.left_out == {"rnn T4 B1 I3 H2 step float32": "stopped before"}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_shapes_that_take_too_long_are_left_out_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    words = ["bench", "--quick", "--backends", "numpy", "--max-gflop", "1e-6"]
+    assert main([*words, "--report", str(path)]) == 0
+    found = report.read_json(path)
+    assert [str(result.case.shape) for result in found.results] == ["rnn T4 B1 I3 H2"]
+    assert set(found.left_out.values()) == {
+        "one run takes 1.73e-06 GFLOP, over --max-gflop",
+        "one run takes 5.18e-06 GFLOP, over --max-gflop",
+    }
+    assert _parser().parse_args(found.command.split()[1:]).max_gflop == 1e-6
 
 
 @pytest.mark.usefixtures("tiny")

@@ -44,6 +44,7 @@ struct Vec<float> {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {-a.v}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
@@ -56,21 +57,11 @@ struct Vec<float> {
   FASTRNN_FN friend Vec where_positive(Vec test, Vec a) {
     return {_mm256_and_ps(_mm256_cmp_ps(test.v, _mm256_setzero_ps(), _CMP_GT_OQ), a.v)};
   }
-  FASTRNN_FN friend Vec round_even(Vec a) {
-    return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  FASTRNN_FN static Vec power_of_two(Vec, Vec sum, int bias = 127) {
+    const __m256i biased = _mm256_add_epi32(_mm256_castps_si256(sum.v), _mm256_set1_epi32(bias));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(biased, 23))};
   }
-  FASTRNN_FN static Vec power_of_two(__m256i n) {
-    return {
-        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23))};
-  }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) {
-    return a * power_of_two(_mm256_cvtps_epi32(n.v));
-  }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
-    // in two steps, each a normal power of two, since n may lie outside the exponent's range
-    const __m256i all = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(all, 1);
-    return a * power_of_two(half) * power_of_two(_mm256_sub_epi32(all, half));
-  }
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec sum) { return (a + a) * power_of_two(n, sum, 126); }
 
   // a[i] lane j to a[j] lane i
   FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {
@@ -125,6 +116,7 @@ struct Vec<double> {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {-a.v}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm256_div_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
@@ -137,19 +129,12 @@ struct Vec<double> {
   FASTRNN_FN friend Vec where_positive(Vec test, Vec a) {
     return {_mm256_and_pd(_mm256_cmp_pd(test.v, _mm256_setzero_pd(), _CMP_GT_OQ), a.v)};
   }
-  FASTRNN_FN friend Vec round_even(Vec a) {
-    return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-  }
-  FASTRNN_FN static Vec power_of_two(__m128i n) {
-    const __m256i biased = _mm256_cvtepi32_epi64(_mm_add_epi32(n, _mm_set1_epi32(1023)));
+  FASTRNN_FN static Vec power_of_two(Vec, Vec sum, int bias = 1023) {
+    const __m256i biased = _mm256_add_epi64(_mm256_castpd_si256(sum.v), _mm256_set1_epi64x(bias));
     return {_mm256_castsi256_pd(_mm256_slli_epi64(biased, 52))};
   }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) {
-    return a * power_of_two(_mm256_cvtpd_epi32(n.v));
-  }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
-    const __m128i all = _mm256_cvtpd_epi32(n.v), half = _mm_srai_epi32(all, 1);
-    return a * power_of_two(half) * power_of_two(_mm_sub_epi32(all, half));
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec sum) {
+    return (a + a) * power_of_two(n, sum, 1022);
   }
 
   // a[i] lane j to a[j] lane i

@@ -71,6 +71,7 @@ struct Vec<float> {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {-a.v}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
@@ -84,11 +85,8 @@ struct Vec<float> {
     const __mmask16 positive = _mm512_cmp_ps_mask(test.v, _mm512_setzero_ps(), _CMP_GT_OQ);
     return {_mm512_maskz_mov_ps(positive, a.v)};
   }
-  FASTRNN_FN friend Vec round_even(Vec a) {
-    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-  }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return scale(a, n); }
+  FASTRNN_FN static Vec power_of_two(Vec n, Vec sum) { return scale(broadcast(1), n, sum); }
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
   // a[i] lane j to a[j] lane i
   FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {
@@ -172,6 +170,7 @@ struct Vec<double> {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {-a.v}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
@@ -185,11 +184,8 @@ struct Vec<double> {
     const __mmask8 positive = _mm512_cmp_pd_mask(test.v, _mm512_setzero_pd(), _CMP_GT_OQ);
     return {_mm512_maskz_mov_pd(positive, a.v)};
   }
-  FASTRNN_FN friend Vec round_even(Vec a) {
-    return {_mm512_roundscale_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-  }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) { return {_mm512_scalef_pd(a.v, n.v)}; }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return scale(a, n); }
+  FASTRNN_FN static Vec power_of_two(Vec n, Vec sum) { return scale(broadcast(1), n, sum); }
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec) { return {_mm512_scalef_pd(a.v, n.v)}; }
 
   // a[i] lane j to a[j] lane i
   FASTRNN_FN static void transpose(Vec (&a)[kLanes]) {

@@ -40,6 +40,7 @@ struct Vec<float> {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {vnegq_f32(a.v)}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
@@ -52,16 +53,11 @@ struct Vec<float> {
   FASTRNN_FN friend Vec where_positive(Vec test, Vec a) {
     return {vbslq_f32(vcgtzq_f32(test.v), a.v, vdupq_n_f32(0))};
   }
-  FASTRNN_FN friend Vec round_even(Vec a) { return {vrndnq_f32(a.v)}; }
-  FASTRNN_FN static Vec power_of_two(int32x4_t n) {
-    return {vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23))};
+  FASTRNN_FN static Vec power_of_two(Vec, Vec sum, int bias = 127) {
+    const int32x4_t biased = vaddq_s32(vreinterpretq_s32_f32(sum.v), vdupq_n_s32(bias));
+    return {vreinterpretq_f32_s32(vshlq_n_s32(biased, 23))};
   }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return a * power_of_two(vcvtq_s32_f32(n.v)); }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
-    // in two steps, each a normal power of two, since n may lie outside the exponent's range
-    const int32x4_t all = vcvtq_s32_f32(n.v), half = vshrq_n_s32(all, 1);
-    return a * power_of_two(half) * power_of_two(vsubq_s32(all, half));
-  }
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec sum) { return (a + a) * power_of_two(n, sum, 126); }
 };
 
 template <>
@@ -89,6 +85,7 @@ struct Vec<double> {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {vaddq_f64(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {vsubq_f64(a.v, b.v)}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {vnegq_f64(a.v)}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {vmulq_f64(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {vdivq_f64(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
@@ -101,13 +98,11 @@ struct Vec<double> {
   FASTRNN_FN friend Vec where_positive(Vec test, Vec a) {
     return {vbslq_f64(vcgtzq_f64(test.v), a.v, vdupq_n_f64(0))};
   }
-  FASTRNN_FN friend Vec round_even(Vec a) { return {vrndnq_f64(a.v)}; }
-  FASTRNN_FN static Vec power_of_two(int64x2_t n) {
-    return {vreinterpretq_f64_s64(vshlq_n_s64(vaddq_s64(n, vdupq_n_s64(1023)), 52))};
+  FASTRNN_FN static Vec power_of_two(Vec, Vec sum, int bias = 1023) {
+    const int64x2_t biased = vaddq_s64(vreinterpretq_s64_f64(sum.v), vdupq_n_s64(bias));
+    return {vreinterpretq_f64_s64(vshlq_n_s64(biased, 52))};
   }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) { return a * power_of_two(vcvtq_s64_f64(n.v)); }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
-    const int64x2_t all = vcvtq_s64_f64(n.v), half = vshrq_n_s64(all, 1);
-    return a * power_of_two(half) * power_of_two(vsubq_s64(all, half));
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec sum) {
+    return (a + a) * power_of_two(n, sum, 1022);
   }
 };

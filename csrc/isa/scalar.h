@@ -27,6 +27,7 @@ struct Vec {
 
   FASTRNN_FN friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   FASTRNN_FN friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+  FASTRNN_FN friend Vec operator-(Vec a) { return {-a.v}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {std::fma(a.v, b.v, c.v)}; }
@@ -35,24 +36,18 @@ struct Vec {
   FASTRNN_FN friend Vec abs(Vec a) { return {std::fabs(a.v)}; }
   FASTRNN_FN friend Vec copy_sign(Vec a, Vec sign) { return {std::copysign(a.v, sign.v)}; }
   FASTRNN_FN friend Vec where_positive(Vec test, Vec a) { return {test.v > 0 ? a.v : Real(0)}; }
-  FASTRNN_FN friend Vec round_even(Vec a) {
-    // adding 1.5 * 2^(mantissa bits) leaves no room for a fraction; rint() would be a call
-    constexpr Real magic = sizeof(Real) == 4 ? Real(0x1.8p23) : Real(0x1.8p52);
-    return {(a.v + magic) - magic};
+  FASTRNN_FN static Vec power_of_two(Vec, Vec sum, int bias = kBias) {
+    using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
+    Bits bits;
+    std::memcpy(&bits, &sum.v, sizeof bits);
+    bits = (bits + static_cast<Bits>(bias)) << (std::numeric_limits<Real>::digits - 1);
+    std::memcpy(&sum.v, &bits, sizeof bits);
+    return sum;
   }
-  FASTRNN_FN friend Vec scale_normal(Vec a, Vec n) {
-    using Bits = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
-    constexpr int mantissa = sizeof(Real) == 4 ? 23 : 52, bias = sizeof(Real) == 4 ? 127 : 1023;
-    // NaN has no integer: any will do, since a is NaN as well
-    const Bits k = n.v == n.v ? static_cast<Bits>(n.v) : 0;
-    const Bits bits = (k + bias) << mantissa;
-    Real power;
-    std::memcpy(&power, &bits, sizeof power);
-    return {a.v * power};
+  FASTRNN_FN friend Vec scale(Vec a, Vec n, Vec sum) {
+    return (a + a) * power_of_two(n, sum, kBias - 1);
   }
-  FASTRNN_FN friend Vec scale(Vec a, Vec n) {
-    // in two steps, each a normal power of two, since n may lie outside the exponent's range
-    const Vec half = round_even(n * broadcast(Real(0.5)));
-    return scale_normal(scale_normal(a, half), n - half);
-  }
+
+ private:
+  static constexpr int kBias = std::numeric_limits<Real>::max_exponent - 1;
 };

@@ -392,14 +392,24 @@ static inline T* shared_memory() {
 
 static inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 static inline double fused(double a, double b, double c) { return std::fma(a, b, c); }
-static inline float to_integral(float a) { return std::rint(a); }
-static inline double to_integral(double a) { return std::rint(a); }
 static inline float magnitude(float a) { return std::fabs(a); }
 static inline double magnitude(double a) { return std::fabs(a); }
 static inline float with_sign(float a, float sign) { return std::copysign(a, sign); }
 static inline double with_sign(double a, double sign) { return std::copysign(a, sign); }
-static inline float power_of_two(float n) { return std::ldexp(1.0f, static_cast<int>(n)); }
-static inline double power_of_two(double n) { return std::ldexp(1.0, static_cast<int>(n)); }
+static inline float power_of_two(float sum, unsigned bias) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &sum, sizeof bits);
+  bits = (bits + bias) << 23;
+  std::memcpy(&sum, &bits, sizeof bits);
+  return sum;
+}
+static inline double power_of_two(double sum, unsigned bias) {
+  Word bits;
+  std::memcpy(&bits, &sum, sizeof bits);
+  bits = (bits + bias) << 52;
+  std::memcpy(&sum, &bits, sizeof bits);
+  return sum;
+}
 static inline Word product_high(Word a, Word b) {
   return static_cast<Word>(static_cast<unsigned __int128>(a) * b >> 64);
 }

@@ -62,7 +62,7 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
     wanted = shapes.cases(groups(options), options.modes, options.dtype)
     if not wanted:
         raise ValueError("no shape of these --groups has these --modes")
-    reasons = {case: _why_left_out(case) for case in wanted}
+    reasons = {case: _why_left_out(case, options.max_gflop) for case in wanted}
     left_out = {str(case): reason for case, reason in reasons.items() if reason is not None}
     found = [case for case in wanted if reasons[case] is None]
     effort = measure.QUICK if options.quick else measure.FULL
@@ -128,9 +128,9 @@ def _result(
     return Result(case, "seconds", rows, absent)
 
 
-def _why_left_out(case: shapes.Case) -> str | None:
-    if case.too_long:
-        return "one run takes too long"
+def _why_left_out(case: shapes.Case, max_gflop: float) -> str | None:
+    if case.gflop > max_gflop:
+        return f"one run takes {case.gflop:.3g} GFLOP, over --max-gflop"
     return memory.why_not() if case.mode == "memory" else None
 
 

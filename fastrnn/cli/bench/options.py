@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from ..arguments import positive
-from .shapes import GROUPS, ITEMSIZE, KINDS
+from .shapes import GROUPS, ITEMSIZE, KINDS, MAX_GFLOP
 
 DEFAULT_GROUPS = ("numbers", "odd", "streaming", "audio", "rl", "ragged")
 QUICK_GROUPS = ("small",)
@@ -35,6 +35,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--backends", nargs="+", metavar="NAME", help='of ours (default: what "auto" means)')
     add(
+        "--max-gflop", type=positive(float), metavar="N", default=MAX_GFLOP,
+        help="leave out shapes of which one run takes more operations, in thousand millions "
+        f"(default: {MAX_GFLOP:g})",
+    )  # fmt: skip
+    add(
         "--report", metavar="FILE", action="append", default=[],
         help="write one, as its name ends: .html, .md, .svg (the ratios alone), or .json with all "
         "samples; may be repeated",
@@ -53,6 +58,8 @@ def command(options: argparse.Namespace, threads: int) -> str:
     for name in _LISTS:
         if getattr(options, name):
             words += [f"--{name}", *getattr(options, name)]
+    if options.max_gflop != MAX_GFLOP:
+        words += ["--max-gflop", f"{options.max_gflop:g}"]
     for path in options.report:
         words += ["--report", path]
     return shlex.join(words)

@@ -13,6 +13,7 @@ struct Value {
 
   FASTRNN_FN friend Value operator+(Value a, Value b) { return {a.v + b.v}; }
   FASTRNN_FN friend Value operator-(Value a, Value b) { return {a.v - b.v}; }
+  FASTRNN_FN friend Value operator-(Value a) { return {-a.v}; }
   FASTRNN_FN friend Value operator*(Value a, Value b) { return {a.v * b.v}; }
   FASTRNN_FN friend Value operator/(Value a, Value b) { return {a.v / b.v}; }
   FASTRNN_FN friend Value fma(Value a, Value b, Value c) { return {fused(a.v, b.v, c.v)}; }
@@ -23,14 +24,11 @@ struct Value {
   FASTRNN_FN friend Value where_positive(Value test, Value a) {
     return {test.v > 0 ? a.v : Real(0)};
   }
-  FASTRNN_FN friend Value round_even(Value a) { return {to_integral(a.v)}; }
-  FASTRNN_FN friend Value scale_normal(Value a, Value n) {
-    // NaN has no integer: any will do, since a is NaN as well
-    return {a.v * power_of_two(n.v == n.v ? n.v : Real(0))};
+  FASTRNN_FN static Value power_of_two(Value, Value sum) { return {::power_of_two(sum.v, kBias)}; }
+  FASTRNN_FN friend Value scale(Value a, Value, Value sum) {
+    return (a + a) * Value{::power_of_two(sum.v, kBias - 1)};
   }
-  FASTRNN_FN friend Value scale(Value a, Value n) {
-    // in two steps, each a normal power of two, since n may lie outside the exponent's range
-    const Value half = round_even(n * broadcast(Real(0.5)));
-    return scale_normal(scale_normal(a, half), n - half);
-  }
+
+ private:
+  static constexpr unsigned kBias = sizeof(Real) == 4 ? 127 : 1023;
 };
