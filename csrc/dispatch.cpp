@@ -42,10 +42,10 @@ bool supports(unsigned leaf7_ebx, unsigned long long xcr0) {
   return (static_cast<unsigned>(r[1]) & leaf7_ebx) == leaf7_ebx;
 }
 bool has_avx2() { return supports(1u << 5, 0x6); }
-bool has_avx512() { return supports(1u << 5 | 1u << 16 | 1u << 17, 0xe6); }
+[[maybe_unused]] bool has_avx512() { return supports(1u << 5 | 1u << 16 | 1u << 17, 0xe6); }
 #elif defined(FASTRNN_X86)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
 }
 #endif
@@ -76,7 +76,9 @@ std::vector<const KernelTable*> usable_tables() {
 #ifdef FASTRNN_HAS_DOTS
   if (has_avx512bf16()) tables.push_back(&avx512bf16_table);
 #endif
+#ifdef FASTRNN_HAS_AVX512
   if (has_avx512()) tables.push_back(&avx512_table);
+#endif
   if (has_avx2()) tables.push_back(&avx2_table);
 #elif defined(FASTRNN_ARM64)
   tables.push_back(&neon_table);

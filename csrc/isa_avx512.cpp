@@ -2,7 +2,7 @@
 #include "portability.h"
 #include "threads.h"
 
-#if defined(FASTRNN_X86)
+#if defined(FASTRNN_HAS_AVX512)
 
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12's own AVX-512 headers raise it falsely (_mm512_undefined_ps)
@@ -35,4 +35,4 @@ extern const KernelTable amx_table = make_table("amx", true, true);
 }  // namespace fastrnn
 FASTRNN_REGION_END
 
-#endif  // defined(FASTRNN_X86)
+#endif  // defined(FASTRNN_HAS_AVX512)

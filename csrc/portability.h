@@ -15,14 +15,19 @@
 #include <arm_neon.h>
 #endif
 
+// A test build may leave out the instruction set that takes longest to compile.
+#if defined(FASTRNN_X86) && !defined(FASTRNN_NO_AVX512)
+#define FASTRNN_HAS_AVX512 1
+#endif
+
 // Dot products of bfloat16, which are written in GNU assembler. GCC can ask for them from 10 on.
-#if defined(FASTRNN_X86) && !defined(_MSC_VER) && (defined(__clang__) || __GNUC__ >= 10)
+#if defined(FASTRNN_HAS_AVX512) && !defined(_MSC_VER) && (defined(__clang__) || __GNUC__ >= 10)
 #define FASTRNN_HAS_DOTS 1
 #endif
 
 // The tile unit: GCC knows it from 11 on, and Linux gives the permission to use it. Not clang, whose
 // target regions do not nest.
-#if defined(FASTRNN_X86) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 11
+#if defined(FASTRNN_HAS_AVX512) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 11
 #define FASTRNN_HAS_TILES 1
 #endif
 

@@ -11,6 +11,9 @@ case $1 in
   *) echo "usage: $0 address|thread [pytest arguments]" >&2 && exit 2 ;;
 esac
 
+# What this machine does not run is not worth the minutes that it takes to compile.
+grep -qw avx512dq /proc/cpuinfo || export FASTRNN_DEFINES=FASTRNN_NO_AVX512
+
 tree=$PWD/build/tree-$1
 shift
 rm -rf "$tree"
