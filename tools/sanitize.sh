@@ -12,12 +12,13 @@ case $1 in
 esac
 
 # What this machine does not run is not worth the minutes that it takes to compile.
-grep -qw avx512dq /proc/cpuinfo || export FASTRNN_DEFINES=FASTRNN_NO_AVX512
+defines=
+grep -qw avx512dq /proc/cpuinfo || defines=FASTRNN_NO_AVX512
 
 tree=$PWD/build/tree-$1
 shift
 rm -rf "$tree"
-FASTRNN_NO_EXT=0 FASTRNN_SANITIZE=$sanitizers \
+FASTRNN_NO_EXT=0 FASTRNN_SANITIZE=$sanitizers FASTRNN_DEFINES=$defines \
   "$bin/pip" install --quiet --no-deps --target "$tree" .
 
 # CPython keeps memory until the end, which is no leak. A size that cannot be had is a test's
