@@ -111,8 +111,12 @@ class BackwardPass {
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr, {}};
       const Index own = thread.place.size();
-      thread.products = {call_.packed, WeightType::real, call_.split,
-                         arena.take<Half>(scratch_size(own, rows)), nullptr};
+      thread.products = {call_.packed,
+                         WeightType::real,
+                         {},
+                         call_.split,
+                         arena.take<Half>(scratch_size(own, rows)),
+                         nullptr};
       BackRows<Real>& step = thread.step;
       step.h_prev = arena.take<const Real*>(own);
       step.c_prev = arena.take<const Real*>(own);

@@ -166,10 +166,10 @@ class Pass {
   }
 
   // y, hn, cn, gates, c; the last two are None if nothing is kept for backward
-  py::tuple forward(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
+  py::tuple forward(py::handle packed, const Split* split, py::handle x, py::handle h0,
                     py::handle c0, const py::tuple& which, bool reverse, int threads,
                     bool keep) const {
-    auto call = forward_call(panels, split, x, h0, c0, which, reverse, threads);
+    auto call = forward_call(packed, split, x, h0, c0, which, reverse, threads);
     const auto [T, B, I, H, P, projected] = call.sizes;
     py::array_t<Real> y = make_array<Real>({T, B, P}), hn = make_array<Real>({B, P});
     py::object cn = py::none(), gates = py::none(), c = py::none();
@@ -193,8 +193,7 @@ class Pass {
   // One step, again and again: x (1, B, I) is read, h and c are updated, y (1, B, P) is written.
   Bound<Real> bind(const py::object& packed, const py::object& parts, py::handle x, py::handle h,
                    py::handle c, const py::tuple& which, int threads, py::handle y) const {
-    auto call = forward_call(packed.cast<const Panels<Real>&>(), parts.cast<const Split*>(), x, h,
-                             c, which, false, threads);
+    auto call = forward_call(packed, parts.cast<const Split*>(), x, h, c, which, false, threads);
     call.hn = pointer<Real>(h);
     call.cn = pointer<Real>(c);
     call.y = sequence<Real>(y);
@@ -256,16 +255,22 @@ class Pass {
     return sizes;
   }
 
-  // without what is written
-  ForwardCall<Real> forward_call(const Panels<Real>& panels, const Split* split, py::handle x,
-                                 py::handle h0, py::handle c0, const py::tuple& which, bool reverse,
+  // without what is written; packed: Panels, or the parameters for a call of one step
+  ForwardCall<Real> forward_call(py::handle packed, const Split* split, py::handle x, py::handle h0,
+                                 py::handle c0, const py::tuple& which, bool reverse,
                                  int threads) const {
     ForwardCall<Real> call{};
     call.sizes = sizes_of(x);
     call.rows = rows(which, reverse);
     call.threads = threads;
-    call.packed = panels.data();
-    call.type = panels.type;
+    if (py::isinstance<py::tuple>(packed)) {
+      call.type = WeightType::unpacked;
+      call.parameters = weights<const Real>(py::reinterpret_borrow<py::tuple>(packed));
+    } else {
+      const auto& panels = packed.cast<const Panels<Real>&>();
+      call.type = panels.type;
+      call.packed = panels.data();
+    }
     call.split = split_weights(split);
     call.x = sequence<const Real>(x);
     call.h0 = pointer<const Real>(h0);

@@ -4,6 +4,7 @@
 template <class V, class Cell>
 struct ForwardWeights {
   using Real = typename V::Real;
+  using Parameters = Weights<const Real>;
   static constexpr int G = Cell::kGates;
   // gates of the first recurrent product; the rest has one of its own
   static constexpr int kFirst = Cell::kResetBefore ? G - 1 : G;
@@ -19,18 +20,15 @@ struct ForwardWeights {
         bias(layout.take_vector(G * z.H)),
         split_bias(layout.take_vector(Cell::kSplitLast ? z.H : 0)),
         peephole(layout.take_vector(Cell::kPeephole ? 3 * z.H : 0)),
-        input(layout.take({z.H, G}, z.I)),
-        recurrent(layout.take({z.H, kFirst}, z.P)),
-        reset(layout.take({z.H, 1}, z.P, Cell::kResetBefore)),
-        project(layout.take({z.P, 1}, z.H, z.projected)) {}
+        input(layout.take({z.H, G}, z.I).of(&Parameters::ih)),
+        recurrent(layout.take({z.H, kFirst}, z.P).of(&Parameters::hh)),
+        reset(layout.take({z.H, 1}, z.P, Cell::kResetBefore).of(&Parameters::hh, kFirst)),
+        project(layout.take({z.P, 1}, z.H, z.projected).of(&Parameters::hr)) {}
 
   // rank's share of the packing
-  FASTRNN_NOINLINE void pack(const Weights<const Real>& w, int rank, int ranks, Real* out) const {
+  FASTRNN_NOINLINE void pack(const Parameters& w, int rank, int ranks, Real* out) const {
     if (rank == 0) pack_vectors(w, out);
-    pack(input, w.ih, 0, rank, ranks, out);
-    pack(recurrent, w.hh, 0, rank, ranks, out);
-    pack(reset, w.hh, G - 1, rank, ranks, out);
-    pack(project, w.hr, 0, rank, ranks, out);
+    each(Packing{*this, w, rank, ranks, out});
     end_streams();
   }
 
@@ -39,8 +37,10 @@ struct ForwardWeights {
     work(input), work(recurrent), work(reset), work(project);
   }
 
- private:
-  FASTRNN_FN void pack_vectors(const Weights<const Real>& w, Real* out) const {
+  // Numbers of memory for what is no matrix.
+  FASTRNN_FN Index vectors_size() const { return input.at; }
+
+  FASTRNN_NOINLINE void pack_vectors(const Parameters& w, Real* out) const {
     const Index H = input.panels.N, together = Cell::kSplitLast ? (G - 1) * H : G * H;
     for (Index i = 0; i < G * H; ++i)
       out[bias + i] = (w.b_ih ? w.b_ih[i] : 0) + (w.b_hh && i < together ? w.b_hh[i] : 0);
@@ -51,12 +51,18 @@ struct ForwardWeights {
     }
   }
 
-  FASTRNN_FN void pack(const Matrix<V>& matrix, const Real* w, int first_gate, int rank, int ranks,
-                       Real* out) const {
-    if (matrix.present)
-      matrix.panels.pack(w, first_gate, matrix.K, rank, ranks, layout.past_caches(),
-                         out + matrix.at);
-  }
+ private:
+  struct Packing {
+    const ForwardWeights& all;
+    const Parameters& w;
+    int rank, ranks;
+    Real* out;
+    FASTRNN_FN void operator()(const Matrix<V>& m) const {
+      if (m.present)
+        m.panels.pack(w.*m.parameter, m.first_gate, m.K, rank, ranks, all.layout.past_caches(),
+                      out + m.at);
+    }
+  };
 };
 
 template <class V, class Cell>
@@ -74,6 +80,7 @@ class ForwardPass {
         barrier_(plan.threads) {
     Arena arena(work);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
+    vectors_ = unpacked() ? arena.take<Real>(weights_.vectors_size()) : nullptr;
     out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
     reset_ = arena.take<Real>(Cell::kResetBefore ? z_.B * z_.H : 0);
     threads_ = arena.take<Thread>(plan_.threads);
@@ -81,8 +88,12 @@ class ForwardPass {
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i), nullptr, nullptr, {}, {}};
       const Index rows = thread.place.size();
-      thread.products = {call_.packed, call_.type, call_.split,
-                         arena.take<Half>(scratch_size(rows)), arena.take<Real>(wide_size())};
+      thread.products = {call_.packed,
+                         call_.type,
+                         call_.parameters,
+                         call_.split,
+                         arena.take<Half>(scratch_size(rows)),
+                         arena.take<Real>(wide_size())};
       thread.x = arena.take<const Real*>(chunk_rows(z_.T, rows));
       thread.step.h_prev = arena.take<const Real*>(rows);
       thread.step.c_prev = arena.take<const Real*>(rows);
@@ -100,6 +111,7 @@ class ForwardPass {
 
   FASTRNN_NOINLINE void run(const Lease& lease) {
     for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
+    if (unpacked()) weights_.pack_vectors(call_.parameters, vectors_);
     lease.run(plan_.threads, enter, this);
   }
 
@@ -111,6 +123,11 @@ class ForwardPass {
     StepRows<Real> step;
     Products<V> products;
   };
+
+  FASTRNN_FN bool unpacked() const { return call_.type == WeightType::unpacked; }
+
+  // The parameters that are no matrix, as `pack_vectors` leaves them.
+  FASTRNN_FN const Real* vectors() const { return unpacked() ? vectors_ : call_.packed; }
 
   FASTRNN_FN Index scratch_size(Index rows) const {
     using P = Products<V>;
@@ -163,7 +180,7 @@ class ForwardPass {
       for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.place.m0 + m));
       rows += n;
     }
-    const ProjectStage<V, G> stage{me.x, call_.packed + weights_.bias, me.gates, z_.H};
+    const ProjectStage<V, G> stage{me.x, vectors() + weights_.bias, me.gates, z_.H};
     product(me, stage, weights_.input, rows, false);
     meet(me);
     return s;
@@ -191,8 +208,8 @@ class ForwardPass {
       if (call_.gates) at.saved[m] = call_.gates + (t * z_.B + b) * Cell::kSaved * z_.H;
       if constexpr (Cell::kResetBefore) at.reset_h[m] = reset_ + sorted * z_.H;
     }
-    const Real* split_bias = call_.packed + weights_.split_bias;
-    const Real* peephole = call_.packed + weights_.peephole;
+    const Real* split_bias = vectors() + weights_.split_bias;
+    const Real* peephole = vectors() + weights_.peephole;
     constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
     const CellStage<V, Cell, 0, kFirst> first{at, split_bias, peephole, z_.H,
                                               call_.gates != nullptr};
@@ -251,6 +268,7 @@ class ForwardPass {
   ForwardWeights<V, Cell> weights_;
   Barrier barrier_;
   Real* zero_;
+  Real* vectors_;
   Real* out_;    // (B, H) the cell's output, before a projection
   Real* reset_;  // (B, H) r * h
   Thread* threads_;

@@ -66,26 +66,28 @@ struct SplitWeights {
   Halves how;
 };
 
-// How weights lie in memory; the narrow ones only of floats, and only forward.
-enum class WeightType { real, bfloat16, int8 };
+// How weights lie in memory: packed, the narrow ones only of floats and only forward; or as Python
+// holds them, for a forward call of one step, which reads them once.
+enum class WeightType { real, bfloat16, int8, unpacked };
 
 template <class Real>
 struct ForwardCall {
   Sizes sizes;
   Rows rows;
   int threads;
-  const Real* packed;      // pack(sizes, weights, forward), or what narrow() made of it
-  WeightType type;         // of `packed`
-  SplitWeights split;      // split(sizes, forward, packed)
-  Sequence<const Real> x;  // (T, B, I)
-  const Real* h0;          // (B, P)
-  const Real* c0;          // (B, H) LSTM
-  Real* hn;                // (B, P) out; may be h0
-  Real* cn;                // (B, H) out; may be c0
-  Sequence<Real> y;        // (T, B, P) out; rows that do not run are left alone
-  Real* gates;             // (T, B, S*H) out, or null: nothing is kept for backward
-  Real* c;                 // (T, B, H) out, LSTM when gates are kept
-  void* work;              // forward_work(...) bytes
+  WeightType type;
+  const Real* packed;              // pack(sizes, weights, forward), or what narrow() made of it
+  Weights<const Real> parameters;  // unpacked: T is 1 and `packed` null
+  SplitWeights split;              // split(sizes, forward, packed)
+  Sequence<const Real> x;          // (T, B, I)
+  const Real* h0;                  // (B, P)
+  const Real* c0;                  // (B, H) LSTM
+  Real* hn;                        // (B, P) out; may be h0
+  Real* cn;                        // (B, H) out; may be c0
+  Sequence<Real> y;                // (T, B, P) out; rows that do not run are left alone
+  Real* gates;                     // (T, B, S*H) out, or null: nothing is kept for backward
+  Real* c;                         // (T, B, H) out, LSTM when gates are kept
+  void* work;                      // forward_work(...) bytes
 };
 
 template <class Real>

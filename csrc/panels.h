@@ -31,6 +31,7 @@ struct Panels {
     const Index rest = vectors() % U;
     return static_cast<int>(rest ? rest : U) * G;
   }
+  FASTRNN_FN int vectors_in(Index p) const { return p + 1 < count() ? U * G : last(); }
   FASTRNN_FN Index size(Index K) const { return vectors() * G * V::kLanes * K; }
 
   // Packs rank's share of forward weights, one row an output:
@@ -38,19 +39,21 @@ struct Panels {
   FASTRNN_NOINLINE void pack(const typename V::Real* w, int first_gate, Index K, int rank,
                              int ranks, bool past_caches, typename V::Real* out) const {
     const Share share(count(), rank, ranks);
-    out += share.begin * K * U * G * V::kLanes;
-    for (Index p = share.begin; p < share.end; ++p) {
-      const int in_panel = p + 1 < count() ? U * G : last();
-      const Index stride = in_panel * V::kLanes;
-      for (int v = 0; v < in_panel; ++v) {
-        const Index unit = (p * U + v / G) * V::kLanes;
-        const typename V::Real* rows = w + ((first_gate + v % G) * N + unit) * K;
-        // a square at a time: few cache lines on both sides
-        for (Index k = 0; k < K; k += kSquare)
-          transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kSquare, K - k), past_caches,
-                    out + k * stride + v * V::kLanes, stride);
-      }
-      out += K * stride;
+    for (Index p = share.begin; p < share.end; ++p)
+      pack_panel(w, first_gate, K, p, past_caches, out + p * K * U * G * V::kLanes);
+  }
+
+  FASTRNN_NOINLINE void pack_panel(const typename V::Real* w, int first_gate, Index K, Index p,
+                                   bool past_caches, typename V::Real* out) const {
+    const int in_panel = vectors_in(p);
+    const Index stride = in_panel * V::kLanes;
+    for (int v = 0; v < in_panel; ++v) {
+      const Index unit = (p * U + v / G) * V::kLanes;
+      const typename V::Real* rows = w + ((first_gate + v % G) * N + unit) * K;
+      // a square at a time: few cache lines on both sides
+      for (Index k = 0; k < K; k += kSquare)
+        transpose(rows + k, K, smaller(V::kLanes, N - unit), smaller(kSquare, K - k), past_caches,
+                  out + k * stride + v * V::kLanes, stride);
     }
   }
 

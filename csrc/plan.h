@@ -30,11 +30,13 @@ struct Plan {
   double microseconds;  // that the call takes one thread, at a hundred operations a nanosecond
 
   // Sharing rows is best where each thread gets `least_rows`, enough for good tiles, or where there
-  // are few panels to share. Sharing panels costs a meeting of about a microsecond a product, so a
-  // step must be worth several. A call below some ten microseconds is not shared at all.
+  // are few panels to share; but weights that a single step reads are read by one thread each. Sharing
+  // panels costs a meeting of about a microsecond a product, so a step must be worth several. A call
+  // below some ten microseconds is not shared at all.
   FASTRNN_FN Plan(const Sizes& z, int gates, int wanted, Index least_rows) {
     const double step = 2.0 * z.B * gates * z.H * (z.I + z.P);  // floating point operations
-    by_rows = z.B >= (z.H < 32 * wanted ? 4 : least_rows) * wanted;
+    const bool few_panels = z.H < 32 * wanted;
+    by_rows = z.B >= (few_panels ? 4 : least_rows) * wanted && (few_panels || z.T > 1);
     threads = wanted;
     microseconds = step * z.T / 1e5;
     if (step * z.T < 1e6 || (!by_rows && step < 3e5)) threads = 1;

@@ -8,6 +8,16 @@ struct Matrix {
   Index at_split;   // in the split ones
   Index at_narrow;  // in the narrow ones, in bytes
   bool present;
+  // Forward: the parameter that it is made of, from which gate on.
+  const typename V::Real* Weights<const typename V::Real>::* parameter = nullptr;
+  int first_gate = 0;
+
+  FASTRNN_FN Matrix of(const typename V::Real* Weights<const typename V::Real>::* member,
+                       int gate = 0) const {
+    Matrix matrix = *this;
+    matrix.parameter = member, matrix.first_gate = gate;
+    return matrix;
+  }
 };
 
 // Halves of memory for the parts of so many panels.
@@ -92,9 +102,10 @@ template <class V>
 struct Products {
   const typename V::Real* packed;
   WeightType type;
+  Weights<const typename V::Real> parameters;
   SplitWeights split;
   Half* scratch;
-  typename V::Real* wide;  // of narrow weights, a panel in floats
+  typename V::Real* wide;  // a panel, of weights that are narrow or not packed
 
   // Halves of memory for products of up to so many rows.
   FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows, Halves how) {
@@ -109,6 +120,7 @@ struct Products {
   template <class Stage>
   FASTRNN_FN void run(const Stage& stage, const Matrix<V>& matrix, const Share& share, Index rows,
                       bool down = false) const {
+    if (type == WeightType::unpacked) return run_unpacked_product(stage, matrix, share, rows);
     if constexpr (kNarrows<V>) {
       if (type != WeightType::real) return run_narrow_product(stage, matrix, share, rows, down);
     }
@@ -117,6 +129,18 @@ struct Products {
   }
 
  private:
+  // Packs a panel and uses it while it is near.
+  template <class Stage>
+  FASTRNN_FN void run_unpacked_product(const Stage& stage, const Matrix<V>& matrix,
+                                       const Share& share, Index rows) const {
+    const Panels<V>& panels = matrix.panels;
+    const Block block{0, rows, share.begin, share.end};
+    for (Index p = share.begin; p < share.end; ++p) {
+      panels.pack_panel(parameters.*matrix.parameter, matrix.first_gate, matrix.K, p, false, wide);
+      run_panel<V>(stage, block, p, panels.vectors_in(p), wide, matrix.K);
+    }
+  }
+
   template <class Stage>
   FASTRNN_FN void run_narrow_product(const Stage& stage, const Matrix<V>& matrix,
                                      const Share& share, Index rows, bool down) const {

@@ -41,7 +41,7 @@ class Pass(Protocol):
     ) -> tuple[int, bool, int, int, int]: ...
     def forward(
         self,
-        panels: Panels,
+        packed: Panels | Weights,  # Weights: of a call of one step
         split: Split | None,
         x: Array,
         h0: Array,
@@ -71,7 +71,7 @@ class Pass(Protocol):
     ) -> tuple[Array, Array, Array | None]: ...
     def bind(
         self,
-        panels: Panels,
+        packed: Panels | Weights,
         split: Split | None,
         x: Array,
         h: Array,

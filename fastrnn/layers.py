@@ -129,7 +129,8 @@ class Layer(Recurrent):
         """
         if checkpoint_every is not None:
             checkpoint_every = checks.size("checkpoint_every", checkpoint_every)
-        call, batched = self._call(x, state, lengths, resets, training=True)
+        once = checkpoint_every is None
+        call, batched = self._call(x, state, lengths, resets, training=True, once=once)
         if self._network.dropout or rng is not None:
             seed = masks.seed(rng)
             if self._network.dropout:

@@ -107,13 +107,18 @@ class Network:
         )
 
     def pack(
-        self, weights: Sequence[Weights], *, backward: bool, narrow: str | None = None
+        self,
+        weights: Sequence[Weights],
+        *,
+        backward: bool,
+        narrow: str | None = None,
+        once: bool = False,
     ) -> list[object]:
         """Return the passes' weights as the backend wants them; see `Backend.pack`."""
-        threads = config.get_num_threads()
-        pack = self.backend.pack
+        cell, pack, threads = self.cell, self.backend.pack, config.get_num_threads()
         return [
-            pack(self.cell, w, backward=backward, threads=threads, narrow=narrow) for w in weights
+            pack(cell, w, backward=backward, threads=threads, narrow=narrow, once=once)
+            for w in weights
         ]
 
     # ---------------------------------------------------------------------------- forward

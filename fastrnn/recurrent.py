@@ -295,6 +295,7 @@ class Recurrent(Parametrized):
         resets: Any = None,
         *,
         training: bool = False,
+        once: bool = True,
     ) -> tuple[Call, bool]:
         """Check what came with a call; return it in the network's form, and whether batched."""
         x = checks.array(self._x_name, x, self._dtype, self._params.flat)
@@ -311,13 +312,13 @@ class Recurrent(Parametrized):
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:
             rows = _plan(lengths, resets, steps, batch if batched else None)
-        return Call(self._pack(training), x, h0, c0, rows), batched
+        return Call(self._pack(training=training, once=once), x, h0, c0, rows), batched
 
-    def _pack(self, training: bool = False) -> list[object]:
+    def _pack(self, *, training: bool = False, once: bool = False) -> list[object]:
         """Return the packed weights: those kept by `freeze`, or new ones."""
         frozen = self._frozen
         if frozen is None:
-            return self._network.pack(self._weights, backward=training)
+            return self._network.pack(self._weights, backward=training, once=once)
         if training and frozen.dtype in checks.NARROW:
             raise checks.frozen_narrow(frozen.dtype)
         return frozen.packed

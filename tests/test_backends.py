@@ -368,6 +368,21 @@ def test_a_pack_is_a_snapshot(backend: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_pack_for_one_call(backend: str, kind: str, steps: int) -> None:
+    p = make(Case(kind, proj=kind == "lstm"))
+    engine = fastrnn.backends.get(backend)
+    how = {"reverse": False, "keep": False, "threads": 1, "numerics": Numerics(reproducible=True)}
+    results = []
+    for once, backward in ((False, False), (True, False), (True, True)):
+        packed = engine.pack(p.cell, p.weights, backward=backward, threads=1, once=once)
+        results.append(engine.forward(p.cell, packed, p.x[:steps], p.h0, p.c0, ALL, **how)[:3])
+    for want, *others in zip(*results, strict=True):
+        for got in others:
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 def test_bad_numbers_stay_in_their_row(backend: str, kind: str, bad: float) -> None:
     p = make(Case(kind))

@@ -144,6 +144,24 @@ def test_inference(backend: str, case: Case) -> None:
 
 
 @each_case
+def test_inference_step_by_step(backend: str, case: Case) -> None:
+    """A call of one step, which may take the weights as they are, is a step of a longer call."""
+    case = case.but(bidirectional=False)
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    want = infer(layer, call)
+    state, ys = call.state, []
+    for t, x_t in enumerate(call.x):
+        how = dict(call.how)
+        if "resets" in how:
+            how["resets"] = how["resets"][t : t + 1]
+        if "lengths" in how:
+            how["lengths"] = np.clip(how["lengths"] - t, 0, 1)
+        y, state = layer(x_t[None], state, **how)
+        ys.append(y)
+    same_bits({"y": np.concatenate(ys), **parts(state, "hn", "cn")}, want)
+
+
+@each_case
 def test_checkpoints(backend: str, case: Case) -> None:
     layer, call = case.layer(backend, reproducible=True), case.call()
     want = run(layer, call)

@@ -30,6 +30,11 @@ class Weights(NamedTuple):
     hr: Array | None = None  # (P, H)
     peephole: Array | None = None  # (3*H,), rows i, f, o
 
+    def copied(self) -> Weights:
+        """Return a copy that shares no memory with this."""
+        # mypy: a list of optional arrays for fields of which two are never None
+        return Weights(*[None if a is None else a.copy() for a in self])  # type: ignore[arg-type]
+
 
 class Saved(NamedTuple):
     """What backward needs of one pass. Never shares memory with what forward returned as y."""
@@ -77,6 +82,7 @@ class Backend(Protocol):
         backward: bool,
         threads: int,
         narrow: str | None = None,
+        once: bool = False,
     ) -> object:
         """Return the weights as the kernels want them: a snapshot that shares no memory with w.
 
@@ -85,6 +91,7 @@ class Backend(Protocol):
         backward : it is to serve `backward` too, not `forward` alone
         narrow : the type, "bfloat16" or "int8", to which the matrices have been rounded
             (`fastrnn.narrow`), in which an engine may keep them
+        once : `forward` is called once, before w changes, so that it may share w's memory then
         """
 
     def forward(

@@ -78,25 +78,58 @@ class Packed:
     """
 
     def __init__(
-        self, kernels: _core.Pass, w: Weights, backward: bool, threads: int, dtype: str | None
+        self,
+        kernels: _core.Pass,
+        w: Weights,
+        *,
+        backward: bool,
+        threads: int,
+        dtype: str | None,
+        once: bool,
     ) -> None:
         self.kernels = kernels
-        self.panels = [kernels.pack(w, phase, threads) for phase in (False, True)[: 1 + backward]]
         self.narrow = dtype is not None
+        self._once = w if once else None
+        self._panels = {
+            phase: kernels.pack(w, phase, threads)
+            for phase, wanted in ((False, not once), (True, backward))
+            if wanted
+        }
         if dtype is not None:
-            self.panels = [kernels.narrow(self.panels[0], dtype)]
+            self._panels = {False: kernels.narrow(self._panels[False], dtype)}
         self._split: dict[tuple[bool, int, bool], _core.Split] = {}
         self._lock = threading.Lock()
 
-    def in_parts(self, backward: bool, halves: Halves | None, threads: int) -> _core.Split | None:
+    def forward(
+        self, steps: int, halves: Halves | None, threads: int
+    ) -> tuple[_core.Panels | Weights, _core.Split | None]:
+        """Return the weights for a forward pass over so many steps, and their parts.
+
+        One step reads each weight once: packing it for other steps would take longer.
+        """
+        if self._once is None:
+            return self._panels[False], self._in_parts(False, halves, threads)
+        if steps == 1 and halves is None:
+            return self._once, None
+        panels = self.kernels.pack(self._once, False, threads)
+        if halves is None:
+            return panels, None
+        return panels, self.kernels.split(panels, False, halves.parts, halves.dots, threads)
+
+    def backward(
+        self, halves: Halves | None, threads: int
+    ) -> tuple[_core.Panels, _core.Split | None]:
+        """Return the panels for a backward pass, and their parts."""
+        return self._panels[True], self._in_parts(True, halves, threads)
+
+    def _in_parts(self, backward: bool, halves: Halves | None, threads: int) -> _core.Split | None:
         """Return the panels in parts, or None for none."""
         if halves is None:
             return None
         key = backward, halves.parts, halves.dots
         with self._lock:
             if key not in self._split:
-                panels = self.panels[backward]
-                self._split[key] = self.kernels.split(panels, *key, threads)
+                self._split[key] = self.kernels.split(self._panels[backward], *key, threads)
             return self._split[key]
 
 
@@ -138,9 +171,11 @@ class CpuBackend:
         backward: bool,
         threads: int,
         narrow: str | None = None,
+        once: bool = False,
     ) -> Packed:
         """Return the panels of the forward kernels, and of the backward ones if they are wanted."""
-        return Packed(self._kernels_for(cell, w), w, backward, threads, narrow)
+        kernels = self._kernels_for(cell, w)
+        return Packed(kernels, w, backward=backward, threads=threads, dtype=narrow, once=once)
 
     def _halves(self, x: Array, packed: Packed, numerics: Numerics) -> Halves | None:
         """Return in what parts of bfloat16 floats are multiplied; None: as they are.
@@ -217,9 +252,9 @@ class CpuBackend:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         kernels = packed.kernels
         halves = self._halves(x, packed, numerics)
+        weights, parts = packed.forward(len(x), halves, threads)
         y, hn, cn, gates, c = kernels.forward(
-            packed.panels[0], packed.in_parts(False, halves, threads),
-            _rows(x), h0, c0, rows, reverse, threads, keep,
+            weights, parts, _rows(x), h0, c0, rows, reverse, threads, keep,
         )  # fmt: skip
         if gates is None:
             return y, hn, cn, None
@@ -246,9 +281,9 @@ class CpuBackend:
         """Backpropagate through one pass; see `Backend.backward`."""
         kernels = packed.kernels
         halves = self._halves(x, packed, numerics)
+        panels, parts = packed.backward(halves, threads)
         return kernels.backward(
-            packed.panels[1], packed.in_parts(True, halves, threads),
-            _rows(x), h0, c0, rows, reverse, threads, *saved,
+            panels, parts, _rows(x), h0, c0, rows, reverse, threads, *saved,
             None if dy is None else _rows(dy), dh, dc, grads,
         )  # fmt: skip
 
@@ -268,9 +303,7 @@ class CpuBackend:
         kernels = packed.kernels
         x, y = x[None], y[None]
         halves = self._halves(x, packed, numerics)
-        return kernels.bind(
-            packed.panels[0], packed.in_parts(False, halves, threads), x, h, c, ALL, threads, y
-        )
+        return kernels.bind(*packed.forward(1, halves, threads), x, h, c, ALL, threads, y)
 
     join = staticmethod(in_turn)
 

@@ -67,18 +67,21 @@ class NumpyBackend:
         backward: bool,
         threads: int,
         narrow: str | None = None,
+        once: bool = False,
     ) -> Packed:
-        """Return a copy; see `Backend.pack`."""
+        """Return a copy, or views for one call; see `Backend.pack`."""
+        if backward or not once:
+            w = w.copied()
         H = w.hh.shape[0] // len(cell.gates)
         zeros = np.zeros(w.hh.shape[0], w.hh.dtype)
         none = np.zeros((0, H), w.hh.dtype)
         return Packed(
-            ih=w.ih.copy(),
-            hh=w.hh.copy(),
-            b_ih=zeros if w.b_ih is None else w.b_ih.copy(),
-            b_hh=(zeros if w.b_hh is None else w.b_hh.copy()).reshape(-1, H),
-            hr=none if w.hr is None else w.hr.copy(),
-            peephole=none if w.peephole is None else w.peephole.copy().reshape(3, H),
+            ih=w.ih,
+            hh=w.hh,
+            b_ih=zeros if w.b_ih is None else w.b_ih,
+            b_hh=(zeros if w.b_hh is None else w.b_hh).reshape(-1, H),
+            hr=none if w.hr is None else w.hr,
+            peephole=none if w.peephole is None else w.peephole.reshape(3, H),
         )
 
     def forward(

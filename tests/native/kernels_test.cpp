@@ -66,6 +66,7 @@ struct Pass {
   Array<Real> ih, hh, b_ih, b_hh, hr, peephole, x, h0, c0, dy, dh, dc;
   bool keep;
   WeightType type = WeightType::real;
+  bool unpacked = false;  // the weights of one step, without packing: the same bits
 
   Pass(const CellKernels<Real>& kernels, int index, std::mt19937& draw) : cell(index) {
     const auto below = [&](Index n) { return static_cast<Index>(draw() % n); };
@@ -94,6 +95,7 @@ struct Pass {
     dc = random(kernels.has_c ? B * H : 0, draw);
     keep = draw() % 4 != 0;
     if (!keep && sizeof(Real) == 4) type = WeightType(draw() % 3);
+    unpacked = sizes.T == 1 && type == WeightType::real;
 
     rows = {nullptr, nullptr, nullptr, draw() % 2 == 0};
     if (draw() % 2) {  // lengths fall along order; 0 occurs
@@ -124,7 +126,7 @@ struct Pass {
            " cut=" + std::to_string(rows.cut != nullptr) +
            " reverse=" + std::to_string(rows.reverse) + " keep=" + std::to_string(keep) +
            " type=" + std::to_string(static_cast<int>(type)) +
-           " threads=" + std::to_string(threads);
+           " unpacked=" + std::to_string(unpacked) + " threads=" + std::to_string(threads);
   }
 
  private:
@@ -175,7 +177,8 @@ Array<Half> parts(const CellKernels<Real>& kernels, const Pass<Real>& pass, Phas
 }
 
 template <class Real>
-Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads, Halves how = {}) {
+Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads, Halves how = {},
+                 bool unpacked = false) {
   const CellKernels<Real>& kernels = table.of<Real>().cells[pass.cell];
   const auto [T, B, I, H, P, projected] = pass.sizes;
   const Index S = kernels.saved;
@@ -201,6 +204,11 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads, 
     kernels.narrow(pass.sizes, pass.type, packed.data(), narrow.data());
     forward.packed = narrow.data();
     forward.type = pass.type;
+  }
+  if (unpacked) {
+    forward.type = WeightType::unpacked;
+    forward.packed = nullptr;
+    forward.parameters = pass.weights();
   }
   forward.x = {pass.x.data(), B * I, I};
   forward.h0 = pass.h0.data();
@@ -269,7 +277,7 @@ void compare_passes(const KernelTable& table, int passes) {
       const Pass<Real> pass(kernels, cell, draw);
       const int threads = 1 + i % 5;
       const Result<Real> want = run(scalar_table, pass, 1);
-      const Result<Real> got = run(table, pass, threads);
+      const Result<Real> got = run(table, pass, threads, {}, pass.unpacked);
       check(want.guarded() && got.guarded() && got == want,
             pass.text(table.isa, kernels.name, threads));
     }

@@ -159,19 +159,20 @@ class CudaBackend:
         backward: bool,
         threads: int,
         narrow: str | None = None,
+        once: bool = False,
     ) -> Packed:
-        """Return a copy of the weights, and their biases summed."""
-        # mypy: a list of optional arrays for fields of which two are never None
-        copied = Weights(*[None if a is None else a.copy() for a in w])  # type: ignore[arg-type]
+        """Return a copy of the weights, or for one call themselves, and their biases summed."""
+        if backward or not once:
+            w = w.copied()
         rows = w.hh.shape[0]
         H = rows // len(cell.gates)
         summed = rows - H if shape(cell).split_last else rows
         if w.b_ih is None or w.b_hh is None:
             zeros = self.xp.zeros(rows, w.hh.dtype)
-            return Packed(copied, zeros, zeros[summed:] if summed < rows else None)
+            return Packed(w, zeros, zeros[summed:] if summed < rows else None)
         bias = w.b_ih.copy()
         bias[:summed] += w.b_hh[:summed]
-        return Packed(copied, bias, w.b_hh[summed:].copy() if summed < rows else None)
+        return Packed(w, bias, w.b_hh[summed:].copy() if summed < rows else None)
 
     def forward(
         self,
