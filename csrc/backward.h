@@ -65,8 +65,8 @@ struct BackwardWeights {
   FASTRNN_FN void pack(const Matrix<V>& matrix, const RowOf& row, int rank, int ranks,
                        Real* out) const {
     if (matrix.present)
-      pack_rows<V>(matrix.K, matrix.panels.N, layout.past_caches(), out + matrix.at, rank, ranks,
-                   row);
+      pack_rows<V>(matrix.K, matrix.panels.N, layout.past_caches(kPastCachesBackward),
+                   out + matrix.at, rank, ranks, row);
   }
 };
 

@@ -59,8 +59,8 @@ struct ForwardWeights {
     Real* out;
     FASTRNN_FN void operator()(const Matrix<V>& m) const {
       if (m.present)
-        m.panels.pack(w.*m.parameter, m.first_gate, m.K, rank, ranks, all.layout.past_caches(),
-                      out + m.at);
+        m.panels.pack(w.*m.parameter, m.first_gate, m.K, rank, ranks,
+                      all.layout.past_caches(kPastCaches), out + m.at);
     }
   };
 };

@@ -4,9 +4,10 @@
 // with all gates of its units. G = 1 for plain products. The last panel holds no more vectors than its
 // units need.
 
-// What is packed of weights that are so large leaves the caches again before it is read: it goes past
-// them, to memory, which spares reading what was there.
-constexpr Index kPastCaches = 4 << 20;
+// What is packed of weights of so many bytes leaves the caches again before it is read: it goes past
+// them, to memory, which spares reading what was there. Forward's panels are read at once, backward's
+// after forward.
+constexpr Index kPastCaches = 16 << 20, kPastCachesBackward = 4 << 20;
 
 template <class V>
 FASTRNN_FN void put(V a, bool past_caches, typename V::Real* out) {

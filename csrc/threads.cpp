@@ -42,6 +42,18 @@ void leave(int cpu) {
 #endif
 }
 
+thread_local bool worker = false;  // of the pool: its affinity is ours to change
+std::atomic<int> caller_cpu{-1};   // of the call that has the pool
+
+// Called where a thread begins and after it slept: a worker leaves the CPU of its caller.
+void part() {
+  const int cpu = this_cpu();
+  if (!worker)
+    caller_cpu.store(cpu, std::memory_order_relaxed);
+  else if (cpu >= 0 && cpu == caller_cpu.load(std::memory_order_relaxed))
+    leave(cpu);
+}
+
 // Threads that wait to be seated at a call. The gate says how many seats there are and how many are
 // free; a caller opens it, waits a while, closes it, and those who sit are its team.
 class Pool {
@@ -53,7 +65,7 @@ class Pool {
   int gather(int n, double microseconds) {
     n = grow(n);
     if (n == 0) return 0;
-    cpu_.store(this_cpu(), std::memory_order_relaxed);
+    part();
     const Gate open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
     start_.raise([&] { gate_.store(open, std::memory_order_release); });
     seated_.wait_for(microseconds, [this] { return gate_.load().free == 0; });
@@ -68,6 +80,7 @@ class Pool {
   // Lets the `seated` ones run, and waits for them; ranks from n on have nothing to do.
   void run(int seated, int n, void (*task)(void*, int), void* argument) {
     running_.store(seated, std::memory_order_relaxed);
+    part();
     go_.raise([&] {
       task_ = task, argument_ = argument, team_ = n;
       gone_.store(round_, std::memory_order_release);
@@ -96,10 +109,10 @@ class Pool {
   }
 
   void work() {
+    worker = true;
     for (;;) {
       start_.wait([this] { return gate_.load(std::memory_order_acquire).free > 0; });
-      const int cpu = cpu_.load(std::memory_order_relaxed);
-      if (cpu >= 0 && cpu == this_cpu()) leave(cpu);
+      part();
       Gate now = gate_.load(), taken;
       do {
         taken = now;
@@ -108,6 +121,7 @@ class Pool {
       if (now.free == 0) continue;
       if (taken.free == 0) seated_.raise([] {});
       go_.wait([&] { return gone_.load(std::memory_order_acquire) == taken.round; });
+      part();
       const int rank = taken.seats - taken.free;
       if (rank < team_) task_(argument_, rank);
       finish_.raise([this] { running_.fetch_sub(1, std::memory_order_release); });
@@ -119,7 +133,6 @@ class Pool {
   std::atomic<Gate> gate_{Gate{0, 0, 0}};
   std::uint32_t round_ = 0;
   std::atomic<std::uint32_t> gone_{0};  // the round whose team runs or has run
-  std::atomic<int> cpu_{-1};            // the caller's
   int workers_ = 0;
   void (*task_)(void*, int) = nullptr;
   void* argument_ = nullptr;
@@ -169,6 +182,7 @@ void Barrier::wait() {
     const int brief = brief_.load(std::memory_order_relaxed);
     const auto met = [&] { return round_.load(std::memory_order_acquire) != round; };
     const bool in_vain = !signal_.wait(met, brief > 0);
+    if (in_vain) part();
     if (brief > 0)
       brief_.store(brief - 1, std::memory_order_relaxed);
     else if (in_vain)

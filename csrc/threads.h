@@ -67,7 +67,8 @@ class Signal {
 
 // Where the threads of one call meet, again and again. Threads that share a CPU, since another program
 // has theirs, run only while the others sleep: where looking was in vain, they meet the next kBrief
-// times without looking for long.
+// times without looking for long. A system may also wake a thread on the CPU of the one that it meets,
+// and leave it there, beside one that is idle: such a thread moves.
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}

@@ -57,9 +57,9 @@ struct Layout {
     return matrix;
   }
 
-  // Whether weights are so large that they are packed past the caches.
-  FASTRNN_FN bool past_caches() const {
-    return size * static_cast<Index>(sizeof(typename V::Real)) >= kPastCaches;
+  // Whether the weights have so many bytes.
+  FASTRNN_FN bool past_caches(Index bytes) const {
+    return size * static_cast<Index>(sizeof(typename V::Real)) >= bytes;
   }
 
   // A vector that is kept as it is; before all matrices, so that it lies at the same place in packed
