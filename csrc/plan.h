@@ -27,18 +27,20 @@ struct Plan {
   int threads;
   bool by_rows;         // each thread has rows of its own and meets no other in the time loop;
                         // else the threads share the panels of every product and meet after each
-  double microseconds;  // that the call takes one thread, at a hundred operations a nanosecond
+  double microseconds;  // that the call takes one thread, at a hundred operations a nanosecond, or
+                        // bytes where weights are first read
 
   // Sharing rows is best where each thread gets `least_rows`, enough for good tiles, or where there
   // are few panels to share; but weights that a single step reads are read by one thread each. Sharing
   // panels costs a meeting of about a microsecond a product, so a step must be worth several. A call
   // below some ten microseconds is not shared at all.
   FASTRNN_FN Plan(const Sizes& z, int gates, int wanted, Index least_rows) {
-    const double step = 2.0 * z.B * gates * z.H * (z.I + z.P);  // floating point operations
+    const double weights = static_cast<double>(gates) * z.H * (z.I + z.P);
+    const double step = 2 * z.B * weights;  // floating point operations
     const bool few_panels = z.H < 32 * wanted;
     by_rows = z.B >= (few_panels ? 4 : least_rows) * wanted && (few_panels || z.T > 1);
     threads = wanted;
-    microseconds = step * z.T / 1e5;
+    microseconds = (step * z.T + weights * sizeof(float)) / 1e5;
     if (step * z.T < 1e6 || (!by_rows && step < 3e5)) threads = 1;
     if (threads == 1) by_rows = true;
   }

@@ -26,33 +26,36 @@ int this_cpu() {
 #endif
 }
 
-// Leaves a CPU for any other that this thread may use. Systems wake a worker on its caller's CPU at
-// times, and leave it there: each then runs only while the other sleeps.
-void leave(int cpu) {
+// The CPU that a worker keeps off: its caller's. Systems wake a thread on the CPU of the one that wakes
+// it at times, beside an idle one, and leave it there: each then runs only while the other sleeps.
+class Apart {
+ public:
+  void from(int cpu) {
+    if (cpu == cpu_ || cpu < 0) return;
+    cpu_ = cpu;
 #if defined(__linux__)
-  cpu_set_t all;
-  if (pthread_getaffinity_np(pthread_self(), sizeof all, &all) != 0) return;
-  cpu_set_t others = all;
-  CPU_CLR(cpu, &others);
-  if (CPU_COUNT(&others) == 0) return;
-  pthread_setaffinity_np(pthread_self(), sizeof others, &others);  // moves at once
-  pthread_setaffinity_np(pthread_self(), sizeof all, &all);
-#else
-  static_cast<void>(cpu);
+    cpu_set_t now;
+    if (pthread_getaffinity_np(pthread_self(), sizeof now, &now) != 0) return;
+    // another mask than the one set here is somebody's wish
+    if (!set_ || !CPU_EQUAL(&now, &others_)) all_ = now;
+    others_ = all_;
+    CPU_CLR(cpu, &others_);
+    if (CPU_COUNT(&others_) == 0) others_ = all_;
+    set_ = pthread_setaffinity_np(pthread_self(), sizeof others_, &others_) == 0;
 #endif
-}
+  }
 
-thread_local bool worker = false;  // of the pool: its affinity is ours to change
-std::atomic<int> caller_cpu{-1};   // of the call that has the pool
+ private:
+  int cpu_ = -1;
+#if defined(__linux__)
+  cpu_set_t all_, others_;
+  bool set_ = false;
+#endif
+};
 
-// Called where a thread begins and after it slept: a worker leaves the CPU of its caller.
-void part() {
-  const int cpu = this_cpu();
-  if (!worker)
-    caller_cpu.store(cpu, std::memory_order_relaxed);
-  else if (cpu >= 0 && cpu == caller_cpu.load(std::memory_order_relaxed))
-    leave(cpu);
-}
+// Of a worker. Its affinity is the pool's to change.
+thread_local Apart* apart = nullptr;
+std::atomic<int> caller_cpu{-1};  // of the call that has the pool
 
 // Threads that wait to be seated at a call. The gate says how many seats there are and how many are
 // free; a caller opens it, waits a while, closes it, and those who sit are its team.
@@ -62,13 +65,13 @@ class Pool {
   void release() { busy_.store(false, std::memory_order_release); }
 
   // Seats up to n workers within so many microseconds; returns how many sit.
-  int gather(int n, double microseconds) {
+  int gather(int n, int microseconds) {
     n = grow(n);
     if (n == 0) return 0;
-    part();
+    Signal::part();
     const Gate open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
     start_.raise([&] { gate_.store(open, std::memory_order_release); });
-    seated_.wait_for(microseconds, [this] { return gate_.load().free == 0; });
+    Signal::look(microseconds, [this] { return gate_.load().free == 0; });
     Gate now = gate_.load(), closed;
     do {
       closed = now;
@@ -80,7 +83,7 @@ class Pool {
   // Lets the `seated` ones run, and waits for them; ranks from n on have nothing to do.
   void run(int seated, int n, void (*task)(void*, int), void* argument) {
     running_.store(seated, std::memory_order_relaxed);
-    part();
+    Signal::part();
     go_.raise([&] {
       task_ = task, argument_ = argument, team_ = n;
       gone_.store(round_, std::memory_order_release);
@@ -109,19 +112,19 @@ class Pool {
   }
 
   void work() {
-    worker = true;
+    Apart mine;
+    apart = &mine;
     for (;;) {
       start_.wait([this] { return gate_.load(std::memory_order_acquire).free > 0; });
-      part();
+      Signal::part();
       Gate now = gate_.load(), taken;
       do {
         taken = now;
         --taken.free;
       } while (now.free > 0 && !gate_.compare_exchange_weak(now, taken));
       if (now.free == 0) continue;
-      if (taken.free == 0) seated_.raise([] {});
       go_.wait([&] { return gone_.load(std::memory_order_acquire) == taken.round; });
-      part();
+      Signal::part();
       const int rank = taken.seats - taken.free;
       if (rank < team_) task_(argument_, rank);
       finish_.raise([this] { running_.fetch_sub(1, std::memory_order_release); });
@@ -129,7 +132,7 @@ class Pool {
   }
 
   std::atomic<bool> busy_{false};
-  Signal start_, seated_, go_, finish_;
+  Signal start_, go_, finish_;
   std::atomic<Gate> gate_{Gate{0, 0, 0}};
   std::uint32_t round_ = 0;
   std::atomic<std::uint32_t> gone_{0};  // the round whose team runs or has run
@@ -171,6 +174,13 @@ void Signal::relax() {
 #endif
 }
 
+void Signal::part() {
+  if (apart)
+    apart->from(caller_cpu.load(std::memory_order_relaxed));
+  else
+    caller_cpu.store(this_cpu(), std::memory_order_relaxed);
+}
+
 void Barrier::wait() {
   const unsigned round = round_.load(std::memory_order_relaxed);
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -182,7 +192,6 @@ void Barrier::wait() {
     const int brief = brief_.load(std::memory_order_relaxed);
     const auto met = [&] { return round_.load(std::memory_order_acquire) != round; };
     const bool in_vain = !signal_.wait(met, brief > 0);
-    if (in_vain) part();
     if (brief > 0)
       brief_.store(brief - 1, std::memory_order_relaxed);
     else if (in_vain)
@@ -194,9 +203,9 @@ Lease::Lease(int wanted, double microseconds) {
   if (wanted <= 1 || !pool().acquire()) return;
   pool_ = true;
   // Worth waiting for: half of what the others save; and they come within that or not at all.
-  constexpr double kMost = 200;
-  const double patience = microseconds / 2;
-  size_ = 1 + pool().gather(wanted - 1, patience < kMost ? patience : kMost);
+  constexpr int kMost = 200;
+  const int patience = microseconds < 2 * kMost ? static_cast<int>(microseconds / 2) : kMost;
+  size_ = 1 + pool().gather(wanted - 1, patience);
 }
 
 Lease::~Lease() {

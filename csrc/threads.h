@@ -17,22 +17,30 @@ class Signal {
   // Returns whether the change came before it slept.
   template <class Done>
   bool wait(const Done& done, bool briefly = false) {
-    if (spin(done, briefly ? kBriefSpins : kSpins)) return true;
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, done);
+    if (look(briefly ? kBriefly : kAwake, done)) return true;
+    part();
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      changed_.wait(lock, done);
+    }
+    part();
     return false;
   }
 
-  // Waits so long at most: a tenth awake, as a wait for a thread that is awake takes less, then asleep.
+  // Called where a thread begins a call and around its sleep: a caller says where it is, a worker keeps
+  // off that CPU.
+  static void part();
+
+  // Looks for so many microseconds at most; returns whether the change came.
   template <class Done>
-  bool wait_for(double microseconds, const Done& done) {
-    if (spin(done, 1 + static_cast<int>(microseconds / 10 / kSpin))) return true;
-    if (microseconds < kSleep) return false;
-    // of the system's clock, since ThreadSanitizer knows no wait by another
-    const auto end = std::chrono::system_clock::now() +
-                     std::chrono::microseconds(static_cast<long>(microseconds));
-    std::unique_lock<std::mutex> lock(mutex_);
-    return changed_.wait_until(lock, end, done);
+  static bool look(int microseconds, const Done& done) {
+    if (spin(done)) return true;
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + std::chrono::microseconds(microseconds);
+    do {
+      if (spin(done)) return true;
+    } while (Clock::now() < end);
+    return false;
   }
 
   // Makes the change and wakes those who wait for it.
@@ -46,15 +54,13 @@ class Signal {
   }
 
  private:
-  static constexpr double kSpin = 0.05;  // microseconds of one look
-  static constexpr int kSpins = 2000, kBriefSpins = 100;
-  static constexpr double kSleep = 50;  // going to sleep and waking up takes some microseconds
+  static constexpr int kAwake = 100, kBriefly = 5;  // microseconds
 
   static void relax();
 
   template <class Done>
-  static bool spin(const Done& done, int times) {
-    for (int i = 0; i < times; ++i) {
+  static bool spin(const Done& done) {
+    for (int i = 0; i < 32; ++i) {
       if (done()) return true;
       relax();
     }
@@ -67,8 +73,7 @@ class Signal {
 
 // Where the threads of one call meet, again and again. Threads that share a CPU, since another program
 // has theirs, run only while the others sleep: where looking was in vain, they meet the next kBrief
-// times without looking for long. A system may also wake a thread on the CPU of the one that it meets,
-// and leave it there, beside one that is idle: such a thread moves.
+// times without looking for long.
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
