@@ -140,22 +140,23 @@ struct Entry {
     }
   }
 
-  static Plan plan(const Sizes& z, int threads, Halves how) {
-    return Plan(z, Cell::kGates, threads, how.tiles() ? kTileRows : 4);
+  static Plan plan(const Sizes& z, int threads, Halves how, double meeting) {
+    return Plan(z, Cell::kGates, threads, how.tiles() ? kTileRows : 4, meeting);
   }
   template <class Call>
-  static Plan plan(const Call& call, int threads) {
-    return plan(call.sizes, threads, call.split.how);
+  static Plan plan(const Call& call, int threads, double meeting = 0) {
+    return plan(call.sizes, threads, call.split.how, meeting);
   }
   static HowRun how_run(const Sizes& z, int threads, Halves halves) {
     constexpr int first = ForwardWeights<V, Cell>::kFirst;
     constexpr int vectors = Panels<V>::units(first) * first;
-    const Plan how = plan(z, threads, halves);
+    const Plan how = plan(z, threads, halves, meeting());
     return {how.threads, how.by_rows, V::kLanes, V::tile_rows(vectors), vectors};
   }
 
   // The memory for all threads that a call asks for, and for as few as may come: where some are missing
-  // it is half of them that run, a quarter, down to one, so that few sizes must be known beforehand.
+  // it is half of them that run, a quarter, down to one, so that few sizes must be known beforehand. What
+  // a meeting costs does not matter: where it is too much, one runs.
   template <class Pass, class Call>
   static Index work(const Call& call) {
     Index most = 0;
@@ -165,11 +166,11 @@ struct Entry {
   }
   template <class Pass, class Call>
   static void run(const Call& call) {
-    const Plan wanted = plan(call, call.threads);
+    const Plan wanted = plan(call, call.threads, meeting_or_trial());
     const Lease lease(wanted.threads, wanted.microseconds);
     int n = wanted.threads;
     while (n > lease.size()) n /= 2;
-    Pass(call, plan(call, n), call.work).run(lease);
+    Pass(call, plan(call, n, meeting()), call.work).run(lease);
   }
 
   static constexpr CellKernels<Real> kernels(const char* name) {

@@ -32,16 +32,17 @@ struct Plan {
 
   // Sharing rows is best where each thread gets `least_rows`, enough for good tiles, or where there
   // are few panels to share; but weights that a single step reads are read by one thread each. Sharing
-  // panels costs a meeting of about a microsecond a product, so a step must be worth several. A call
-  // below some ten microseconds is not shared at all.
-  FASTRNN_FN Plan(const Sizes& z, int gates, int wanted, Index least_rows) {
+  // panels costs a meeting a product, so a step must be worth several; without `meeting`, in
+  // microseconds, what may be shared is. A call below some ten microseconds is not shared at all.
+  FASTRNN_FN Plan(const Sizes& z, int gates, int wanted, Index least_rows, double meeting = 0) {
     const double weights = static_cast<double>(gates) * z.H * (z.I + z.P);
     const double step = 2 * z.B * weights;  // floating point operations
     const bool few_panels = z.H < 32 * wanted;
     by_rows = z.B >= (few_panels ? 4 : least_rows) * wanted && (few_panels || z.T > 1);
     threads = wanted;
     microseconds = (step * z.T + weights * sizeof(float)) / 1e5;
-    if (step * z.T < 1e6 || (!by_rows && step < 3e5)) threads = 1;
+    const double worth = meeting < 0.2 ? 6e4 : 3e5 * meeting;
+    if (step * z.T < 1e6 || (!by_rows && step < worth)) threads = 1;
     if (threads == 1) by_rows = true;
   }
 };

@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <chrono>
 #include <cstdint>
 #include <system_error>
 #include <thread>
@@ -77,7 +78,14 @@ class Pool {
       closed = now;
       closed.free = 0;
     } while (!gate_.compare_exchange_weak(now, closed));
-    return n - now.free;
+    const int seated = n - now.free;
+    if (seated > 0 && measured(round_)) measure(seated);
+    return seated;
+  }
+
+  double meeting() const { return meeting_.load(std::memory_order_relaxed); }
+  double meeting_or_trial() {
+    return trials_.fetch_add(1, std::memory_order_relaxed) % kTrials ? meeting() : 0;
   }
 
   // Lets the `seated` ones run, and waits for them; ranks from n on have nothing to do.
@@ -97,6 +105,35 @@ class Pool {
     std::uint32_t round;
     std::uint16_t seats, free;
   };
+
+  // Whether the team of a round finds out what a meeting costs.
+  static bool measured(std::uint32_t round) { return round % 8 == 1; }
+
+  // The least time of those that it takes until all have answered.
+  void measure(int seated) {
+    using Clock = std::chrono::steady_clock;
+    double least = kLongest;
+    answers_.store(0, std::memory_order_relaxed);
+    for (std::uint32_t i = 1; i <= kCalls; ++i) {
+      const auto start = Clock::now();
+      called_.store(round_ * kCalls + i, std::memory_order_release);
+      Signal::look(kLongest, [&] {
+        return answers_.load(std::memory_order_acquire) >= seated * static_cast<int>(i);
+      });
+      const double taken = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+      if (taken < least) least = taken;
+    }
+    meeting_.store(least, std::memory_order_relaxed);
+  }
+  void answer(std::uint32_t round) {
+    for (std::uint32_t i = 1; i <= kCalls; ++i) {
+      Signal::look(kLongest, [&] {
+        const std::uint32_t call = called_.load(std::memory_order_acquire) - round * kCalls;
+        return call >= i && call <= kCalls;
+      });
+      answers_.fetch_add(1, std::memory_order_release);
+    }
+  }
 
   // Starts workers until there are n; returns how many there are, at most n.
   int grow(int n) {
@@ -123,6 +160,7 @@ class Pool {
         --taken.free;
       } while (now.free > 0 && !gate_.compare_exchange_weak(now, taken));
       if (now.free == 0) continue;
+      if (measured(taken.round)) answer(taken.round);
       go_.wait([&] { return gone_.load(std::memory_order_acquire) == taken.round; });
       Signal::part();
       const int rank = taken.seats - taken.free;
@@ -130,6 +168,9 @@ class Pool {
       finish_.raise([this] { running_.fetch_sub(1, std::memory_order_release); });
     }
   }
+
+  static constexpr int kLongest = 50;  // microseconds
+  static constexpr unsigned kTrials = 256, kCalls = 2;
 
   std::atomic<bool> busy_{false};
   Signal start_, go_, finish_;
@@ -141,6 +182,10 @@ class Pool {
   void* argument_ = nullptr;
   int team_ = 0;
   std::atomic<int> running_{0};
+  std::atomic<std::uint32_t> called_{0};
+  std::atomic<int> answers_{0};
+  std::atomic<double> meeting_{0};
+  std::atomic<unsigned> trials_{0};
 };
 
 std::atomic<Pool*> pool_{nullptr};
@@ -198,6 +243,9 @@ void Barrier::wait() {
       brief_.store(kBrief, std::memory_order_relaxed);
   }
 }
+
+double meeting() { return pool().meeting(); }
+double meeting_or_trial() { return pool().meeting_or_trial(); }
 
 Lease::Lease(int wanted, double microseconds) {
   if (wanted <= 1 || !pool().acquire()) return;

@@ -89,6 +89,13 @@ class Barrier {
   Signal signal_;
 };
 
+// Microseconds that a meeting takes, as teams see it now and then; 0 before the first one. It is a few
+// tenths for threads that share a cache, several times as much for others, and a system that moves
+// threads makes one of the other.
+double meeting();
+// The same for a call that is to be planned; 0 at times, so that what is not shared gets another trial.
+double meeting_or_trial();
+
 // The threads of one call: the caller, and those of the pool that come when they are asked to. While
 // another call has the pool, and where none comes in time, the caller is alone and does all the work
 // itself. Results never depend on the number of threads.
