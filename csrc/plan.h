@@ -41,7 +41,7 @@ struct Plan {
     by_rows = z.B >= (few_panels ? 4 : least_rows) * wanted && (few_panels || z.T > 1);
     threads = wanted;
     microseconds = (step * z.T + weights * sizeof(float)) / 1e5;
-    const double worth = meeting < 0.2 ? 6e4 : 3e5 * meeting;
+    const double worth = meeting < 0.08 ? 6e4 : 7e5 * meeting;
     if (step * z.T < 1e6 || (!by_rows && step < worth)) threads = 1;
     if (threads == 1) by_rows = true;
   }

@@ -71,7 +71,7 @@ class Pool {
     if (n == 0) return 0;
     Signal::part();
     const Gate open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
-    start_.raise([&] { gate_.store(open, std::memory_order_release); });
+    start_.raise([&] { gate_.store(open); });
     Signal::look(microseconds, [this] { return gate_.load().free == 0; });
     Gate now = gate_.load(), closed;
     do {
@@ -94,10 +94,10 @@ class Pool {
     Signal::part();
     go_.raise([&] {
       task_ = task, argument_ = argument, team_ = n;
-      gone_.store(round_, std::memory_order_release);
+      gone_.store(round_);
     });
     if (n > 0) task(argument, 0);
-    finish_.wait([this] { return running_.load(std::memory_order_acquire) == 0; });
+    finish_.wait([this] { return running_ == 0; });
   }
 
  private:
@@ -152,7 +152,7 @@ class Pool {
     Apart mine;
     apart = &mine;
     for (;;) {
-      start_.wait([this] { return gate_.load(std::memory_order_acquire).free > 0; });
+      start_.wait([this] { return gate_.load().free > 0; });
       Signal::part();
       Gate now = gate_.load(), taken;
       do {
@@ -161,11 +161,11 @@ class Pool {
       } while (now.free > 0 && !gate_.compare_exchange_weak(now, taken));
       if (now.free == 0) continue;
       if (measured(taken.round)) answer(taken.round);
-      go_.wait([&] { return gone_.load(std::memory_order_acquire) == taken.round; });
+      go_.wait([&] { return gone_ == taken.round; });
       Signal::part();
       const int rank = taken.seats - taken.free;
       if (rank < team_) task_(argument_, rank);
-      finish_.raise([this] { running_.fetch_sub(1, std::memory_order_release); });
+      finish_.raise([this] { --running_; });
     }
   }
 
@@ -231,11 +231,11 @@ void Barrier::wait() {
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     signal_.raise([&] {
       waiting_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
+      round_.store(round + 1);
     });
   } else {
     const int brief = brief_.load(std::memory_order_relaxed);
-    const auto met = [&] { return round_.load(std::memory_order_acquire) != round; };
+    const auto met = [&] { return round_ != round; };
     const bool in_vain = !signal_.wait(met, brief > 0);
     if (brief > 0)
       brief_.store(brief - 1, std::memory_order_relaxed);

@@ -11,7 +11,9 @@ namespace fastrnn {
 
 // A place to wait for a change of some atomics: by looking at them for some microseconds, then
 // asleep. Asleep and not yielding: where other programs want the cores, a thread that yields keeps
-// the one that it waits for from running, for milliseconds at a time.
+// the one that it waits for from running, for milliseconds at a time. `Done` loads and `change` stores
+// in sequential order (memory_order_seq_cst): either who waits sees the change, or who makes it sees
+// that somebody sleeps.
 class Signal {
  public:
   // Returns whether the change came before it slept.
@@ -21,7 +23,9 @@ class Signal {
     part();
     {
       std::unique_lock<std::mutex> lock(mutex_);
+      ++sleepers_;
       changed_.wait(lock, done);
+      --sleepers_;
     }
     part();
     return false;
@@ -46,10 +50,10 @@ class Signal {
   // Makes the change and wakes those who wait for it.
   template <class Change>
   void raise(const Change& change) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      change();
-    }
+    change();
+    if (sleepers_ == 0) return;
+    mutex_.lock();  // so that who has looked in vain has gone to sleep
+    mutex_.unlock();
     changed_.notify_all();
   }
 
@@ -67,6 +71,7 @@ class Signal {
     return false;
   }
 
+  std::atomic<int> sleepers_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
 };
