@@ -2,8 +2,9 @@
 
 #include <chrono>
 #include <cstdint>
-#include <system_error>
+#include <exception>
 #include <thread>
+#include <vector>
 
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -27,36 +28,36 @@ int this_cpu() {
 #endif
 }
 
-// The CPU that a worker keeps off: its caller's. Systems wake a thread on the CPU of the one that wakes
+// A worker, which is kept off its caller's CPU. Systems wake a thread on the CPU of the one that wakes
 // it at times, beside an idle one, and leave it there: each then runs only while the other sleeps.
-class Apart {
+class Worker {
  public:
-  void from(int cpu) {
-    if (cpu == cpu_ || cpu < 0) return;
-    cpu_ = cpu;
+  explicit Worker(std::thread thread) : handle_(thread.native_handle()) { thread.detach(); }
+
+  void keep_off(int cpu) {
 #if defined(__linux__)
     cpu_set_t now;
-    if (pthread_getaffinity_np(pthread_self(), sizeof now, &now) != 0) return;
+    if (pthread_getaffinity_np(handle_, sizeof now, &now) != 0) return;
     // another mask than the one set here is somebody's wish
     if (!set_ || !CPU_EQUAL(&now, &others_)) all_ = now;
     others_ = all_;
     CPU_CLR(cpu, &others_);
     if (CPU_COUNT(&others_) == 0) others_ = all_;
-    set_ = pthread_setaffinity_np(pthread_self(), sizeof others_, &others_) == 0;
+    set_ = pthread_setaffinity_np(handle_, sizeof others_, &others_) == 0;
+#else
+    static_cast<void>(cpu);
 #endif
   }
 
  private:
-  int cpu_ = -1;
+  std::thread::native_handle_type handle_;
 #if defined(__linux__)
   cpu_set_t all_, others_;
   bool set_ = false;
 #endif
 };
 
-// Of a worker. Its affinity is the pool's to change.
-thread_local Apart* apart = nullptr;
-std::atomic<int> caller_cpu{-1};  // of the call that has the pool
+thread_local bool is_worker = false;
 
 // Threads that wait to be seated at a call. The gate says how many seats there are and how many are
 // free; a caller opens it, waits a while, closes it, and those who sit are its team.
@@ -69,7 +70,7 @@ class Pool {
   int gather(int n, int microseconds) {
     n = grow(n);
     if (n == 0) return 0;
-    Signal::part();
+    keep_apart();
     const Gate open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
     start_.raise([&] { gate_.store(open); });
     Signal::look(microseconds, [this] { return gate_.load().free == 0; });
@@ -83,6 +84,14 @@ class Pool {
     return seated;
   }
 
+  // Called by the caller where it begins and after it slept.
+  void keep_apart() {
+    const int cpu = this_cpu();
+    if (cpu == cpu_) return;
+    cpu_ = cpu;
+    for (Worker& worker : workers_) worker.keep_off(cpu);
+  }
+
   double meeting() const { return meeting_.load(std::memory_order_relaxed); }
   double meeting_or_trial() {
     return trials_.fetch_add(1, std::memory_order_relaxed) % kTrials ? meeting() : 0;
@@ -91,7 +100,7 @@ class Pool {
   // Lets the `seated` ones run, and waits for them; ranks from n on have nothing to do.
   void run(int seated, int n, void (*task)(void*, int), void* argument) {
     running_.store(seated, std::memory_order_relaxed);
-    Signal::part();
+    keep_apart();
     go_.raise([&] {
       task_ = task, argument_ = argument, team_ = n;
       gone_.store(round_);
@@ -135,25 +144,26 @@ class Pool {
     }
   }
 
+  int count() const { return static_cast<int>(workers_.size()); }
+
   // Starts workers until there are n; returns how many there are, at most n.
   int grow(int n) {
-    while (workers_ < n) {
+    while (count() < n) {
       try {
-        std::thread([this] { work(); }).detach();
-      } catch (const std::system_error&) {
-        break;  // no more threads to be had from the system: fewer do the work
+        workers_.reserve(workers_.size() + 1);  // before there is a thread that could be lost
+        workers_.emplace_back(std::thread([this] { work(); }));
+      } catch (const std::exception&) {
+        break;  // no more threads or memory to be had: fewer do the work
       }
-      ++workers_;
+      cpu_ = -1;
     }
-    return workers_ < n ? workers_ : n;
+    return count() < n ? count() : n;
   }
 
   void work() {
-    Apart mine;
-    apart = &mine;
+    is_worker = true;
     for (;;) {
       start_.wait([this] { return gate_.load().free > 0; });
-      Signal::part();
       Gate now = gate_.load(), taken;
       do {
         taken = now;
@@ -162,7 +172,6 @@ class Pool {
       if (now.free == 0) continue;
       if (measured(taken.round)) answer(taken.round);
       go_.wait([&] { return gone_ == taken.round; });
-      Signal::part();
       const int rank = taken.seats - taken.free;
       if (rank < team_) task_(argument_, rank);
       finish_.raise([this] { --running_; });
@@ -177,7 +186,8 @@ class Pool {
   std::atomic<Gate> gate_{Gate{0, 0, 0}};
   std::uint32_t round_ = 0;
   std::atomic<std::uint32_t> gone_{0};  // the round whose team runs or has run
-  int workers_ = 0;
+  std::vector<Worker> workers_;
+  int cpu_ = -1;  // the caller's, which the workers keep off
   void (*task_)(void*, int) = nullptr;
   void* argument_ = nullptr;
   int team_ = 0;
@@ -219,13 +229,6 @@ void Signal::relax() {
 #endif
 }
 
-void Signal::part() {
-  if (apart)
-    apart->from(caller_cpu.load(std::memory_order_relaxed));
-  else
-    caller_cpu.store(this_cpu(), std::memory_order_relaxed);
-}
-
 void Barrier::wait() {
   const unsigned round = round_.load(std::memory_order_relaxed);
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -237,6 +240,7 @@ void Barrier::wait() {
     const int brief = brief_.load(std::memory_order_relaxed);
     const auto met = [&] { return round_ != round; };
     const bool in_vain = !signal_.wait(met, brief > 0);
+    if (in_vain && !is_worker) pool().keep_apart();
     if (brief > 0)
       brief_.store(brief - 1, std::memory_order_relaxed);
     else if (in_vain)

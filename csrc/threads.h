@@ -20,20 +20,14 @@ class Signal {
   template <class Done>
   bool wait(const Done& done, bool briefly = false) {
     if (look(briefly ? kBriefly : kAwake, done)) return true;
-    part();
-    {
+    do {
       std::unique_lock<std::mutex> lock(mutex_);
       ++sleepers_;
-      changed_.wait(lock, done);
+      if (!done()) changed_.wait(lock);
       --sleepers_;
-    }
-    part();
+    } while (!look(kAwake, done));  // who wakes too late for one change looks for the next
     return false;
   }
-
-  // Called where a thread begins a call and around its sleep: a caller says where it is, a worker keeps
-  // off that CPU.
-  static void part();
 
   // Looks for so many microseconds at most; returns whether the change came.
   template <class Done>
