@@ -32,8 +32,8 @@ struct Plan {
 
   // Sharing rows is best where each thread gets `least_rows`, enough for good tiles, or where there
   // are few panels to share; but weights that a single step reads are read by one thread each. Sharing
-  // panels costs a meeting a product, so a step must be worth several; without `meeting`, in
-  // microseconds, what may be shared is. A call below some ten microseconds is not shared at all.
+  // panels costs a meeting a product, so a step must be worth several; `meeting` is in microseconds, 0
+  // where it is not known. A call below some ten microseconds is not shared at all.
   FASTRNN_FN Plan(const Sizes& z, int gates, int wanted, Index least_rows, double meeting = 0) {
     const double weights = static_cast<double>(gates) * z.H * (z.I + z.P);
     const double step = 2 * z.B * weights;  // floating point operations
@@ -41,8 +41,10 @@ struct Plan {
     by_rows = z.B >= (few_panels ? 4 : least_rows) * wanted && (few_panels || z.T > 1);
     threads = wanted;
     microseconds = (step * z.T + weights * sizeof(float)) / 1e5;
-    const double worth = meeting < 0.08 ? 6e4 : 7e5 * meeting;
-    if (step * z.T < 1e6 || (!by_rows && step < worth)) threads = 1;
+    constexpr double least = 6e4, most = 4e5;
+    const double worth = 7e5 * meeting;
+    const bool small = step < least || (step < worth && step < most);
+    if (step * z.T < 1e6 || (!by_rows && small)) threads = 1;
     if (threads == 1) by_rows = true;
   }
 };

@@ -179,7 +179,7 @@ class Pool {
   }
 
   static constexpr int kLongest = 50;  // microseconds
-  static constexpr unsigned kTrials = 256, kCalls = 2;
+  static constexpr unsigned kTrials = 64, kCalls = 2;
 
   std::atomic<bool> busy_{false};
   Signal start_, go_, finish_;
