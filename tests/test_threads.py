@@ -199,3 +199,48 @@ def test_spawned_processes(backend: str) -> None:
     want, final = layer(call.x)
     assert y.tobytes() == want.tobytes()
     assert [s.tobytes() for s in unpack(state)] == [s.tobytes() for s in unpack(final)]
+
+
+AFFINITY = """
+import os
+import numpy as np
+import fastrnn
+
+fastrnn.set_num_threads(2)
+layer = fastrnn.LSTM(64, 256, rng=0, backend="cpu")
+x = np.ones((20, 1, 64), np.float32)
+
+def tasks():
+    return {int(task) for task in os.listdir("/proc/self/task")}
+
+mine, before = os.sched_getaffinity(0), tasks()
+layer(x)
+(worker,) = tasks() - before
+assert os.sched_getaffinity(0) == mine
+kept = os.sched_getaffinity(worker)
+assert kept < mine and len(kept) == len(mine) - 1, (kept, mine)
+
+one, another = sorted(mine)[:2]
+os.sched_setaffinity(worker, {one})  # what somebody else wants
+for cpu in (one, another, one):
+    os.sched_setaffinity(0, {cpu})
+    layer(x)
+    assert os.sched_getaffinity(worker) == {one}
+print("right")
+"""
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="cpu is not under test")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="this system says nothing of CPUs, or there is one",
+)
+def test_a_worker_keeps_off_its_callers_cpu() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AFFINITY],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(fastrnn.__path__[0]).parent,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
