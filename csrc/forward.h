@@ -268,9 +268,9 @@ class ForwardPass {
   ForwardWeights<V, Cell> weights_;
   Barrier barrier_;
   Real* zero_;
-  Real* vectors_;
-  Real* out_;    // (B, H) the cell's output, before a projection
-  Real* reset_;  // (B, H) r * h
+  Real* vectors_;  // unpacked: the parameters that are no matrix
+  Real* out_;      // (B, H) the cell's output, before a projection
+  Real* reset_;    // (B, H) r * h
   Thread* threads_;
   Index work_size_;
 };

@@ -44,6 +44,7 @@ struct Panels {
       pack_panel(w, first_gate, K, p, past_caches, out + p * K * U * G * V::kLanes);
   }
 
+  // Packs panel p alone, to where `out` says.
   FASTRNN_NOINLINE void pack_panel(const typename V::Real* w, int first_gate, Index K, Index p,
                                    bool past_caches, typename V::Real* out) const {
     const int in_panel = vectors_in(p);
