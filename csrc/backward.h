@@ -16,13 +16,13 @@ struct BackwardWeights {
   Matrix<V> recurrent, reset, input, project;
   Sizes z;
 
-  FASTRNN_FN BackwardWeights(const Sizes& sizes, Halves how)
-      : layout{how, WeightType::real},
+  FASTRNN_FN BackwardWeights(const Sizes& sizes, const Ways& how)
+      : layout{WeightType::real},
         peephole(layout.take_vector(Cell::kPeephole ? 3 * sizes.H : 0)),
-        recurrent(layout.take({sizes.P, 1}, kFirst * sizes.H)),
-        reset(layout.take({sizes.P, 1}, sizes.H, Cell::kResetBefore)),
-        input(layout.take({sizes.I, 1}, G * sizes.H)),
-        project(layout.take({sizes.H, 1}, sizes.P, sizes.projected)),
+        recurrent(layout.take({sizes.P, 1}, kFirst * sizes.H, how.step)),
+        reset(layout.take({sizes.P, 1}, sizes.H, how.step, Cell::kResetBefore)),
+        input(layout.take({sizes.I, 1}, G * sizes.H, how.chunk)),
+        project(layout.take({sizes.H, 1}, sizes.P, how.step, sizes.projected)),
         z(sizes) {}
 
   // row k of a matrix
@@ -114,7 +114,7 @@ class BackwardPass {
       thread.products = {call_.packed,
                          WeightType::real,
                          {},
-                         call_.split,
+                         call_.split.data,
                          arena.take<Half>(scratch_size(own, rows)),
                          nullptr};
       BackRows<Real>& step = thread.step;
@@ -160,12 +160,11 @@ class BackwardPass {
 
   FASTRNN_FN Index scratch_size(Index own, Index chunk) const {
     using P = Products<V>;
-    const Halves how = call_.split.how;
-    const Index columns = product_scratch<V>(larger(z_.H, z_.P), chunk, how);
-    return larger(columns, larger(larger(P::scratch_size(weights_.recurrent, own, how),
-                                         P::scratch_size(weights_.input, chunk, how)),
-                                  larger(P::scratch_size(weights_.reset, own, how),
-                                         P::scratch_size(weights_.project, own, how))));
+    const Index columns = product_scratch<V>(larger(z_.H, z_.P), chunk, call_.split.how.chunk);
+    return larger(columns, larger(larger(P::scratch_size(weights_.recurrent, own),
+                                         P::scratch_size(weights_.input, chunk)),
+                                  larger(P::scratch_size(weights_.reset, own),
+                                         P::scratch_size(weights_.project, own))));
   }
 
   // A thread's units of those that lie in plain panels.
@@ -338,14 +337,14 @@ class BackwardPass {
 
   FASTRNN_FN Chunk take_chunk(Arena& arena, Index N, Index rows) const {
     Real* packed = arena.take<Real>(Panels<V>(N, 1).size(rows));
-    return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.how))};
+    return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.how.chunk))};
   }
 
   FASTRNN_FN void pack_share(const Thread& me, Index rows, const Chunk& out, Pointers from) const {
     const int rank = me.place.index, ranks = plan_.threads;
     const Panels<V> panels(out.N, 1);
     pack_rows<V>(rows, out.N, false, out.packed, rank, ranks, from);
-    split_panels(panels, out.packed, rows, call_.split.how, rank, ranks, out.split);
+    split_panels(panels, out.packed, rows, call_.split.how.chunk, rank, ranks, out.split);
   }
 
   FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
@@ -381,11 +380,12 @@ class BackwardPass {
                         Real* out) const {
     const Panels<V> panels(right.N, 1);
     using Stage = ColumnStage<V>;
-    const Index group = call_.split.how.tiles() ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
+    const Halves how = call_.split.how.chunk;
+    const Index group = how.tiles() ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
     const Share share(M, me.place.index, plan_.threads, group);
     run_product(Stage{delta_ + from + share.begin, ld_, out + share.begin * right.N, right.N},
                 panels, Share(panels.count(), 0, 1), share.end - share.begin, right.packed,
-                {right.split, call_.split.how}, me.products.scratch, rows);
+                right.split, how, me.products.scratch, rows);
   }
 
   // out[i] += sum over rows of delta[row][from + i] (* factor[row][i])

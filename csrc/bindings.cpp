@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "dispatch.h"
 #include "memory.h"
@@ -81,8 +82,12 @@ struct Panels {
 // Panels in parts of bfloat16.
 struct Split {
   Buffer buffer;
-  Halves how;
+  Ways how;
 };
+
+// As Python holds them: the parts, and whether dot products take them.
+using HalvesOf = std::pair<int, bool>;
+Halves halves(const HalvesOf& from) { return {from.first, from.second}; }
 
 SplitWeights split_weights(const Split* split) {
   if (!split) return {nullptr, {}};
@@ -148,8 +153,9 @@ class Pass {
     return out;
   }
 
-  Split split(const Panels<Real>& panels, bool backward, int parts, bool dots, int threads) const {
-    const Halves how{parts, dots};
+  Split split(const Panels<Real>& panels, bool backward, const HalvesOf& step,
+              const HalvesOf& chunk, int threads) const {
+    const Ways how{halves(step), halves(chunk)};
     const Index size = cell_.split_size(sizes_, phase(backward), how);
     Split out{Buffer(static_cast<std::size_t>(size) * sizeof(Half)), how};
     const py::gil_scoped_release release;
@@ -158,10 +164,10 @@ class Pass {
     return out;
   }
 
-  py::tuple how_run(Index T, Index B, int threads, int parts, bool dots) const {
+  py::tuple how_run(Index T, Index B, int threads, const HalvesOf& step) const {
     Sizes sizes = sizes_;
     sizes.T = T, sizes.B = B;
-    const HowRun how = cell_.how_run(sizes, threads, {parts, dots});
+    const HowRun how = cell_.how_run(sizes, threads, halves(step));
     return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
   }
 

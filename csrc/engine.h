@@ -49,7 +49,7 @@ struct Entry {
     return phase == Phase::forward ? ForwardWeights<V, Cell>(z, {}).layout.size
                                    : BackwardWeights<V, Cell>(z, {}).layout.size;
   }
-  static Index split_size(const Sizes& z, Phase phase, Halves how) {
+  static Index split_size(const Sizes& z, Phase phase, const Ways& how) {
     return phase == Phase::forward ? ForwardWeights<V, Cell>(z, how).layout.split_size
                                    : BackwardWeights<V, Cell>(z, how).layout.split_size;
   }
@@ -103,8 +103,7 @@ struct Entry {
       int rank, ranks;
       void operator()(const Matrix<V>& m) const {
         if (m.present)
-          split_panels(m.panels, all.packed + m.at, m.K, all.at.layout.how, rank, ranks,
-                       all.out + m.at_split);
+          split_panels(m.panels, all.packed + m.at, m.K, m.how, rank, ranks, all.out + m.at_split);
       }
     };
   };
@@ -112,7 +111,7 @@ struct Entry {
   static void split_as(const PhaseWeights& at, int threads, const Real* packed, Half* out) {
     share_out(threads, at.layout.size, Splitting<PhaseWeights>{at, packed, out});
   }
-  static void split(const Sizes& z, Phase phase, Halves how, int threads, const Real* packed,
+  static void split(const Sizes& z, Phase phase, const Ways& how, int threads, const Real* packed,
                     Half* out) {
     if (phase == Phase::forward)
       split_as(ForwardWeights<V, Cell>(z, how), threads, packed, out);
@@ -140,17 +139,17 @@ struct Entry {
     }
   }
 
-  static Plan plan(const Sizes& z, int threads, Halves how, double meeting) {
-    return Plan(z, Cell::kGates, threads, how.tiles() ? kTileRows : 4, meeting);
+  static Plan plan(const Sizes& z, int threads, Halves step, double meeting) {
+    return Plan(z, Cell::kGates, threads, step.tiles() ? kTileRows : 4, meeting);
   }
   template <class Call>
   static Plan plan(const Call& call, int threads, double meeting = 0) {
-    return plan(call.sizes, threads, call.split.how, meeting);
+    return plan(call.sizes, threads, call.split.how.step, meeting);
   }
-  static HowRun how_run(const Sizes& z, int threads, Halves halves) {
+  static HowRun how_run(const Sizes& z, int threads, Halves step) {
     constexpr int first = ForwardWeights<V, Cell>::kFirst;
     constexpr int vectors = Panels<V>::units(first) * first;
-    const Plan how = plan(z, threads, halves, meeting());
+    const Plan how = plan(z, threads, step, meeting());
     return {how.threads, how.by_rows, V::kLanes, V::tile_rows(vectors), vectors};
   }
 

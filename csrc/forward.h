@@ -15,15 +15,15 @@ struct ForwardWeights {
   Index peephole;    // (3*H,)
   Matrix<V> input, recurrent, reset, project;
 
-  FASTRNN_FN ForwardWeights(const Sizes& z, Halves how, WeightType type = WeightType::real)
-      : layout{how, type},
+  FASTRNN_FN ForwardWeights(const Sizes& z, const Ways& how, WeightType type = WeightType::real)
+      : layout{type},
         bias(layout.take_vector(G * z.H)),
         split_bias(layout.take_vector(Cell::kSplitLast ? z.H : 0)),
         peephole(layout.take_vector(Cell::kPeephole ? 3 * z.H : 0)),
-        input(layout.take({z.H, G}, z.I).of(&Parameters::ih)),
-        recurrent(layout.take({z.H, kFirst}, z.P).of(&Parameters::hh)),
-        reset(layout.take({z.H, 1}, z.P, Cell::kResetBefore).of(&Parameters::hh, kFirst)),
-        project(layout.take({z.P, 1}, z.H, z.projected).of(&Parameters::hr)) {}
+        input(layout.take({z.H, G}, z.I, how.chunk).of(&Parameters::ih)),
+        recurrent(layout.take({z.H, kFirst}, z.P, how.step).of(&Parameters::hh)),
+        reset(layout.take({z.H, 1}, z.P, how.step, Cell::kResetBefore).of(&Parameters::hh, kFirst)),
+        project(layout.take({z.P, 1}, z.H, how.step, z.projected).of(&Parameters::hr)) {}
 
   // rank's share of the packing
   FASTRNN_NOINLINE void pack(const Parameters& w, int rank, int ranks, Real* out) const {
@@ -91,7 +91,7 @@ class ForwardPass {
       thread.products = {call_.packed,
                          call_.type,
                          call_.parameters,
-                         call_.split,
+                         call_.split.data,
                          arena.take<Half>(scratch_size(rows)),
                          arena.take<Real>(wide_size())};
       thread.x = arena.take<const Real*>(chunk_rows(z_.T, rows));
@@ -131,10 +131,9 @@ class ForwardPass {
 
   FASTRNN_FN Index scratch_size(Index rows) const {
     using P = Products<V>;
-    const Halves how = call_.split.how;
-    return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows), how),
-                         P::scratch_size(weights_.recurrent, rows, how)),
-                  P::scratch_size(weights_.project, rows, how));
+    return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows)),
+                         P::scratch_size(weights_.recurrent, rows)),
+                  P::scratch_size(weights_.project, rows));
   }
 
   FASTRNN_FN Index wide_size() const {

@@ -52,7 +52,7 @@ struct Weights {
 // bfloat16: the upper half of a float
 using Half = std::uint16_t;
 
-// Whether and how a call multiplies floats as sums of bfloat16.
+// Whether and how a product multiplies floats as sums of bfloat16.
 struct Halves {
   int parts;  // of a float, 1 .. 3; 0: floats are multiplied as they are
   bool dots;  // by dot products of vectors, which take one part; else by the tile unit
@@ -60,10 +60,16 @@ struct Halves {
   bool tiles() const { return parts > 0 && !dots; }
 };
 
+// The same for the products of a step's rows, and for those that take the rows of many steps at once:
+// the input's, and the sums that are the weights' gradients.
+struct Ways {
+  Halves step, chunk;
+};
+
 // Weights in parts of bfloat16.
 struct SplitWeights {
   const Half* data;
-  Halves how;
+  Ways how;
 };
 
 // How weights lie in memory: packed, the narrow ones only of floats and only forward; or as Python
@@ -128,11 +134,11 @@ struct CellKernels {
   bool has_c;
   Index (*packed_size)(const Sizes&, Phase);  // in elements
   void (*pack)(const Sizes&, const Weights<const Real>&, Phase, int threads, Real* out);
-  Index (*split_size)(const Sizes&, Phase, Halves);  // in Half; 0: there are none
-  void (*split)(const Sizes&, Phase, Halves, int threads, const Real* packed, Half* out);
+  Index (*split_size)(const Sizes&, Phase, const Ways&);  // in Half; 0: there are none
+  void (*split)(const Sizes&, Phase, const Ways&, int threads, const Real* packed, Half* out);
   Index (*narrow_size)(const Sizes&, WeightType);  // in bytes; 0: there are none
   void (*narrow)(const Sizes&, WeightType, const Real* packed, void* out);
-  HowRun (*how_run)(const Sizes&, int threads, Halves);
+  HowRun (*how_run)(const Sizes&, int threads, Halves step);
   Index (*forward_work)(const ForwardCall<Real>&);  // in bytes
   void (*forward)(const ForwardCall<Real>&);
   Index (*backward_work)(const BackwardCall<Real>&);
@@ -152,7 +158,7 @@ struct Kernels {
 
 struct KernelTable {
   const char* isa;
-  bool dots, tile_unit;  // what multiplies bfloat16 here: calls with such `Halves` are allowed
+  bool dots, tile_unit;  // what multiplies bfloat16 here: such `Halves` are allowed
   Kernels<float> f32;
   Kernels<double> f64;
 

@@ -7,6 +7,7 @@ struct Matrix {
   Index at;         // in the packed weights
   Index at_split;   // in the split ones
   Index at_narrow;  // in the narrow ones, in bytes
+  Halves how;       // its products are made
   bool present;
   // Forward: the parameter that it is made of, from which gate on.
   const typename V::Real* Weights<const typename V::Real>::* parameter = nullptr;
@@ -43,12 +44,11 @@ FASTRNN_FN void split_panels(const Panels<V>& panels, const typename V::Real* pa
 // Says where matrices lie, one behind the other, and how much memory they need together.
 template <class V>
 struct Layout {
-  Halves how;
   WeightType type;
   Index size = 0, split_size = 0, narrow_size = 0;
 
-  FASTRNN_FN Matrix<V> take(const Panels<V>& panels, Index K, bool present = true) {
-    const Matrix<V> matrix{panels, K, size, split_size, narrow_size, present};
+  FASTRNN_FN Matrix<V> take(const Panels<V>& panels, Index K, Halves how, bool present = true) {
+    const Matrix<V> matrix{panels, K, size, split_size, narrow_size, how, present};
     if (present) {
       size += panels.size(K);
       split_size += parts_size(panels, K, how);
@@ -75,15 +75,14 @@ struct Layout {
 // Runs a stage over a block, in parts of bfloat16 if there are any.
 template <class V, class Stage>
 FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const Share& share,
-                            Index rows, const typename V::Real* packed, const SplitWeights& split,
-                            Half* scratch, Index K, bool down = false) {
+                            Index rows, const typename V::Real* packed, const Half* parts,
+                            Halves how, Half* scratch, Index K, bool down = false) {
   if constexpr (kDots<V>) {
-    if (split.how.dots) return run_dots(stage, panels, share, rows, split.data, K, down, scratch);
+    if (how.dots) return run_dots(stage, panels, share, rows, parts, K, down, scratch);
   }
   if constexpr (kTiles<V>) {
-    if (split.how.tiles() && K > 0)  // a step may have no rows to sum over
-      return run_split(stage, panels, share, rows, packed, split.data, K, split.how.parts, down,
-                       scratch);
+    if (how.tiles() && K > 0)  // a step may have no rows to sum over
+      return run_split(stage, panels, share, rows, packed, parts, K, how.parts, down, scratch);
   }
   run_panels<V>(stage, {0, rows, share.begin, share.end}, panels.count(), panels.last(), packed, K,
                 down);
@@ -103,13 +102,13 @@ struct Products {
   const typename V::Real* packed;
   WeightType type;
   Weights<const typename V::Real> parameters;
-  SplitWeights split;
+  const Half* parts;
   Half* scratch;
   typename V::Real* wide;  // a panel, of weights that are narrow or not packed
 
   // Halves of memory for products of up to so many rows.
-  FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows, Halves how) {
-    return matrix.present ? product_scratch<V>(rows, matrix.K, how) : 0;
+  FASTRNN_FN static Index scratch_size(const Matrix<V>& matrix, Index rows) {
+    return matrix.present ? product_scratch<V>(rows, matrix.K, matrix.how) : 0;
   }
   // Numbers of memory for a panel of a matrix.
   FASTRNN_FN static Index wide_size(const Matrix<V>& matrix) {
@@ -124,8 +123,8 @@ struct Products {
     if constexpr (kNarrows<V>) {
       if (type != WeightType::real) return run_narrow_product(stage, matrix, share, rows, down);
     }
-    const SplitWeights at{split.data ? split.data + matrix.at_split : nullptr, split.how};
-    run_product(stage, matrix.panels, share, rows, packed + matrix.at, at, scratch, matrix.K, down);
+    run_product(stage, matrix.panels, share, rows, packed + matrix.at,
+                parts ? parts + matrix.at_split : nullptr, matrix.how, scratch, matrix.K, down);
   }
 
  private:

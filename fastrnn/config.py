@@ -153,11 +153,11 @@ def _precisions(cpu: bool) -> dict[str, str]:
     found = _or_why_not(units) if cpu else None
     here = found if isinstance(found, set) else set()
     said = {}
-    for name, ways in HALVES.items():
+    for name, rules in HALVES.items():
         usable = [
-            f"{each} for calls of at least {each.least()}" for each in ways if each.unit in here
+            f"{each} for products of at least {each.least()}" for each in rules if each.usable(here)
         ]
-        missing = [each.unit for each in ways if each.unit not in here]
+        missing = dict.fromkeys(each.unit for each in rules)
         if usable:
             said[name] = ", else ".join([*usable, "fused multiply-adds"])
         else:

@@ -114,8 +114,8 @@ struct SplitWork {
   FASTRNN_NOINLINE void run() const {  // with_vectors, which calls it, is compiled for less
     constexpr Index kStride = N * kTileRows * 16;
     alignas(64) float c[2 * kStride];
-    if (two && wide && N % 2 == 0)
-      columns<2, N % 2 ? 1 : 2, N>(c);
+    if (two && wide)
+      columns<2, 2, N>(c);
     else if (two)
       columns<2, 1, N>(c);
     else
@@ -132,12 +132,19 @@ struct SplitWork {
   }
 
  private:
+  // N vectors, C at a time and the rest alone
   template <int R, int C, int N>
   FASTRNN_FN void columns(float* c) const {
+    int n = 0;
+    for (; n + C <= N; n += C) block<R, C, N>(n, c);
+    if constexpr (N % C > 0) block<R, N % C, N>(n, c);
+  }
+
+  template <int R, int C, int N>
+  FASTRNN_FN void block(int n, float* c) const {
     const Index tiles = parts * kTileSize;
-    for (int n = 0; n < N; n += C)
-      TileBlock<R, C>::run(parts, a, depth * tiles, b + n * tiles, N * tiles, depth,
-                           c + n * kTileRows * 16, N * kTileRows * 16);
+    TileBlock<R, C>::run(parts, a, depth * tiles, b + n * tiles, N * tiles, depth,
+                         c + n * kTileRows * 16, N * kTileRows * 16);
   }
 };
 

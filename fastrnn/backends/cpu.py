@@ -33,10 +33,11 @@ class Halves(NamedTuple):
 
     unit: str
     parts: int
-    B: int
+    rows: int  # of a product
     TB: int
     H: int
-    BH: int
+    area: int  # rows*H
+    without: str = ""  # not where the processor has this unit
 
     @property
     def dots(self) -> bool:
@@ -46,21 +47,50 @@ class Halves(NamedTuple):
     def __str__(self) -> str:
         return f"{self.unit}, parts={self.parts} of bfloat16 a float"
 
+    def usable(self, units: set[str]) -> bool:
+        """Return whether a processor with such units is to multiply so."""
+        return self.unit in units and self.without not in units
+
     def least(self) -> str:
         """Return the least sizes."""
-        return f"B={self.B}, T*B={self.TB}, H={self.H}, B*H={self.BH}"
+        return f"rows={self.rows}, T*B={self.TB}, H={self.H}, rows*H={self.area}"
 
 
-# The first that the processor has and whose sizes a call reaches; else fused multiply-adds, which
-# then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit, 0015-bfloat16-dot-products).
+# The first that the processor has and whose sizes a product reaches; else fused multiply-adds,
+# which then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit,
+# 0015-bfloat16-dot-products).
 HALVES = {
-    "highest": [Halves("tile unit", parts=3, B=16, TB=256, H=128, BH=4096)],
-    "high": [Halves("tile unit", parts=2, B=16, TB=256, H=64, BH=1024)],
+    "highest": [Halves("tile unit", parts=3, rows=16, TB=256, H=128, area=2048)],
+    "high": [Halves("tile unit", parts=2, rows=8, TB=64, H=64, area=1024)],
     "medium": [
-        Halves("tile unit", parts=1, B=16, TB=256, H=64, BH=1024),
-        Halves("dot products", parts=1, B=1, TB=1, H=1, BH=1),
+        Halves("tile unit", parts=1, rows=2, TB=32, H=64, area=512),
+        Halves("dot products", parts=1, rows=1, TB=1, H=1, area=1, without="tile unit"),
+        Halves("dot products", parts=1, rows=1, TB=1, H=128, area=128),
     ],
 }
+
+
+class Ways(NamedTuple):
+    """How the products of a step's rows are made, and those of the rows of many steps at once.
+
+    None: floats are multiplied as they are.
+    """
+
+    step: Halves | None
+    chunk: Halves | None
+
+    def __str__(self) -> str:
+        if self.step == self.chunk:
+            return str(self.step)
+        return f"{self.step or 'fused multiply-adds'}; of all steps' rows at once: {self.chunk}"
+
+    def codes(self) -> tuple[_core.Halves, _core.Halves]:
+        """Return what the extension calls them."""
+        return _code(self.step), _code(self.chunk)
+
+
+def _code(halves: Halves | None) -> _core.Halves:
+    return (halves.parts, halves.dots) if halves else (0, False)
 
 
 def units() -> set[str]:
@@ -97,36 +127,34 @@ class Packed:
         }
         if dtype is not None:
             self._panels = {False: kernels.narrow(self._panels[False], dtype)}
-        self._split: dict[tuple[bool, int, bool], _core.Split] = {}
+        self._split: dict[tuple[bool, _core.Halves, _core.Halves], _core.Split] = {}
         self._lock = threading.Lock()
 
     def forward(
-        self, steps: int, halves: Halves | None, threads: int
+        self, steps: int, ways: Ways | None, threads: int
     ) -> tuple[_core.Panels | Weights, _core.Split | None]:
         """Return the weights for a forward pass over so many steps, and their parts.
 
         One step reads each weight once: packing it for other steps would take longer.
         """
         if self._once is None:
-            return self._panels[False], self._in_parts(False, halves, threads)
-        if steps == 1 and halves is None:
+            return self._panels[False], self._in_parts(False, ways, threads)
+        if steps == 1 and ways is None:
             return self._once, None
         panels = self.kernels.pack(self._once, False, threads)
-        if halves is None:
+        if ways is None:
             return panels, None
-        return panels, self.kernels.split(panels, False, halves.parts, halves.dots, threads)
+        return panels, self.kernels.split(panels, False, *ways.codes(), threads)
 
-    def backward(
-        self, halves: Halves | None, threads: int
-    ) -> tuple[_core.Panels, _core.Split | None]:
+    def backward(self, ways: Ways | None, threads: int) -> tuple[_core.Panels, _core.Split | None]:
         """Return the panels for a backward pass, and their parts."""
-        return self._panels[True], self._in_parts(True, halves, threads)
+        return self._panels[True], self._in_parts(True, ways, threads)
 
-    def _in_parts(self, backward: bool, halves: Halves | None, threads: int) -> _core.Split | None:
+    def _in_parts(self, backward: bool, ways: Ways | None, threads: int) -> _core.Split | None:
         """Return the panels in parts, or None for none."""
-        if halves is None:
+        if ways is None:
             return None
-        key = backward, halves.parts, halves.dots
+        key = backward, *ways.codes()
         with self._lock:
             if key not in self._split:
                 self._split[key] = self.kernels.split(self._panels[backward], *key, threads)
@@ -177,7 +205,7 @@ class CpuBackend:
         kernels = self._kernels_for(cell, w)
         return Packed(kernels, w, backward=backward, threads=threads, dtype=narrow, once=once)
 
-    def _halves(self, x: Array, packed: Packed, numerics: Numerics) -> Halves | None:
+    def _ways(self, x: Array, packed: Packed, numerics: Numerics) -> Ways | None:
         """Return in what parts of bfloat16 floats are multiplied; None: as they are.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
@@ -186,17 +214,28 @@ class CpuBackend:
         if not self._units or packed.narrow:
             return None
         hidden = packed.kernels.hidden_size
-        return self._halves_of(x.dtype, numerics, x.shape[0], x.shape[1], hidden)
+        return self._ways_of(x.dtype, numerics, x.shape[0], x.shape[1], hidden)
 
-    def _halves_of(
+    def _ways_of(
         self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int
-    ) -> Halves | None:
-        for each in HALVES[numerics.precision]:
-            if each.unit not in self._units:
-                continue
-            if B >= each.B and T * B >= each.TB and H >= each.H and B * H >= each.BH:
-                return None if numerics.reproducible or dtype != np.float32 else each
-        return None
+    ) -> Ways | None:
+        if numerics.reproducible or dtype != np.float32:
+            return None
+        usable = self._usable(numerics)
+
+        def first(rows: int) -> Halves | None:
+            for each in usable:
+                if rows >= each.rows and T * B >= each.TB and H >= each.H and rows * H >= each.area:
+                    return each
+            return None
+
+        step = first(B)
+        # "highest": a few rows get the same bits from one call as step by step
+        ways = Ways(step, step if numerics.precision == "highest" else first(T * B))
+        return ways if any(ways) else None
+
+    def _usable(self, numerics: Numerics) -> list[Halves]:
+        return [each for each in HALVES[numerics.precision] if each.usable(self._units)]
 
     def _why_floats(self, dtype: np.dtype[Any], numerics: Numerics) -> str:
         """Return why a call multiplies floats as they are."""
@@ -206,7 +245,7 @@ class CpuBackend:
             return "reproducible=True"
         if dtype != np.float32:
             return "dtype is not float32"
-        here = [each for each in HALVES[numerics.precision] if each.unit in self._units]
+        here = self._usable(numerics)
         if not here:
             return f"no tile unit, which precision={numerics.precision!r} wants"
         return f"the call is below one of {here[-1].least()}"
@@ -216,19 +255,19 @@ class CpuBackend:
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
         kernels = self._kernels_for(cell, w)
-        halves = self._halves_of(w.ih.dtype, numerics, T, B, kernels.hidden_size)
-        parts, dots = (halves.parts, halves.dots) if halves else (0, False)
-        used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, parts, dots)
+        ways = self._ways_of(w.ih.dtype, numerics, T, B, kernels.hidden_size) or Ways(None, None)
+        step, chunk = ways
+        used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, _code(step))
         return {
             "instruction set": self._isa,
             "products": (
-                f"{halves}: the call reaches {halves.least()}"
-                if halves
+                f"{ways}: the call reaches {chunk.least()}"
+                if chunk
                 else f"fused multiply-adds: {self._why_floats(w.ih.dtype, numerics)}"
             ),
             "tile": (
                 "32 rows x 1 or 2 vectors of 16"
-                if halves and not dots
+                if step and not step.dots
                 else f"{rows} rows x {vectors} vectors of {lanes}"
             ),
             "threads": used,
@@ -251,8 +290,8 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         kernels = packed.kernels
-        halves = self._halves(x, packed, numerics)
-        weights, parts = packed.forward(len(x), halves, threads)
+        ways = self._ways(x, packed, numerics)
+        weights, parts = packed.forward(len(x), ways, threads)
         y, hn, cn, gates, c = kernels.forward(
             weights, parts, _rows(x), h0, c0, rows, reverse, threads, keep,
         )  # fmt: skip
@@ -280,8 +319,8 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
         kernels = packed.kernels
-        halves = self._halves(x, packed, numerics)
-        panels, parts = packed.backward(halves, threads)
+        ways = self._ways(x, packed, numerics)
+        panels, parts = packed.backward(ways, threads)
         return kernels.backward(
             panels, parts, _rows(x), h0, c0, rows, reverse, threads, *saved,
             None if dy is None else _rows(dy), dh, dc, grads,
@@ -302,8 +341,8 @@ class CpuBackend:
         """Return a function that advances one step; see `Backend.bind`."""
         kernels = packed.kernels
         x, y = x[None], y[None]
-        halves = self._halves(x, packed, numerics)
-        return kernels.bind(*packed.forward(1, halves, threads), x, h, c, ALL, threads, y)
+        ways = self._ways(x, packed, numerics)
+        return kernels.bind(*packed.forward(1, ways, threads), x, h, c, ALL, threads, y)
 
     join = staticmethod(in_turn)
 
