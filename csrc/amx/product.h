@@ -171,8 +171,10 @@ FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, con
   const SplitPanels at(panels, K, parts);
   const Index group = split_group(rows, K, parts);
   // Two vectors at a time need fewer loads in all, one at a time fewer from beyond the L1 cache: 8.3
-  // and 7.5 ns a multiplication where the panels lie in the L2 cache, 11.9 and 13.1 beyond it.
-  const bool wide = (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
+  // and 7.5 ns a multiplication where the panels lie in the L2 cache, 11.9 and 13.1 beyond it. Rows of
+  // one part stay in the L1 cache in any case.
+  const bool wide =
+      parts == 1 || (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
   tiles_configure();
   for (Index m0 = 0; m0 < rows; m0 += group * kTileRows) {
     const Index m1 = smaller(rows, m0 + group * kTileRows);
