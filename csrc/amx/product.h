@@ -9,15 +9,26 @@ struct PartProducts {
 constexpr PartProducts kPartProducts[] = {
     {1, {0}, {0}}, {3, {1, 0, 0}, {0, 0, 1}}, {6, {0, 0, 1, 1, 2, 0}, {2, 1, 1, 0, 0, 0}}};
 
+// The registers of two by two tiles of C, two of A's column and two of B's row.
+constexpr int tile_of_c(int r, int c) { return 2 * r + c; }
+constexpr int kTileOfA = 4, kTileOfB = 6;
+
+// Blocks of up to 16 rows each: a tile of fewer rows takes less time.
+FASTRNN_NOINLINE void configure_blocks(Index first, Index second) {
+  const auto a = static_cast<std::uint8_t>(first), b = static_cast<std::uint8_t>(second);
+  tiles_configure({a, a, b, b, a, b, kTileRows, kTileRows});
+}
+
 // C of kR x kC tiles, A's column of tiles, B's row of tiles, all in registers; both at most 2.
 template <int kR, int kC>
 struct TileBlock {
-  static constexpr int kA = kR * kC, kB = kA + kR;
+  static constexpr int kA = kTileOfA, kB = kTileOfB;
 
-  template <int kTile = 0>
   FASTRNN_FN static void zero() {
-    tile_zero<kTile>();
-    if constexpr (kTile + 1 < kR * kC) zero<kTile + 1>();
+    tile_zero<tile_of_c(0, 0)>();
+    if constexpr (kC > 1) tile_zero<tile_of_c(0, 1)>();
+    if constexpr (kR > 1) tile_zero<tile_of_c(1, 0)>();
+    if constexpr (kR > 1 && kC > 1) tile_zero<tile_of_c(1, 1)>();
   }
 
   FASTRNN_FN static void load_a(const Half* a, Index stride) {
@@ -31,10 +42,10 @@ struct TileBlock {
   }
 
   FASTRNN_FN static void multiply() {
-    tile_multiply<0, kA, kB>();
-    if constexpr (kR > 1) tile_multiply<kC, kA + 1, kB>();
-    if constexpr (kC > 1) tile_multiply<1, kA, kB + 1>();
-    if constexpr (kR > 1 && kC > 1) tile_multiply<3, kA + 1, kB + 1>();
+    tile_multiply<tile_of_c(0, 0), kA, kB>();
+    if constexpr (kR > 1) tile_multiply<tile_of_c(1, 0), kA + 1, kB>();
+    if constexpr (kC > 1) tile_multiply<tile_of_c(0, 1), kA, kB + 1>();
+    if constexpr (kR > 1 && kC > 1) tile_multiply<tile_of_c(1, 1), kA + 1, kB + 1>();
   }
 
   // A sixth of the next depth's three parts of some tiles.
@@ -45,10 +56,11 @@ struct TileBlock {
     for (int i = 0; i < lines; ++i) _mm_prefetch(first + i * 64, _MM_HINT_T0);
   }
 
-  template <int kTile = 0>
   FASTRNN_FN static void store(float* c, Index stride) {
-    tile_store<kTile>(c + kTile / kC * stride + kTile % kC * kTileRows * 16);
-    if constexpr (kTile + 1 < kR * kC) store<kTile + 1>(c, stride);
+    tile_store<tile_of_c(0, 0)>(c);
+    if constexpr (kC > 1) tile_store<tile_of_c(0, 1)>(c + kTileRows * 16);
+    if constexpr (kR > 1) tile_store<tile_of_c(1, 0)>(c + stride);
+    if constexpr (kR > 1 && kC > 1) tile_store<tile_of_c(1, 1)>(c + stride + kTileRows * 16);
   }
 
   // a: [row block, `a_stride` apart][depth][part]; b: [depth, `b_stride` apart][vector][part]
@@ -175,7 +187,7 @@ FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, con
   // one part stay in the L1 cache in any case.
   const bool wide =
       parts == 1 || (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
-  tiles_configure();
+  Index first = 0, second = 0;  // rows of the blocks that tiles are configured for
   for (Index m0 = 0; m0 < rows; m0 += group * kTileRows) {
     const Index m1 = smaller(rows, m0 + group * kTileRows);
     Range ranges[kGroupBlocks][kTileRows], blocks[kGroupBlocks];
@@ -195,6 +207,10 @@ FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, con
       for (Index m = m0; m < m1; m += 2 * kTileRows) {
         const Index i = (m - m0) / kTileRows, end = smaller(m1, m + 2 * kTileRows);
         const bool two = m + kTileRows < m1;
+        const Index in_first = smaller(kTileRows, end - m);
+        const Index in_second = two ? end - m - kTileRows : kTileRows;
+        if (in_first != first || in_second != second)
+          configure_blocks(first = in_first, second = in_second);
         std::uint32_t wanted = ~0u;
         if (parts > 1 && !(range.fits(blocks[i]) && (!two || range.fits(blocks[i + 1]))))
           wanted = rows_that_fit(range, &ranges[i][0], two ? 2 : 1);

@@ -1,14 +1,14 @@
 // The tile unit (AMX) in one-line functions, tile numbers as template arguments: the compilers'
 // own intrinsics are macros that take literals only.
 
-// All eight tiles: 16 rows of 64 bytes.
-FASTRNN_FN void tiles_configure() {
-  struct alignas(64) Config {
+// Eight tiles of so many rows of 64 bytes.
+FASTRNN_FN void tiles_configure(const std::uint8_t (&rows)[8]) {
+  struct alignas(64) {
     std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
     std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  };
-  const Config config;
+    std::uint8_t rows[16] = {};
+  } config;
+  for (int i = 0; i < 8; ++i) config.rows[i] = rows[i];
   asm volatile("ldtilecfg %0" : : "m"(config));
 }
 

@@ -60,10 +60,10 @@ class Halves(NamedTuple):
 # which then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit,
 # 0015-bfloat16-dot-products).
 HALVES = {
-    "highest": [Halves("tile unit", parts=3, rows=16, TB=256, H=128, area=2048)],
-    "high": [Halves("tile unit", parts=2, rows=8, TB=64, H=64, area=1024)],
+    "highest": [Halves("tile unit", parts=3, rows=12, TB=256, H=128, area=2048)],
+    "high": [Halves("tile unit", parts=2, rows=4, TB=64, H=64, area=1024)],
     "medium": [
-        Halves("tile unit", parts=1, rows=2, TB=32, H=64, area=512),
+        Halves("tile unit", parts=1, rows=2, TB=32, H=64, area=256),
         Halves("dot products", parts=1, rows=1, TB=1, H=1, area=1, without="tile unit"),
         Halves("dot products", parts=1, rows=1, TB=1, H=128, area=128),
     ],
