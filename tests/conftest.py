@@ -52,7 +52,7 @@ def dots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of precision="medium" take dot products, whatever their sizes."""
     if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").dots():
         pytest.skip("no dot products of bfloat16, or FASTRNN_ISA leaves them out")
-    dots = [each._replace(without="") for each in cpu.HALVES["medium"] if each.dots]
+    dots = [each._replace(beside=None) for each in cpu.HALVES["medium"] if each.dots]
     monkeypatch.setitem(cpu.HALVES, "medium", dots)
 
 

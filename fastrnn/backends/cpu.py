@@ -37,7 +37,7 @@ class Halves(NamedTuple):
     TB: int
     H: int
     area: int  # rows*H
-    without: str = ""  # not where the processor has this unit
+    beside: bool | None = None  # where there is a tile unit too, or where there is none
 
     @property
     def dots(self) -> bool:
@@ -49,7 +49,11 @@ class Halves(NamedTuple):
 
     def usable(self, units: set[str]) -> bool:
         """Return whether a processor with such units is to multiply so."""
-        return self.unit in units and self.without not in units
+        return self.unit in units and self.beside in (None, "tile unit" in units)
+
+    def reached(self, rows: int, TB: int, H: int) -> bool:
+        """Return whether a product of so many rows is worth it in such a call."""
+        return TB >= self.TB and rows >= self.rows and H >= self.H and rows * H >= self.area
 
     def least(self) -> str:
         """Return the least sizes."""
@@ -64,8 +68,8 @@ HALVES = {
     "high": [Halves("tile unit", parts=2, rows=4, TB=64, H=64, area=1024)],
     "medium": [
         Halves("tile unit", parts=1, rows=2, TB=32, H=64, area=256),
-        Halves("dot products", parts=1, rows=1, TB=1, H=1, area=1, without="tile unit"),
-        Halves("dot products", parts=1, rows=1, TB=1, H=128, area=128),
+        Halves("dot products", parts=1, rows=1, TB=1, H=1, area=1, beside=False),
+        Halves("dot products", parts=1, rows=1, TB=1, H=128, area=128, beside=True),
     ],
 }
 
@@ -219,23 +223,19 @@ class CpuBackend:
     def _ways_of(
         self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int
     ) -> Ways | None:
-        if numerics.reproducible or dtype != np.float32:
-            return None
-        usable = self._usable(numerics)
-
-        def first(rows: int) -> Halves | None:
-            for each in usable:
-                if rows >= each.rows and T * B >= each.TB and H >= each.H and rows * H >= each.area:
-                    return each
-            return None
-
-        step = first(B)
+        step = chunk = self._first(numerics, B, T * B, H)
         # "highest": a few rows get the same bits from one call as step by step
-        ways = Ways(step, step if numerics.precision == "highest" else first(T * B))
-        return ways if any(ways) else None
+        if numerics.precision != "highest":
+            chunk = self._first(numerics, T * B, T * B, H)
+        if chunk is None or numerics.reproducible or dtype != np.float32:
+            return None
+        return Ways(step, chunk)
 
-    def _usable(self, numerics: Numerics) -> list[Halves]:
-        return [each for each in HALVES[numerics.precision] if each.usable(self._units)]
+    def _first(self, numerics: Numerics, rows: int, TB: int, H: int) -> Halves | None:
+        for each in HALVES[numerics.precision]:
+            if each.reached(rows, TB, H) and each.usable(self._units):
+                return each
+        return None
 
     def _why_floats(self, dtype: np.dtype[Any], numerics: Numerics) -> str:
         """Return why a call multiplies floats as they are."""
@@ -245,7 +245,7 @@ class CpuBackend:
             return "reproducible=True"
         if dtype != np.float32:
             return "dtype is not float32"
-        here = self._usable(numerics)
+        here = [each for each in HALVES[numerics.precision] if each.usable(self._units)]
         if not here:
             return f"no tile unit, which precision={numerics.precision!r} wants"
         return f"the call is below one of {here[-1].least()}"
