@@ -1,28 +1,18 @@
-// Clusters of blocks, compute capability 9.0 and later: no kernel of ours has them yet. Each block
-// leaves a number in its shared memory and reads its neighbour's, `rounds` times.
+// A cluster of blocks, as persistent kernels use it: in each round a block puts a number into the
+// shared memory of all, and each adds up what it finds in its own. Sums are exact.
 
-extern "C" __global__ void __cluster_dims__(8, 1, 1) neighbours(Index rounds, float* out) {
-  float* mine = shared_memory<float>();
-  unsigned rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  const unsigned here = static_cast<unsigned>(__cvta_generic_to_shared(mine));
-  unsigned there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-               : "=r"(there)
-               : "r"(here), "r"((rank + 1) % 8));
+extern "C" __global__ void FASTRNN_CLUSTERED clusters(Index rounds, float* sums) {
+  float* numbers = shared_memory<float>();  // (2, blocks)
+  cluster_arrive();
+  cluster_wait();  // all have begun
   float sum = 0;
   for (Index r = 0; r < rounds; ++r) {
-    if (threadIdx.x == 0) mine[r % 2] = static_cast<float>(rank + r % 4);
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-    float value;
-    asm volatile("ld.shared::cluster.f32 %0, [%1];"
-                 : "=f"(value)
-                 : "r"(there + static_cast<unsigned>(r % 2) * 4)
-                 : "memory");
-    sum += value;
+    float* now = numbers + r % 2 * gridDim.x;  // what was read last is not what is written next
+    if (threadIdx.x < gridDim.x)
+      store_to(threadIdx.x, now + blockIdx.x, static_cast<float>((r + blockIdx.x) % 8));
+    cluster_arrive();
+    cluster_wait();
+    for (unsigned b = 0; b < gridDim.x; ++b) sum += now[b];
   }
-  // nobody ends while another may read its memory
-  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
-  if (threadIdx.x == 0) out[blockIdx.x] = sum;
+  if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }

@@ -69,7 +69,7 @@ def against_float64(
     else:
         cases += [
             DeviceCase(kind, size, dtype=dtype, **more)
-            for size in ((7, 3, 5, 4), (50, 17, 40, 130))
+            for size in ((7, 3, 5, 4), (50, 17, 40, 130), (50, 20, 40, 72))  # the last in clusters
             for kind, dtype, more in itertools.product(KINDS, ("float32", "float64"), OPTIONS)
             if kind.startswith("lstm") or not more.get("proj")
         ]
@@ -79,7 +79,7 @@ def against_float64(
         # often where rows are many: the likeliest place of a race
         runs = 1 if emulated else 20 if case.sizes[1] > 3 and number % 4 == 0 else 3
         in_one_launch = not case.proj and case.kind != "gru_reset_before"
-        ways = (persistent.COUNTER, persistent.WORDS) if in_one_launch else ()
+        ways = persistent.EXCHANGES if in_one_launch else ()
         for precision, way in itertools.product(
             PRECISIONS if number < in_all_precisions else PRECISIONS[:1], (*ways, tune.STEPS)
         ):

@@ -56,8 +56,7 @@ def ours(
 
     x = backend.xp.asarray(np.random.default_rng(0).standard_normal((T, B, H)), np.float32)
     ways = [(name, "chosen") for name in PRECISIONS]
-    exchanges = (persistent.COUNTER, persistent.WORDS)
-    ways += itertools.product(("float32", "bfloat16"), exchanges)
+    ways += itertools.product(("float32", "bfloat16"), persistent.EXCHANGES)
     ways += [("float32", tune.STEPS)]
     for name, way in ways:
         layer = getattr(fastrnn, kind)(H, H, rng=0, precision=PRECISIONS[name], backend="cuda")
@@ -73,7 +72,7 @@ def ours(
         with nullcontext() if way == "chosen" else tune.forced(way):
             explained = layer.explain(x)
             how = explained["time loop"]
-            if way in exchanges and explained.get("exchange") != way:
+            if way in persistent.EXCHANGES and explained.get("exchange") != way:
                 continue  # it is not to be had
             for what, run in {"forward": forward, "both": both}.items():
                 us = measure(run, backend._device.time, emulated) / T

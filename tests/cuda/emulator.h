@@ -2,8 +2,8 @@
 // fastrnn/kernels/cuda/gpu.h: the kernels' text is the same, the twins of that file's functions are
 // here.
 //
-// Blocks of a plain launch run one after the other, those of a cooperative one side by side. A
-// fiber runs until it ends or waits. The order is fixed (seed 0), random (1), or random with
+// Blocks of a plain launch run one after the other, those of a cluster or of a cooperative launch side
+// by side. A fiber runs until it ends or waits. The order is fixed (seed 0), random (1), or random with
 // blocks and warps held back now and then (2 and more). When nobody can go on, that is a deadlock.
 // Shared memory starts as NaN.
 #undef _FORTIFY_SOURCE  // its longjmp refuses to change stacks
@@ -26,6 +26,7 @@
 #define FASTRNN_FN inline
 #define FASTRNN_UNROLL
 #define FASTRNN_UNROLL_BY(n)
+#define FASTRNN_CLUSTERED
 
 using Index = long long;
 using Word = unsigned long long;
@@ -69,8 +70,19 @@ struct Board {
   uint64_t word[32][6];
 };
 
+struct Block;
+
+// Blocks that run at the same time and reach each other's shared memory.
+struct Cluster {
+  Block* first;
+  Barrier barrier;
+};
+
 struct Block {
   Dim3 index;
+  Cluster* cluster;
+  unsigned running;  // threads that have not ended
+  bool entered;      // by one of them
   Barrier barrier;
   std::vector<Barrier> warps;
   std::vector<Board> boards;  // of each warp
@@ -82,7 +94,7 @@ struct Fiber {
   ucontext_t context;
   jmp_buf jump;
   bool started, done;
-  unsigned thread, votes;
+  unsigned thread, votes, meeting;
   Block* block;
   void* sanitizer;
   char* stack;
@@ -90,6 +102,17 @@ struct Fiber {
 
 constexpr size_t kStack = 64 << 10;
 constexpr int kPatience = 1000;  // rounds in which nobody gets on
+
+// Blocks of a cluster, which follow each other in the grid.
+#ifdef FASTRNN_CLUSTER
+constexpr unsigned kCluster = FASTRNN_CLUSTER;
+#else
+constexpr unsigned kCluster = 1;
+#endif
+
+// What a launch returns whose grid is not made of whole clusters, or that has reached for the shared
+// memory of a block that was not running.
+constexpr unsigned kNoCluster = ~0u;
 
 struct Scheduler {
   ucontext_t context;
@@ -101,6 +124,7 @@ struct Scheduler {
   void* stack_bottom;
   size_t stack_size;
   uint64_t random, progress, time;
+  bool astray;
 };
 static Scheduler scheduler;
 
@@ -155,9 +179,11 @@ EMULATOR_UNWATCHED static void enter() {
   scheduler.stack_bottom = const_cast<void*>(bottom);
 #endif
   acquire(&scheduler);
+  self()->block->entered = true;
   (*scheduler.body)();
   release(&scheduler.body);  // not what the others acquire: an end orders nothing among threads
   self()->done = true;
+  --self()->block->running;
   got_on();
   yield();
   abort();
@@ -183,17 +209,25 @@ EMULATOR_UNWATCHED static void resume(Fiber* f) {
 #endif
 }
 
-EMULATOR_UNWATCHED static void wait(Barrier& b, bool orders = true) {
+// Returns what to wait for.
+EMULATOR_UNWATCHED static unsigned arrive(Barrier& b, bool orders = true) {
   const unsigned generation = b.generation;
   if (orders) release(&b.order[generation % 2]);
   if (++b.here == b.need) {
     b.here = 0;
     ++b.generation;
     got_on();
-  } else {
-    while (b.generation == generation) yield();
   }
+  return generation;
+}
+
+EMULATOR_UNWATCHED static void leave(Barrier& b, unsigned generation, bool orders = true) {
+  while (b.generation == generation) yield();
   if (orders) acquire(&b.order[generation % 2]);
+}
+
+EMULATOR_UNWATCHED static void wait(Barrier& b, bool orders = true) {
+  leave(b, arrive(b, orders), orders);
 }
 
 EMULATOR_UNWATCHED static void wait_block() { wait(self()->block->barrier); }
@@ -246,6 +280,15 @@ EMULATOR_UNWATCHED static bool vote(bool mine) {
   return any[turn % 3];
 }
 
+// Where an address in this block's shared memory is in that of a block of its cluster. One that no
+// thread has entered, or that all have left, has none.
+EMULATOR_UNWATCHED static char* shared_of(unsigned block, const void* p) {
+  Block* mine = self()->block;
+  Block& there = mine->cluster->first[block];
+  if (!there.running || !there.entered) scheduler.astray = true;
+  return there.shared + (static_cast<const char*>(p) - mine->shared);
+}
+
 static char* stack(unsigned index) {
   static std::vector<std::unique_ptr<char[]>> stacks;
   while (stacks.size() <= index) stacks.emplace_back(new char[kStack]);
@@ -266,7 +309,9 @@ EMULATOR_UNWATCHED static void prepare(Fiber& f, Block& block, unsigned thread, 
   f.block = &block;
   f.thread = thread;
   f.stack = stack(index);
+  ++block.running;
   ++block.barrier.need;
+  ++block.cluster->barrier.need;
   ++block.warps[thread / 32].need;
   getcontext(&f.context);
   f.context.uc_stack.ss_sp = f.stack;
@@ -304,7 +349,8 @@ EMULATOR_UNWATCHED static unsigned run(std::vector<Fiber>& fibers, unsigned thre
 EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, bool cooperative,
                                           uint64_t seed, const std::function<void()>& body) {
   const unsigned blocks = grid.x * grid.y * grid.z, threads = block.x * block.y * block.z;
-  const unsigned together = cooperative ? blocks : 1;
+  const unsigned together = cooperative ? blocks : kCluster;
+  if (grid.x % kCluster) return kNoCluster;
   scheduler = Scheduler{};
   scheduler.grid = grid, scheduler.block = block, scheduler.body = &body;
   scheduler.random = (seed + 1) * 0x9E3779B97F4A7C15ull | 1;
@@ -314,10 +360,13 @@ EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, 
   unsigned waiting = 0;
   for (unsigned first = 0; first < blocks && !waiting; first += together) {
     std::vector<Block> running(together);
+    std::vector<Cluster> clusters(together / kCluster);
     std::vector<Fiber> fibers(size_t(together) * threads);
     for (unsigned b = 0; b < together; ++b) {
       const unsigned id = first + b;
       running[b].index = {id % grid.x, id / grid.x % grid.y, id / grid.x / grid.y};
+      running[b].cluster = &clusters[b / kCluster];
+      running[b].cluster->first = &running[b / kCluster * kCluster];
       running[b].warps.resize((threads + 31) / 32);
       running[b].boards.resize(running[b].warps.size());
       running[b].shared = new (std::align_val_t(128)) char[shared];
@@ -330,7 +379,7 @@ EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, 
     acquire(&scheduler.body);
     for (Block& b : running) operator delete[](b.shared, std::align_val_t(128));
   }
-  return waiting;
+  return scheduler.astray ? kNoCluster : waiting;
 }
 
 // Calls a kernel with arguments as cuLaunchKernel takes them, an address each.
@@ -366,7 +415,7 @@ EMULATOR_UNWATCHED static Dim3 grid_size() { return scheduler.grid; }
 }  // namespace emulator
 
 // Two functions for a kernel: its parameters' kinds, and a launch, which returns how many threads
-// wait for ever.
+// wait for ever, or kNoCluster.
 #define EMULATE(name)                                                                           \
   extern "C" const char* kinds_##name() { return emulator::kinds(name); }                       \
   extern "C" unsigned launch_##name(const unsigned* grid, const unsigned* block, size_t shared, \
@@ -461,6 +510,22 @@ EMULATOR_UNWATCHED static void or_release(unsigned* p, unsigned bits) {
   emulator::release(p);
   *static_cast<volatile unsigned*>(p) = *p | bits;
   emulator::got_on();
+}
+static inline void cluster_arrive() {
+  emulator::Fiber* f = emulator::self();
+  f->meeting = emulator::arrive(f->block->cluster->barrier);
+}
+static inline void cluster_wait() {
+  emulator::Fiber* f = emulator::self();
+  emulator::leave(f->block->cluster->barrier, f->meeting);
+}
+template <class T>
+static inline void store_to(unsigned block, T* p, T value) {
+  *reinterpret_cast<T*>(emulator::shared_of(block, p)) = value;
+}
+template <class T, class To>
+static inline void load_shared(const T* p, To& to) {
+  load_fresh(p, to);  // aligned as those are
 }
 static inline Word nanoseconds() { return emulator::now(); }
 static inline void wait_a_little() { emulator::yield(); }

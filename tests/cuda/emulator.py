@@ -28,7 +28,13 @@ MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_SHARED = 227 * 1024
 
-_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
+KERNEL = re.compile(
+    r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?'
+    r"(?:FASTRNN_CLUSTERED\s+)?(\w+)\("
+)
+"""Where a kernel's name stands."""
+
+NO_CLUSTER = 2**32 - 1  # as in emulator.h
 
 
 class EmulatedDevice:
@@ -62,14 +68,18 @@ class EmulatedDevice:
         return compile.source(program, HERE / "emulator.h")
 
     def cooperative(
-        self, program: compile.Program, name: str, threads: int, shared: int
+        self,
+        program: compile.Program,
+        name: str,
+        threads: int,
+        shared: int,
+        clustered: bool = False,
     ) -> tuple[Callable[..., None], int]:
         """Kernels need their registers too, but 256 threads of 255 each fit everywhere."""
         self.kernel(program, name)
         each = min(2048 // threads, self.shared_memory // shared)
-        return self.wrap(self._libraries[program], name, cooperative=True), (
-            each * self.multiprocessors
-        )
+        kernel = self.wrap(self._libraries[program], name, cooperative=not clustered)
+        return kernel, each * self.multiprocessors
 
     def wrap(self, library: ctypes.CDLL, name: str, cooperative: bool = False) -> Any:
         """Return a kernel of a library that `build` returned."""
@@ -161,7 +171,7 @@ class Planted(EmulatedDevice):
 @cache
 def build(text: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Compile a program's text and load it; compiled code is kept in build/emulator."""
-    text += "".join(f"\nEMULATE({name})" for name in _KERNEL.findall(text)) + "\n"
+    text += "".join(f"\nEMULATE({name})" for name in KERNEL.findall(text)) + "\n"
     command = [os.environ.get("CXX", "g++"), *FLAGS, *flags, "-x", "c++", "-"]
     key = hashlib.sha256("\0".join((text, *command)).encode()).hexdigest()[:32]
     path = FOLDER / f"{key}.so"
@@ -206,14 +216,18 @@ def _launch(
     values = [_argument(name, *pair) for pair in zip(kinds, args, strict=True)]
     pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
     sizes = ((ctypes.c_uint * 3)(*each) for each in (grid, block))
+    launch = getattr(library, f"launch_{name}")
+    launch.restype = ctypes.c_uint
     with _one_at_a_time:
-        waiting = getattr(library, f"launch_{name}")(
+        waiting = launch(
             *sizes,
             ctypes.c_size_t(shared),
             ctypes.c_bool(cooperative),
             ctypes.c_uint64(seed),
             pointers,
         )
+    if waiting == NO_CLUSTER:
+        raise RuntimeError(f"{name} has no whole clusters, or writes to a block that does not run")
     if waiting:
         raise RuntimeError(f"deadlock in {name}: {waiting} threads wait for ever")
 

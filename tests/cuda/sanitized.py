@@ -31,6 +31,8 @@ ONCE = [
     (GRU, 75, "highest", "words"),
     (RNN, 90, "high", "counter"),
     (RNN, 90, "medium", "words"),
+    (GRU, 90, "medium", "cluster"),
+    (PEEPHOLE, 90, "highest", "cluster"),
 ]
 
 
@@ -43,10 +45,10 @@ def main(sanitizer: str, only: str = "", old: str = "", new: str = "") -> None:
         if only not in ("", exchange):
             continue
 
-        def cut(work: Any, path: Any, threads: int, *_: Any, of: str = exchange) -> persistent.Cut:
+        def cut(work: Any, path: Any, room: Any, of: str = exchange) -> persistent.Cut:
             """Several blocks and groups of rows; weights in registers, and in shared memory."""
             held = int(path.words > 0)
-            return persistent.make_cut(work, path, threads, min(3, work.H), 8, 1, held, of)
+            return persistent.make_cut(work, path, room.threads, min(3, work.H), 8, 1, held, of)
 
         persistent.best_cut = cut
         for device.seed in (0, 3):  # two orders

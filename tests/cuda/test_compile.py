@@ -248,6 +248,10 @@ def test_cooperative_kernels(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [(77, 8, 232448), (77, 256, 100_000)]
     kernel((3,), (256,), (1, 2), 100_000)
     assert launched == [(((3,), (256,), (1, 2), 100_000), {"enable_cooperative_groups": True})]
+    kernel, room = device.cooperative(LSTM, "persistent_forward", 256, 90_000, clustered=True)
+    assert (room, asked[2:]) == (264, [(77, 8, 232448), (77, 256, 90_000)])
+    kernel((3,), (256,), (1, 2), 90_000)
+    assert launched[1:] == [(((3,), (256,), (1, 2), 90_000), {})]
 
 
 def test_what_is_measured_is_kept_by(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:

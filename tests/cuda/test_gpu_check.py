@@ -78,6 +78,7 @@ def test_correctness(found: Any) -> None:
     assert all(record["ok"] for record in checked)
     ways = {(record.get("way"), record.get("precision")) for record in checked}
     assert {("counter", "medium"), ("words", "medium"), ("steps", "highest")} <= ways
+    assert ("cluster", "medium") in ways
     names = " ".join(record["case"] for record in checked)
     assert all(word in names for word in ("stepper-gru", "training", "lstm_peephole", "DLPack"))
 
@@ -88,7 +89,7 @@ def test_speed(found: Any) -> None:
     for kind in ("LSTM", "GRU"):
         assert {(kind, "fastrnn", name) for name in ("float32", "TF32", "bfloat16")} <= ways
     assert all(record["us"] > 0 for record in measured)
-    asked = {"chosen", "counter", "words", "steps"}
+    asked = {"chosen", "counter", "words", "cluster", "steps"}
     assert {record["asked for"] for record in measured if record["who"] == "fastrnn"} == asked
     assert {record["way"] for record in measured if record["who"] == "fastrnn"} == {
         "persistent kernel",
@@ -171,7 +172,7 @@ def test_a_meeting_that_somebody_misses_is_seen(
 @pytest.mark.parametrize("arch", ["sm_90", "sm_100", "sm_120"])
 def test_clusters_compile(arch: str) -> None:
     pytest.importorskip("cupy", reason='NVRTC comes with the extra "cuda-test"')
-    assert "'neighbours'" in compile.report(compile.source(primitives.CLUSTER), arch)
+    assert "'clusters'" in compile.report(compile.source(primitives.clusters(8)), arch)
 
 
 # ---- the tables ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import fake_cupy
 import numpy as np
 import pytest
-from emulator import EmulatedDevice
+from emulator import KERNEL, EmulatedDevice
 
 import fastrnn
 import fastrnn.backends
@@ -43,7 +43,6 @@ _USAGE = re.compile(
     r"(\d+) bytes spill loads.*?Used (\d+) registers",
     re.DOTALL,
 )
-_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 
 
 def text_of(dtype: str, cell: str | None) -> str:
@@ -57,7 +56,7 @@ def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -
     report = compile.report(text, arch)
     assert f"for '{arch}'" in report
     usage = {name: tuple(map(int, rest)) for name, *rest in _USAGE.findall(report)}
-    assert sorted(usage) == sorted(_KERNEL.findall(text))
+    assert sorted(usage) == sorted(KERNEL.findall(text))
     for name, (stack, stores, loads, registers) in usage.items():
         assert (stack, stores, loads) == (0, 0, 0), name
         assert registers <= MOST_REGISTERS, name
@@ -74,8 +73,9 @@ def persistent_program(
     """The program of a cut with as many weights in registers as a plan may ask for."""
     itemsize = 8 if path is persistent.CHAINS_DOUBLE else 4
     gates = len(CELLS[cell].gates) if direction == "forward" else 1
-    work = persistent.Work(64, 4096, gates, 8192, itemsize)
     units = 16 * tiles // gates
+    H = 8 * units if exchange == CLUSTER else 4096
+    work = persistent.Work(64, H, gates, 8192, itemsize, 3)
     cut = persistent.make_cut(work, path, persistent.THREADS, units, 64, columns, exchange=exchange)
     name = f"persistent_{direction}"
     return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **cut.options)
@@ -84,12 +84,12 @@ def persistent_program(
 THREE, TF32, BF16 = persistent.THREE_TF32, persistent.TF32, persistent.BF16
 TENSOR_ARCHS = [arch for arch in ARCHS if arch != "sm_75"]
 # (path, tiles, columns): those with most sums, and those with most weights
-WIDE = [(THREE, 4, 1), (TF32, 4, 2), (BF16, 4, 1)]
+WIDE = [(THREE, 4, 1), (TF32, 4, 2), (TF32, 8, 1), (BF16, 4, 1), (BF16, 7, 1), (BF16, 8, 1)]
 DEEP = [(THREE, 1, 1), (THREE, 2, 2), (TF32, 1, 2), (TF32, 2, 1), (BF16, 1, 1), (BF16, 2, 2)]
 CHAINS = [(persistent.CHAINS, 2, 2), (persistent.CHAINS, 4, 1), (persistent.CHAINS_DOUBLE, 2, 1)]
-COUNTER, WORDS = persistent.COUNTER, persistent.WORDS
-BOTH = (COUNTER, WORDS)
+COUNTER, WORDS, CLUSTER = persistent.EXCHANGES
 # sm_86, sm_89 and sm_90a differ little from their neighbours
+WITH_CLUSTERS = ["sm_90", "sm_100", "sm_120"]
 USUAL = [arch for arch in TENSOR_ARCHS if arch not in ("sm_86", "sm_89", "sm_90a")]
 PERSISTENT = [
     *((arch, "lstm_peephole", *shape, COUNTER) for arch in USUAL for shape in WIDE),
@@ -97,8 +97,10 @@ PERSISTENT = [
     *(("sm_80", "lstm", *shape, COUNTER) for shape in DEEP),
     *(("sm_90", "gru", *shape, WORDS) for shape in DEEP),
     *(("sm_90", cell, *WIDE[0], COUNTER) for cell in ("gru", "rnn_tanh", "rnn_relu")),
-    *(("sm_75", "lstm_peephole", *shape, each) for each in BOTH for shape in CHAINS),
-    *(("sm_90", "lstm_peephole", *shape, COUNTER) for shape in CHAINS),
+    *(("sm_75", "lstm_peephole", *shape, each) for each in (COUNTER, WORDS) for shape in CHAINS),
+    *(("sm_90", "lstm_peephole", *shape, each) for each in (COUNTER, CLUSTER) for shape in CHAINS),
+    *((arch, "lstm_peephole", *shape, CLUSTER) for arch in WITH_CLUSTERS for shape in WIDE),
+    *(("sm_90", "gru", *shape, CLUSTER) for shape in DEEP),
 ]
 
 
@@ -193,7 +195,7 @@ def test_the_machine_code_is_whole(cuobjdump: str, tmp_path: Any, monkeypatch: A
         [cuobjdump, "-sass", str(file)], capture_output=True, text=True, check=True
     ).stdout
     functions = dict(re.findall(r"Function : (\w+)(.*?)(?=Function :|\Z)", listing, re.DOTALL))
-    assert set(functions) == set(_KERNEL.findall(text))
+    assert set(functions) == set(KERNEL.findall(text))
     assert "FFMA" in functions["chain_product"]
     assert "BAR.SYNC" in functions["chain_product"]
     for name, body in functions.items():
@@ -312,6 +314,18 @@ def test_what_blocks_write_for_each_other_is_not_read_through_a_cache_of_constan
         assert b"ld.global.cg" in code
         assert b"ld.acquire.gpu" in code
         assert b"red.release.gpu" in code
+
+
+def test_clusters_read_their_own_memory_and_write_to_all() -> None:
+    for path, kind in ((BF16, b"b16"), (TF32, b"f32"), (persistent.CHAINS_DOUBLE, b"f64")):
+        code = ptx(compile.source(persistent_program(path, "gru", "forward", 1, 1, CLUSTER)))
+        assert b".reqnctapercluster 8, 1, 1" in code
+        assert b"st.shared::cluster." + kind in code
+        assert b"barrier.cluster.arrive.release" in code
+        assert b"barrier.cluster.wait.acquire" in code
+        four = {b"b16": b"v2.u32", b"f32": b"v4.u32", b"f64": b"v2.f64"}[kind]
+        assert b"ld.shared." + four in code
+        assert b"ld.global.cg" not in code
 
 
 def test_words_are_loaded_and_stored_whole() -> None:

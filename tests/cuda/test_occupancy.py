@@ -122,7 +122,9 @@ class Model(EmulatedDevice):
         assert found >= 0
         return found
 
-    def cooperative(self, program: Any, name: str, threads: int, shared: int) -> tuple[Any, int]:
+    def cooperative(
+        self, program: Any, name: str, threads: int, shared: int, clustered: bool = False
+    ) -> tuple[Any, int]:
         self.programs.append(program)
         used = registers(program, self.gpu.arch)[name]
         return None, self.fit(used, threads, shared) * self.multiprocessors
@@ -156,6 +158,7 @@ WORK = [
 def test_all_blocks_of_every_plan_run_at_once(gpu: str) -> None:
     model: Any = Model(GPUS[gpu])
     found = 0
+    clustered = 0
     for (kind, precision, H, B), name in itertools.product(WORK, KERNELS):
         dtype = np.dtype("f8" if precision == "double" else "f4")
         launch = Launcher(model, dtype, kind, precision=precision)
@@ -168,6 +171,8 @@ def test_all_blocks_of_every_plan_run_at_once(gpu: str) -> None:
         each = model.fit(used, persistent.THREADS, cut.shared)
         blocks = cut.grid[0] * cut.grid[1]
         assert blocks <= each * model.multiprocessors, (kind, precision, H, B, name)
+        clustered += cut.exchange == persistent.CLUSTER
+    assert bool(clustered) == (gpu == "H100 SXM")
     assert found >= {"T4": 4, "L4": 8}.get(gpu, 16), found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from device import DeviceCase, reference, up
 from emulator import EmulatedDevice, Planted, rounded
 
 import fastrnn.backends
-from fastrnn.backends.cuda import persistent
+from fastrnn.backends.cuda import persistent, tune
 from fastrnn.backends.cuda.launch import Launcher
 from fastrnn.backends.cuda.passes import shape
 from fastrnn.cellmath import CELLS
 
 KINDS = ("rnn_tanh", "rnn_relu", "gru", "lstm", "lstm_peephole")
 F4 = np.dtype(np.float32)
+COUNTER, WORDS, CLUSTER = EXCHANGES = persistent.EXCHANGES
 
 # Norm of an array's error, of the norm of what float64 gives. A number rounded to TF32 is off by at
 # most 2^-12 of it, one of bfloat16 by 2^-9, and a few of them meet in a result.
@@ -47,12 +49,12 @@ def cut_by(monkeypatch: pytest.MonkeyPatch) -> CutBy:
         rows: int = 8,
         columns: int = 1,
         held: int | None = 1,
-        exchange: str = persistent.COUNTER,
+        exchange: str = COUNTER,
     ) -> None:
-        def cut(work: Any, path: Any, threads: int, *_: Any) -> persistent.Cut:
+        def cut(work: Any, path: Any, room: Any) -> persistent.Cut:
             chunks = held if path.words else 0
             return persistent.make_cut(
-                work, path, threads, min(units, work.H), rows, columns, chunks, exchange
+                work, path, room.threads, min(units, work.H), rows, columns, chunks, exchange
             )
 
         monkeypatch.setattr(persistent, "best_cut", cut)
@@ -95,22 +97,23 @@ def check(device: Any, case: DeviceCase, precision: str = "highest") -> None:
             assert error < ERRORS[precision], name
 
 
-def check_both(
+def check_all(
     device: Any, cut_by: CutBy, case: DeviceCase, precision: str = "highest", **cut: Any
 ) -> None:
-    """So it is with both exchanges, and they give the same bits."""
+    """So it is with every exchange, and they give the same bits."""
     found = []
-    for exchange in (persistent.COUNTER, persistent.WORDS):
+    for exchange in EXCHANGES:
         cut_by(**cut, exchange=exchange)
         check(device, case, precision)
         found.append(run(case.layer(precision=precision), case.call()))
     same_bits(*found)
 
 
-def same_bits(a: dict[str, Any], b: dict[str, Any]) -> None:
+def same_bits(a: dict[str, Any], *others: dict[str, Any]) -> None:
     """But for a NaN's own bits, which tell nothing."""
-    for name, value in a.items():
-        np.testing.assert_array_equal(value, b[name], err_msg=name)
+    for other in others:
+        for name, value in a.items():
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,13 +128,13 @@ def same_bits(a: dict[str, Any], b: dict[str, Any]) -> None:
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_every_cell(device: Any, kind: str, options: dict[str, Any], cut_by: CutBy) -> None:
-    check_both(device, cut_by, DeviceCase(kind, **{"dtype": "float32", **options}))
+    check_all(device, cut_by, DeviceCase(kind, **{"dtype": "float32", **options}))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_cell_in_double(device: Any, kind: str, cut_by: CutBy) -> None:
     if kind == "gru":
-        check_both(device, cut_by, DeviceCase(kind, bidirectional=True, resets="some"))
+        check_all(device, cut_by, DeviceCase(kind, bidirectional=True, resets="some"))
     check(device, DeviceCase(kind, bidirectional=True, layers=2, lengths="zeros", resets="some"))
     check(device, DeviceCase(kind, (1, 1, 1, 1)))
 
@@ -141,21 +144,21 @@ def test_every_cell_in_double(device: Any, kind: str, cut_by: CutBy) -> None:
 def test_every_precision(device: Any, kind: str, precision: str, cut_by: CutBy) -> None:
     sizes = (5, 9, 3, 12)
     for how in ({}, {"lengths": "zeros", "resets": "some", "bidirectional": True}):
-        check_both(device, cut_by, DeviceCase(kind, sizes, dtype="float32", **how), precision)
+        check_all(device, cut_by, DeviceCase(kind, sizes, dtype="float32", **how), precision)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_any_order_of_blocks_and_threads(device: Any, kind: str, seed: int, cut_by: CutBy) -> None:
     device.seed = seed
-    check_both(device, cut_by, DeviceCase(kind, (4, 9, 2, 11), dtype="float32", lengths="zeros"))
+    check_all(device, cut_by, DeviceCase(kind, (4, 9, 2, 11), dtype="float32", lengths="zeros"))
 
 
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_any_order_without_tensor_cores(device: Any, dtype: str, seed: int, cut_by: CutBy) -> None:
     device.seed, device.capability = seed, 75
-    check_both(device, cut_by, DeviceCase("gru", (4, 9, 2, 11), dtype=dtype, resets="some"))
+    check_all(device, cut_by, DeviceCase("gru", (4, 9, 2, 11), dtype=dtype, resets="some"))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_nan_passes_as_it_does_with_a_counter(
             dstate[0, 3, 7] = bad
         call.x[1, 8, 1] = call.dy[1, 4, 2] = bad
         found = []
-        for exchange in (persistent.COUNTER, persistent.WORDS):
+        for exchange in EXCHANGES:
             cut_by(exchange=exchange)
             found.append(run(case.layer(precision=precision), call))
         same_bits(*found)
@@ -335,7 +338,7 @@ def test_words_take_several_launches(
     case = DeviceCase("gru", (7, 9, 2, 11), dtype="float32", **how)
     layer, call = case.layer(), case.call()
     want = run(layer, call)
-    cut_by(exchange=persistent.WORDS)
+    cut_by(exchange=WORDS)
     monkeypatch.setattr(persistent, "MOST_PUBLISHED", 3 * 9 * 64 * 4)
     device.launches.clear()
     same_bits(run(layer, call), want)
@@ -409,7 +412,9 @@ class Counted(EmulatedDevice):
         super().__init__()
         self.capability, self.multiprocessors, self.shared_memory = GPUS[gpu]
 
-    def cooperative(self, program: Any, name: str, threads: int, shared: int) -> tuple[Any, int]:
+    def cooperative(
+        self, program: Any, name: str, threads: int, shared: int, clustered: bool = False
+    ) -> tuple[Any, int]:
         assert shared <= self.shared_memory
         return None, self.multiprocessors
 
@@ -436,6 +441,9 @@ def test_every_plan_fits(
                 cut = plan.cut
                 across, down = cut.grid
                 assert across * down <= device.multiprocessors
+                if cut.exchange == CLUSTER:
+                    assert gpu == "H100 SXM"
+                    assert 1 < across <= 8
                 assert (across - 1) * cut.units < H <= across * cut.units
                 assert (down - 1) * cut.rows < B <= down * cut.rows
                 assert cut.rows % (8 * cut.columns) in (0, 8)
@@ -483,12 +491,14 @@ def test_what_does_not_fit_or_does_not_pay_has_no_plan(monkeypatch: pytest.Monke
 
 def test_a_kernel_that_leaves_no_room_is_not_launched() -> None:
     class Full(Counted):
-        def cooperative(self, program: Any, name: str, threads: int, shared: int) -> Any:
+        def cooperative(self, *_: Any) -> Any:
             return None, 0
 
     device: Any = Full("H100 SXM")
     launch = Launcher(device, F4, "lstm")
-    assert persistent.plan(launch, "persistent_forward", 100, 16, 4, 128) is None
+    for way in EXCHANGES:
+        with tune.forced(way):
+            assert persistent.plan(launch, "persistent_forward", 100, 16, 4, 128) is None
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------
@@ -563,7 +573,7 @@ def test_a_planted_bug_shows(
 def test_a_planted_bug_of_words_shows(
     monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
 ) -> None:
-    cut_by(exchange=persistent.WORDS)
+    cut_by(exchange=WORDS)
     case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
     want = run(case.host_layer(), case.call())
     device = Planted(old, new)
@@ -576,12 +586,71 @@ def test_a_planted_bug_of_words_shows(
     assert not all(found)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # a block reads before all have written
+        ("wait() { cluster_wait(); }", "wait() {}"),
+        # a block writes before others have cleared their memory
+        ("words[i] = 0;\n    arrive();\n    wait();", "words[i] = 0;"),
+        # to all but the last of its cluster
+        ("block < gridDim.x; ++block)", "block < gridDim.x - 1; ++block)"),
+    ],
+    ids=["meeting", "start", "last"],
+)
+def test_a_planted_bug_of_clusters_shows(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
+) -> None:
+    cut_by(exchange=CLUSTER)
+    case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
+    want = run(case.host_layer(), case.call())
+    device = Planted(old, new)
+    on(device, monkeypatch)
+    found = []
+    for device.seed in range(4):
+        found.append(False)
+        with suppress(RuntimeError):  # a deadlock, or a block that does not run is written to
+            worst = max(errors(run(case.layer(precision="high"), case.call()), want).values())
+            found[-1] = worst < ERRORS["high"]
+    assert device.planted
+    assert not all(found)
+
+
+def test_a_block_that_has_ended_is_not_written_to(
+    monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+) -> None:
+    """Its shared memory may be another's by then."""
+    cut_by(exchange=CLUSTER)
+    device = Planted("if (s + 1 < end)\n          Exchange::put", "Exchange::put")
+    on(device, monkeypatch)
+    case = DeviceCase("lstm", (2, 11, 2, 9), dtype="float32")
+
+    def in_any_order() -> None:
+        for device.seed in range(20):
+            run(case.layer(), case.call())
+
+    with pytest.raises(RuntimeError, match=r"persistent_forward .* a block that does not run"):
+        in_any_order()
+
+
+def test_clusters_are_of_gpus_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(persistent, "THREADS", 256)
+    with tune.forced(CLUSTER):
+        for gpu in GPUS:
+            cut = planned(gpu, "highest", 16, 128)
+            assert cut is not None
+            assert (cut.exchange == CLUSTER) == (gpu == "H100 SXM")
+        cut = planned("H100 SXM", "highest", 16, 512)  # of more blocks than a cluster has
+    assert cut is not None
+    assert cut.exchange != CLUSTER
+
+
 def test_words_that_are_not_blank_at_first_show(
     device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
 ) -> None:
     case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
     want = run(case.host_layer(), case.call())
-    cut_by(exchange=persistent.WORDS)
+    cut_by(exchange=WORDS)
     real = persistent.Plan._published
 
     def zeros(self: persistent.Plan, *args: Any) -> Any:
@@ -599,7 +668,7 @@ def test_words_that_are_not_blank_at_first_show(
 def test_a_word_that_is_put_blank_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
 ) -> None:
-    cut_by(exchange=persistent.WORDS)
+    cut_by(exchange=WORDS)
     case = DeviceCase("lstm", (2, 3, 2, 9), dtype="float32")
     call = case.call()
     call.state[0][0, 2, 5] = BLANK
@@ -609,7 +678,7 @@ def test_a_word_that_is_put_blank_is_waited_for(
         run(case.layer(), call)
 
 
-@pytest.mark.parametrize("exchange", [persistent.COUNTER, persistent.WORDS])
+@pytest.mark.parametrize("exchange", [COUNTER, WORDS])
 def test_blocks_that_wait_in_vain_give_up(
     device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, exchange: str
 ) -> None:
@@ -617,8 +686,8 @@ def test_blocks_that_wait_in_vain_give_up(
     cut_by(exchange=exchange)
 
     class Alone(EmulatedDevice):
-        def cooperative(self, program: Any, name: str, threads: int, shared: int) -> Any:
-            _, room = super().cooperative(program, name, threads, shared)
+        def cooperative(self, program: Any, name: str, *how: Any) -> Any:
+            _, room = super().cooperative(program, name, *how)
             library = self._libraries[program]
             ctypes.c_uint64.in_dll(library, "nanoseconds_a_turn").value = 10**7
             return self.wrap(library, name), room

@@ -76,6 +76,16 @@ def test_nothing_is_found(sanitizer: str) -> None:
         ("thread", "data race", "words", "store_relaxed(to, blank(x)", "*to = (blank(x)"),
         # sums are overwritten that others of the block have yet to read
         ("thread", "data race", "words", "arrive() { __syncthreads(); }", "arrive() {}"),
+        # the blocks of a cluster do not meet
+        ("thread", "data race", "cluster", "wait() { cluster_wait(); }", "wait() {}"),
+        # what others still read is overwritten
+        (
+            "thread",
+            "data race",
+            "cluster",
+            "slot(Index n) { return n % 2; }",
+            "slot(Index) { return 0; }",
+        ),
         # one element too many
         (
             "address",
@@ -85,7 +95,7 @@ def test_nothing_is_found(sanitizer: str) -> None:
             "if (i > n * H) return;",
         ),
     ],
-    ids=["barrier", "meeting", "relaxed", "plain", "sums", "overrun"],
+    ids=["barrier", "meeting", "relaxed", "plain", "sums", "cluster", "slot", "overrun"],
 )
 def test_a_planted_bug_is_found(
     sanitizer: str, report: str, exchange: str, old: str, new: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -89,18 +90,20 @@ def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
         assert any(name.startswith("persistent") for name in device.launches), label
 
 
-def test_both_exchanges_are_timed(device: Any, timed: dict[str, float]) -> None:
+def test_every_exchange_is_timed(device: Any, timed: dict[str, float]) -> None:
     launch = Launcher(device, F4, "lstm")
     for found in find():
         exchanges = {way.rpartition(", ")[2] for way in found.times}
-        assert exchanges == {persistent.COUNTER, persistent.WORDS, tune.STEPS}
-    work = persistent.Work(16, 512, 4, 512, 4)
-    cuts = persistent.cuts(work, persistent.TF32, 256, 132, 227 * 1024)
-    for one, other in zip(cuts[::2], cuts[1::2], strict=True):
-        assert {one.exchange, other.exchange} == {persistent.COUNTER, persistent.WORDS}
-        assert one.time < other.time
-        assert one == other._replace(exchange=one.exchange, time=one.time)
-    for exchange in (persistent.COUNTER, persistent.WORDS):
+        assert exchanges == {*persistent.EXCHANGES, tune.STEPS}
+    work = persistent.work_of(FORWARD, 16, 4, 512, 4)
+    cuts = persistent.cuts(work, persistent.TF32, persistent.Room(256, 132, 227 * 1024, 8))
+    for _, alike in itertools.groupby(cuts, lambda cut: (cut.units, cut.rows, cut.columns)):
+        first, *rest = alike
+        exchanges = [first.exchange, *(cut.exchange for cut in rest)]
+        assert {*exchanges} - {persistent.CLUSTER} == {persistent.COUNTER, persistent.WORDS}
+        assert len({*exchanges}) == len(exchanges)
+        assert all(first.time < cut.time for cut in rest)
+    for exchange in persistent.EXCHANGES:
         with tune.forced(exchange):
             plan = persistent.plan(launch, FORWARD, 8, 10, 4, 20)
         assert plan is not None

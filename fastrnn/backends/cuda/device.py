@@ -24,6 +24,9 @@ OLDEST = 75
 TENSOR_CORES = 80
 """First compute capability that has TF32 and bfloat16."""
 
+CLUSTERS = 90
+"""First compute capability that has clusters of blocks."""
+
 # Of cublas_api.h and library_types.h.
 _TYPES = {4: 0, 8: 1}  # CUDA_R_32F, CUDA_R_64F
 _COMPUTE_32F, _COMPUTE_64F, _ANY_ALGORITHM = 68, 70, -1
@@ -47,10 +50,16 @@ class Device(Protocol):
         """Return a kernel, compiled and loaded for the current device."""
 
     def cooperative(
-        self, program: compile.Program, name: str, threads: int, shared: int
+        self,
+        program: compile.Program,
+        name: str,
+        threads: int,
+        shared: int,
+        clustered: bool = False,
     ) -> tuple[Kernel, int]:
-        """Return a kernel whose blocks wait for each other, and how many of them, with so many
-        threads and bytes of shared memory, the current device holds at once."""
+        """Return a kernel whose blocks wait for each other, all or those of a cluster; and how many
+        of them, with so many threads and bytes of shared memory, the current device holds at
+        once."""
 
     @property
     def name(self) -> str:
@@ -169,7 +178,12 @@ class CupyDevice:
         return microseconds
 
     def cooperative(
-        self, program: compile.Program, name: str, threads: int, shared: int
+        self,
+        program: compile.Program,
+        name: str,
+        threads: int,
+        shared: int,
+        clustered: bool = False,
     ) -> tuple[Kernel, int]:
         """Return a kernel and how many of its blocks run at once; see `Device.cooperative`."""
         function: Any = self.kernel(program, name)
@@ -178,7 +192,7 @@ class CupyDevice:
         most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         driver.funcSetAttribute(function.ptr, most, self.shared_memory)
         each = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, threads, shared)
-        kernel = partial(function, enable_cooperative_groups=True)
+        kernel = function if clustered else partial(function, enable_cooperative_groups=True)
         return kernel, each * self.multiprocessors
 
     @property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import compile, tune
+from .device import CLUSTERS
 from .launch import address
 
 if TYPE_CHECKING:
@@ -30,16 +31,22 @@ MOST_PUBLISHED = 64 << 20
 """Bytes of what blocks publish as words, of which each step has its own; more steps take several
 launches."""
 
-COUNTER, WORDS = "counter", "words"
+COUNTER, WORDS, CLUSTER = EXCHANGES = "counter", "words", "cluster"
 """How blocks hand each other what they publish; see kernels/cuda/exchange.h."""
+
+MOST_CLUSTERED = 8
+"""Blocks of a cluster that every GPU with clusters can run."""
 
 # As in kernels/cuda/tile.h.
 _ROWS = 16
 _COLUMNS = 8
 _CHUNK = 16
 
-_MOST_TILES = 4
 _MOST_COLUMNS = 2
+
+_BUDGETED = 4
+_OF_TILE = 8
+"""Registers that each further tile takes besides its weights."""
 
 
 class Path(NamedTuple):
@@ -52,8 +59,9 @@ class Path(NamedTuple):
     words: int
     """Registers of a lane for as many; 0 if they cannot be there."""
     budget: int
-    """Registers for weights, and for values on their way to them, without spills. As found by
-    compiling; tests/cuda/test_nvrtc.py does so for all of GPUs, cells and cuts."""
+    """Registers for weights, and for values on their way to them, of up to _BUDGETED tiles without
+    spills. As found by compiling; tests/cuda/test_nvrtc.py does so for all of GPUs, cells and
+    cuts."""
     values: int
     """Registers for 8 x 16 values on their way, counted in the budget."""
     most: int
@@ -73,11 +81,13 @@ BF16 = Path("Bf16", "bfloat16", 512, 4, 96, 2, 8, 2, 2270)
 # What the estimates of time rest on: published figures of an H100. Microseconds, and bytes in one.
 _MEETING = 0.9
 _WORDS = 0.6
+_IN_CLUSTER = 0.4
 _LATENCY = 0.3
 _BARRIER = 0.05
 _CELLS = 0.1
 _FROM_L2 = 41e3
 _FROM_SHARED = 200e3
+_TO_SHARED = 20e3
 _STEP_LAUNCHES = 6.0
 _ALL_FROM_L2 = 5.5e6
 _FILLED = 1.2e6
@@ -122,17 +132,18 @@ class Cut(NamedTuple):
     @property
     def options(self) -> dict[str, str | int]:
         """The options of the program."""
-        return {
+        options: dict[str, str | int] = {
             "path": self.path.name,
             "tiles": self.tiles,
             "columns": self.columns,
             "held": self.held,
             "exchange": f"{self.exchange.capitalize()}Exchange",
         }
+        return options | {"cluster": self.grid[0]} if self.exchange == CLUSTER else options
 
     def span(self, B: int) -> int | None:
         """Return how many steps of B rows one launch may run, None for any number."""
-        if self.exchange == COUNTER:
+        if self.exchange != WORDS:
             return None
         return max(1, MOST_PUBLISHED // (B * self.padded * self.path.word))
 
@@ -145,6 +156,37 @@ class Work(NamedTuple):
     gates: int
     K: int
     itemsize: int
+    slots: int
+    """Steps of which there are values at once; what a forward begins with counts as one."""
+
+
+def work_of(name: str, B: int, G: int, H: int, itemsize: int) -> Work:
+    """Return what the kernel `name` does at each step of a cell of G gates."""
+    if name == "persistent_forward":
+        return Work(B, H, G, H, itemsize, 3)
+    return Work(B, H, 1, G * H, itemsize, 2)
+
+
+class Room(NamedTuple):
+    """What of a GPU limits how work can be cut."""
+
+    threads: int
+    """Of a block."""
+    multiprocessors: int
+    shared: int
+    """Bytes of shared memory that a block can have."""
+    clustered: int
+    """Blocks that can be a cluster; 1 if there are none."""
+
+    def holds(self, cut: Cut) -> bool:
+        """Whether a cut fits, a block to a multiprocessor."""
+        across, down = cut.grid
+        if cut.exchange == CLUSTER:
+            # Multiprocessors come in groups of about so many, and a cluster is in one of these.
+            together = 16
+            fitting = self.multiprocessors // together * (together // across)
+            return 1 < across <= self.clustered and down <= fitting and cut.shared <= self.shared
+        return across * down <= self.multiprocessors and cut.shared <= self.shared
 
 
 def make_cut(
@@ -165,67 +207,75 @@ def make_cut(
     tiles = -(-units * work.gates // _ROWS)
     if held is None:
         each = tiles * path.words + columns * path.values
-        held = min(steps, path.budget // each) if each else 0
+        budget = path.budget - _OF_TILE * max(0, tiles - _BUDGETED)
+        held = min(steps, budget // each) if each else 0
     at_once = columns * _COLUMNS
     sums = warps * at_once * (tiles * _ROWS + 4) * work.itemsize
     weights = (steps - held) * warps * tiles * path.bytes
+    shared = sums + weights
     grid = -(-work.H // units), -(-work.B // rows)
+    values = min(at_once, work.B) * work.K * path.word
+    if exchange == CLUSTER:
+        shared += (1 + work.slots * rows) * (padded + _CHUNK) * path.word
+        reading = values / _TO_SHARED + values / _FROM_SHARED
+    else:
+        reading = values / _FROM_L2
     time = (
-        min(at_once, work.B) * work.K * path.word / _FROM_L2
+        reading
         + (weights + 2 * sums) / _FROM_SHARED
         + tiles * _ROWS * at_once * padded / path.rate / 1e3
         + 2 * _BARRIER
         + _CELLS * -(-at_once * units // threads)
     )
-    time = time * -(-rows // at_once) + _LATENCY
-    cut = Cut(path, units, rows, grid, tiles, columns, held, exchange, padded, sums + weights, time)
+    time *= -(-rows // at_once)
+    cut = Cut(path, units, rows, grid, tiles, columns, held, exchange, padded, shared, time)
     return cut._replace(time=time + _exchange_time(work, cut))
 
 
 def _exchange_time(work: Work, cut: Cut) -> float:
-    """Return an estimate of what a step's exchange costs, in microseconds."""
+    """Return an estimate of what a step's exchange costs besides the loads, in microseconds."""
+    if cut.exchange == CLUSTER:
+        return _IN_CLUSTER
     span = cut.span(work.B)
     if span is None:
-        return _MEETING if cut.grid[0] > 1 else _BARRIER
+        return _LATENCY + (_MEETING if cut.grid[0] > 1 else _BARRIER)
     filling = work.B * cut.padded * cut.path.word / _FILLED
     weights = work.gates * work.H * work.K * work.itemsize
-    return _WORDS + filling + (_STEP_LAUNCHES + weights / _ALL_FROM_L2) / span
+    return _LATENCY + _WORDS + filling + (_STEP_LAUNCHES + weights / _ALL_FROM_L2) / span
 
 
 @lru_cache(maxsize=1024)
-def cuts(
-    work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
-) -> tuple[Cut, ...]:
-    """Return the cuts that fit, a block to a multiprocessor, the one estimated the fastest first;
-    those that differ in their exchange alone follow each other.
+def cuts(work: Work, path: Path, room: Room) -> tuple[Cut, ...]:
+    """Return the cuts that fit, the one estimated the fastest first; those that differ in their
+    exchange alone follow each other.
 
     Blocks have whole tiles of weights, or all units that there are. One that has all units has
     nobody to exchange words with.
     """
     found: list[list[Cut]] = []
-    for tiles in range(1, min(_MOST_TILES, path.most) + 1):
+    for tiles in range(1, path.most + 1):
         units = min(work.H, tiles * _ROWS // work.gates)
         for row_tiles in range(1, -(-work.B // _COLUMNS) + 1):
             for columns in range(1, min(_MOST_COLUMNS, path.most // tiles, row_tiles) + 1):
                 rows = row_tiles * _COLUMNS
-                both = [
-                    make_cut(work, path, threads, units, rows, columns, exchange=exchange)
-                    for exchange in ((COUNTER, WORDS) if units < work.H else (COUNTER,))
+                alike = [
+                    make_cut(work, path, room.threads, units, rows, columns, exchange=exchange)
+                    for exchange in (EXCHANGES if units < work.H else (COUNTER,))
                 ]
-                blocks = both[0].grid[0] * both[0].grid[1]
-                if both[0].shared <= most_shared and blocks <= multiprocessors:
-                    found.append(sorted(both, key=lambda cut: cut.time))
-    found.sort(key=lambda both: both[0].time)
+                fitting = [cut for cut in alike if room.holds(cut)]
+                if fitting:
+                    found.append(sorted(fitting, key=lambda cut: cut.time))
+    found.sort(key=lambda alike: alike[0].time)
     return tuple(chain.from_iterable(found))
 
 
-def best_cut(
-    work: Work, path: Path, threads: int, multiprocessors: int, most_shared: int
-) -> Cut | None:
+def best_cut(work: Work, path: Path, room: Room) -> Cut | None:
     """Return the first cut, or None if none fits or launches at every step are estimated to be
     faster."""
-    found = cuts(work, path, threads, multiprocessors, most_shared)
-    return found[0] if found and found[0].time < steps_time(work, path, multiprocessors) else None
+    found = cuts(work, path, room)
+    if not found or found[0].time >= steps_time(work, path, room.multiprocessors):
+        return None
+    return found[0]
 
 
 def steps_time(work: Work, path: Path, multiprocessors: int) -> float:
@@ -259,12 +309,15 @@ class Plan(NamedTuple):
             geometry = (len(rows.steps), B, H, cut.units, cut.rows, int(rows.reverse), begin, end)
             self.kernel(cut.grid, (THREADS,), (*geometry, *rest, address(shared)), cut.shared)
 
-    def _published(self, xp: Any, B: int, K: int, steps: int) -> Array:
+    def _published(self, xp: Any, B: int, K: int, steps: int) -> Array | None:
         """Return what the blocks of a launch share; see kernels/cuda/exchange.h.
 
         Before the slots of steps there is one for what a forward begins with.
         """
-        cut, counters = self.cut, 128 * self.cut.grid[1]
+        cut = self.cut
+        if cut.exchange == CLUSTER:  # in their own memory
+            return None
+        counters = 128 * cut.grid[1]
         slots = 1 + (2 if cut.exchange == COUNTER else steps)
         size = (1 + slots * B) * cut.padded * cut.path.word
         shared = xp.zeros(counters + size, np.uint8)
@@ -312,26 +365,24 @@ def candidates(launch: Launcher, name: str, B: int, G: int, H: int) -> Iterator[
             yield found
 
 
-def _question(
-    launch: Launcher, name: str, B: int, G: int, H: int
-) -> tuple[Work, Path, int, int, int]:
+def _question(launch: Launcher, name: str, B: int, G: int, H: int) -> tuple[Work, Path, Room]:
     """Return what decides how a pass can be cut."""
     device, itemsize = launch.device, launch.dtype.itemsize
-    gates, K = (G, H) if name == "persistent_forward" else (1, G * H)
+    clustered = MOST_CLUSTERED if device.capability >= CLUSTERS else 1
     return (
-        Work(B, H, gates, K, itemsize),
+        work_of(name, B, G, H, itemsize),
         path(itemsize, launch.precision, device.capability),
-        THREADS,
-        device.multiprocessors,
-        device.shared_memory,
+        Room(THREADS, device.multiprocessors, device.shared_memory, clustered),
     )
 
 
 def _launch_of(launch: Launcher, name: str, B: int, cut: Cut) -> Plan | None:
-    """Return a cut's launch, or None if not all its blocks run at once."""
+    """Return a cut's launch, or None if not all blocks that wait for each other run at once."""
     assert launch.cell is not None
     text = compile.persistent(launch.dtype, launch.cell, name, **cut.options)
-    kernel, room = launch.device.cooperative(text, name, THREADS, cut.shared)
-    if cut.grid[0] * cut.grid[1] > room:
+    clustered = cut.exchange == CLUSTER
+    kernel, room = launch.device.cooperative(text, name, THREADS, cut.shared, clustered)
+    across, down = cut.grid
+    if across * (1 if clustered else down) > room:
         return None
     return Plan(kernel, cut)

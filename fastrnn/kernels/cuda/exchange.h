@@ -1,6 +1,7 @@
-// How the blocks of a group of rows hand each other words: the two exchanges that a program chooses
-// between. Both have the same functions, and with both a block that has waited too long
-// leaves a mark, after which nobody waits: the results are NaN, and the GPU is free again.
+// How the blocks of a group of rows hand each other words: the three exchanges that a program chooses
+// among. All have the same functions. Through memory, a block that has waited too long leaves a mark,
+// after which nobody waits: the results are NaN, and the GPU is free again. In a cluster nobody waits
+// for a block that does not run.
 
 constexpr Word kPatience = 2000000000;  // nanoseconds until a block gives the others up
 
@@ -14,11 +15,12 @@ struct Published {
   int stride;
   bool well = true;  // whether nobody has waited in vain
 
-  FASTRNN_FN Published(unsigned* shared, Index B_, int stride_)
+  // B rows of `padded` words in a slot; neither a group's rows nor the block's memory matter.
+  FASTRNN_FN Published(unsigned* shared, Index B_, Index, int, int padded, void*)
       : mark(shared + 32 * blockIdx.y),
         words(reinterpret_cast<Word*>(shared + 32 * gridDim.y)),
         B(B_),
-        stride(stride_) {}
+        stride(padded) {}
   FASTRNN_FN const Word* zeros() const { return words; }
   FASTRNN_FN Word* row(Index slot, Index m) const { return words + (1 + slot * B + m) * stride; }
 };
@@ -130,4 +132,45 @@ struct WordsExchange : Published<Word> {
     for (const auto& v : words.v) all &= !blank(v);
     return all;
   }
+};
+
+// The blocks of a group are a cluster: the GPU runs them at the same time and has a barrier for them,
+// and each puts its words into the shared memory of all, where they are read as the block's own.
+// There, at `memory`, are a row of zeros and slots of a group's rows each. What is put is put before a
+// barrier that all wait at: a block that has ended is not written to.
+template <class Word>
+struct ClusterExchange {
+  static constexpr bool well = true;
+  static constexpr int kTogether = 1;
+  Word* words;
+  Index first, each;
+  int stride;
+
+  FASTRNN_FN ClusterExchange(unsigned*, Index, Index each_, int slots, int padded, void* memory)
+      : words(static_cast<Word*>(memory)),
+        first(blockIdx.y * each_),
+        each(each_),
+        stride(padded + kChunk) {  // rows begin in other banks
+    for (Index i = threadIdx.x; i < (1 + slots * each) * stride; i += blockDim.x) words[i] = 0;
+    arrive();
+    wait();
+  }
+  FASTRNN_FN const Word* zeros() const { return words; }
+  FASTRNN_FN Word* row(Index slot, Index m) const {
+    return words + (1 + slot * each + m - first) * stride;
+  }
+
+  FASTRNN_FN static Index slot(Index n) { return n % 2; }
+  FASTRNN_FN static void put(Word* to, Word value) {
+    for (unsigned block = 0; block < gridDim.x; ++block) store_to(block, to, value);
+  }
+  FASTRNN_FN static void arrive() { cluster_arrive(); }
+  FASTRNN_FN static void wait() { cluster_wait(); }
+  template <int N, class From>
+  FASTRNN_FN static void take(Loaded<Word> (&to)[N], const From& from) {
+    FASTRNN_UNROLL
+    for (int i = 0; i < N; ++i) load_shared(from(i), to[i].v);
+  }
+  FASTRNN_FN static Word look(const Word* from) { return *from; }
+  FASTRNN_FN static void agree() { __syncthreads(); }
 };

@@ -6,6 +6,14 @@
 #define FASTRNN_PRAGMA(text) _Pragma(#text)
 #define FASTRNN_UNROLL_BY(n) FASTRNN_PRAGMA(unroll n)
 
+// What a kernel says of its launch: that FASTRNN_CLUSTER blocks side by side in the grid's first
+// direction are a cluster.
+#ifdef FASTRNN_CLUSTER
+#define FASTRNN_CLUSTERED __cluster_dims__(FASTRNN_CLUSTER, 1, 1)
+#else
+#define FASTRNN_CLUSTERED
+#endif
+
 using Index = long long;
 using Word = unsigned long long;
 
@@ -98,6 +106,50 @@ FASTRNN_FN void add_release(unsigned* p, unsigned value) {
 }
 FASTRNN_FN void or_release(unsigned* p, unsigned bits) {
   asm volatile("red.release.gpu.global.or.b32 [%0], %1;" ::"l"(p), "r"(bits) : "memory");
+}
+// A cluster of blocks, compute capability 9.0 and later. Whoever waits sees what all of its threads
+// had stored when they arrived.
+FASTRNN_FN void cluster_arrive() {
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+FASTRNN_FN void cluster_wait() {
+  __syncwarp();
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// Where a pointer into this block's shared memory points in that of a block of its cluster.
+FASTRNN_FN unsigned shared_of(unsigned block, const void* p) {
+  unsigned there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(there)
+      : "r"(static_cast<unsigned>(__cvta_generic_to_shared(p))), "r"(block));
+  return there;
+}
+FASTRNN_FN void store_to(unsigned block, float* p, float value) {
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(shared_of(block, p)), "f"(value)
+               : "memory");
+}
+FASTRNN_FN void store_to(unsigned block, double* p, double value) {
+  asm volatile("st.shared::cluster.f64 [%0], %1;" ::"r"(shared_of(block, p)), "d"(value)
+               : "memory");
+}
+FASTRNN_FN void store_to(unsigned block, unsigned short* p, unsigned short value) {
+  asm volatile("st.shared::cluster.b16 [%0], %1;" ::"r"(shared_of(block, p)), "h"(value)
+               : "memory");
+}
+// Four neighbours in this block's own.
+FASTRNN_FN void load_shared(const float* p, float (&to)[4]) {
+  const float4 v = *reinterpret_cast<const float4*>(p);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+FASTRNN_FN void load_shared(const double* p, double (&to)[4]) {
+  const double2 a = reinterpret_cast<const double2*>(p)[0];
+  const double2 b = reinterpret_cast<const double2*>(p)[1];
+  to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
+}
+FASTRNN_FN void load_shared(const unsigned short* p, unsigned (&to)[2]) {
+  const uint2 v = *reinterpret_cast<const uint2*>(p);
+  to[0] = v.x, to[1] = v.y;
 }
 FASTRNN_FN Word nanoseconds() {
   Word now;

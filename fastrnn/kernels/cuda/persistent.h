@@ -1,7 +1,7 @@
 // What the kernels that run all steps of a pass in one launch share. A block owns some hidden units
 // and keeps their recurrent weights in registers and shared memory; at each step it publishes words
-// and reads those of all others. All blocks must run at the same time: the launch is cooperative, and
-// its size was asked for.
+// and reads those of all others. The blocks of a group must run at the same time: they are a cluster,
+// or the launch is cooperative, and its size was asked for.
 //
 // The grid is blocks of units x groups of rows of the batch; groups never wait for each other. Rows
 // are packed (fastrnn/backends/packing.py): row m of step t is at starts[t] + m, and the rows of a
@@ -13,6 +13,7 @@
 //   FASTRNN_COLUMNS  tiles of the batch's rows that are multiplied at once
 //   FASTRNN_HELD     chunks of k whose weights a warp keeps in registers
 //   FASTRNN_EXCHANGE how blocks hand each other words, of exchange.h
+//   FASTRNN_CLUSTER  blocks of a group, if they are a cluster
 
 using Path = FASTRNN_PATH;
 using Exchange = FASTRNN_EXCHANGE<Path::Word>;
@@ -42,6 +43,8 @@ struct Product {
 
   // K, and zeros up to where the chunks end.
   FASTRNN_FN int padded() const { return steps * warps * kChunk; }
+  // Shared memory that is free.
+  FASTRNN_FN void* end() const { return shared + (steps - kHeld) * warps * kTiles * Path::kBytes; }
   FASTRNN_FN int place(int step, int tile) const {
     return (((step - kHeld) * warps + warp) * kTiles + tile) * Path::kBytes;
   }

@@ -1,6 +1,6 @@
 // All steps of a pass backward; see persistent.h.
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
+extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
     persistent_backward(Index T, Index B, Index H,
                         Index units,  // of a block
                         Index each,   // rows of a group
@@ -16,13 +16,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
                         Real* delta,         // (N, G*H)
                         Real* hidden,        // (N, G*H), may be delta
                         unsigned* shared) {  // slots of `hidden`, of steps
-  constexpr int G = Cell::kGates;
+  constexpr int G = Cell::kGates, kSlots = 2;
   const Index first_unit = blockIdx.x * units, GH = G * H;
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
   const auto weight = [=](int row, Index k) { return recurrent[k * H + first_unit + row]; };
   Product<Path> product(GH);
   product.keep(owned, weight);
-  Exchange exchange(shared, B, product.padded());
+  Exchange exchange(shared, B, each, kSlots, product.padded(), product.end());
   const auto step_at = [=](Index start) {
     return Backward{H,
                     saved + start * Cell::kSaved * H,

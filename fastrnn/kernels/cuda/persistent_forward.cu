@@ -1,6 +1,6 @@
 // All steps of a pass forward; see persistent.h.
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
+extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED persistent_forward(
     Index T, Index B, Index H,
     Index units,  // of a block
     Index each,   // rows of a group
@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
     Real* all_c,         // (N, H) or null
     Real* saved,         // (N, S*H) or null
     unsigned* shared) {  // slots of h: the first as it is at first, then those of the steps
-  constexpr int G = Cell::kGates, kInitial = 0, kSteps = 1;
+  constexpr int G = Cell::kGates, kInitial = 0, kSteps = 1, kSlots = 3;
   const Index first_unit = blockIdx.x * units;
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
   const auto weight = [=](int row, int k) {  // the gates of a unit follow each other
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
   };
   Product<Path> product(H);
   product.keep(owned * G, weight);
-  Exchange exchange(shared, B, product.padded());
+  Exchange exchange(shared, B, each, kSlots, product.padded(), product.end());
   const int i0 = static_cast<int>(threadIdx.x);
   const Rows all(each, B);
   for (int i = i0; i < all.many * owned; i += blockDim.x) {
@@ -85,7 +85,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) persistent_forward(
         product.sum(row, u * G, h_before(row), weight, sums);
         step.finish(now, sums);
         if (!exchange.well) now.h.v = not_a_number(Real());
-        Exchange::put(here(rows.first + first + row) + first_unit + u, Path::word(now.h.v));
+        if (s + 1 < end)
+          Exchange::put(here(rows.first + first + row) + first_unit + u, Path::word(now.h.v));
         if (is_mine)
           mine = now;
         else
