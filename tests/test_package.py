@@ -112,19 +112,19 @@ def build() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=["scalar", "avx2", "avx512"])
 def isa_object(request: pytest.FixtureRequest, build: dict[str, Any]) -> Path:
-    """csrc/isa_*.cpp, compiled with the flags of setup.py but in half the time, which inlines less;
-    kept in build/, and made by one process at a time."""
+    """csrc/isa_*.cpp, compiled with the flags of setup.py for tests, which inline less; kept in
+    build/, and made by one process at a time."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("reads x86-64 objects in ELF")
     import fcntl  # Linux has it
 
     source, made = f"csrc/isa_{request.param}.cpp", Path(f"build/objects/{request.param}.o")
-    flags = [*build["FLAGS"], "-O1", "-fPIC", *(f"-I{path}" for path in build["INCLUDES"])]
     made.parent.mkdir(parents=True, exist_ok=True)
     with made.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists() or build["stale"](made, source):
-            subprocess.run([tool("g++"), *flags, "-c", source, "-o", str(made)], check=True)
+            command = [tool("g++"), *build["checked_flags"](), "-c", source, "-o", str(made)]
+            subprocess.run(command, check=True)
     return made
 
 

@@ -1,26 +1,19 @@
 #!/usr/bin/env bash
-# Builds the kernels with tests/native/kernels_test.cpp, every warning an error, and runs them.
-#   tools/native.sh                      this machine's instruction sets
-#   tools/native.sh address,undefined    the same under sanitizers; or: thread
-#   tools/native.sh neon                 AArch64: cross-compiled, run by qemu
+# Builds the kernels with tests/native/kernels_test.cpp, every warning an error, and runs them; under a
+# sanitizer tools/sanitize.sh does so.
+#   tools/native.sh         this machine's instruction sets
+#   tools/native.sh neon    AArch64: cross-compiled, run by qemu
 set -euo pipefail
 cd "$(dirname "$0")/.."
 variant=${1:-plain}
 bin=${BIN:-.venv/bin}
 
-setting() { # expression over setup.py's names
-  "$bin/python" -c "import runpy; print(*eval('$1', runpy.run_path('setup.py', run_name='flags')))"
-}
-
-read -ra flags <<<"$(setting 'FLAGS + [f"-I{path}" for path in INCLUDES]')"
-# GCC 12 sees uninitialised values in its own AVX-512 header.
-flags+=(-Wall -Wextra -Werror -Wno-maybe-uninitialized)
-compiler=${CXX:-g++} run=() passes=60
+read -ra flags <<<"$("$bin/python" -c \
+  'import runpy; print(*runpy.run_path("setup.py", run_name="flags")["checked_flags"]())')"
 case $variant in
-  plain) flags+=(-O1) ;;  # the same arithmetic, compiled in half the time
-  neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static -O1) passes=15 ;;
-  thread) run=(setarch "$(uname -m)" -R) ;&  # its shadow memory does not fit a randomised layout
-  *) read -ra checks <<<"$(setting "sanitizer_flags(\"$variant\")")" && flags+=("${checks[@]}") passes=15 ;;
+  plain) compiler=${CXX:-g++} run=() passes=30 ;;
+  neon) compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static) passes=15 ;;
+  *) echo "usage: $0 [neon]" >&2 && exit 2 ;;
 esac
 
 objects=build/native-$variant
