@@ -213,22 +213,23 @@ class BackwardPass {
 
   // One step of the time loop; its rows of delta are first, first + 1, ...
   FASTRNN_FN void step(Thread& me, Index t, Index first) {
-    const Index rows = me.place.active(call_.rows.count(t, z_.B));
+    const Index count = call_.rows.count(t, z_.B), rows = me.place.active(count);
+    const bool few = count < call_.split.how.step.least;
     fill_rows(me, t, first, rows);
-    if (z_.projected) project(me, rows);
+    if (z_.projected) project(me, rows, few);
     const Share units = own_units(me.place, z_.H);
     for (Index m = 0; m < rows; ++m)
       for (Index at = units.begin; at < units.end; at += V::kLanes) unit_backward(me.step, m, at);
     meet(me);
     if constexpr (Cell::kResetBefore) {
       const ResetBackStage<V, Cell> stage{me.step, z_.H, extra_};
-      product(me, stage, weights_.reset, rows);
+      product(me, stage, weights_.reset, rows, few);
       meet(me);
     }
     const Index hidden = Cell::kHiddenFirst * z_.H;
     for (Index m = 0; m < rows; ++m) me.in[m] = me.step.delta[m] + hidden;
     const RowStage<V> stage{me.in, me.step.dh, z_.P, Cell::kNeedsHPrev};
-    product(me, stage, weights_.recurrent, rows);
+    product(me, stage, weights_.recurrent, rows, few);
     meet(me);
     if (call_.rows.cut) {
       if (me.place.rank == 0) cut(me, t, rows);
@@ -237,6 +238,7 @@ class BackwardPass {
   }
 
   FASTRNN_FN void fill_rows(Thread& me, Index t, Index first, Index rows) {
+    clear_idle(me.place, call_.rows, rows, t, z_.I, call_.dx);
     const History<Real> h_steps{call_.y, call_.h0, zero_, z_.P};
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
     BackRows<Real>& at = me.step;
@@ -265,7 +267,7 @@ class BackwardPass {
   }
 
   // Projected: the gradient of h, kept for W_hr's, and through W_hr that of the cell's output.
-  FASTRNN_FN void project(Thread& me, Index rows) {
+  FASTRNN_FN void project(Thread& me, Index rows, bool few) {
     const Share units = own_units(me.place, z_.P);
     for (Index m = 0; m < rows; ++m) {
       Real* kept = me.step.delta[m] + extra_;
@@ -276,7 +278,7 @@ class BackwardPass {
     }
     meet(me);
     const RowStage<V> stage{me.in, me.out, z_.H, false};
-    product(me, stage, weights_.project, rows);
+    product(me, stage, weights_.project, rows, few);
     meet(me);
   }
 
@@ -411,8 +413,8 @@ class BackwardPass {
 
   template <class Stage>
   FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Matrix<V>& matrix,
-                                 Index rows) {
-    me.products.run(stage, matrix, me.place.panels(matrix.panels.count()), rows);
+                                 Index rows, bool few) {
+    me.products.run(stage, matrix, me.place.panels(matrix.panels.count()), rows, false, few);
   }
 
   BackwardCall<Real> call_;

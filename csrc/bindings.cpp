@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include "dispatch.h"
@@ -86,8 +87,10 @@ struct Split {
 };
 
 // As Python holds them: the parts, and whether dot products take them.
-using HalvesOf = std::pair<int, bool>;
-Halves halves(const HalvesOf& from) { return {from.first, from.second}; }
+using HalvesOf = std::tuple<int, bool, Index>;
+Halves halves(const HalvesOf& from) {
+  return {std::get<0>(from), std::get<1>(from), std::get<2>(from)};
+}
 
 SplitWeights split_weights(const Split* split) {
   if (!split) return {nullptr, {}};
@@ -182,11 +185,6 @@ class Pass {
     if (cell_.has_c) cn = make_array<Real>({B, H});
     if (keep) gates = make_array<Real>({T, B, cell_.saved * H});
     if (keep && cell_.has_c) c = make_array<Real>({T, B, H});
-    if (call.rows.counts) {  // rows that do not run are zeros
-      zero(y);
-      if (keep) zero(gates);
-      if (keep && cell_.has_c) zero(c);
-    }
     call.y = sequence<Real>(y);
     call.hn = pointer<Real>(hn);
     call.cn = pointer<Real>(cn);
@@ -231,18 +229,12 @@ class Pass {
                             sequence<Real>(dx),
                             weights<Real>(grads),
                             nullptr};
-    if (call.rows.counts) zero(dx);
     run(call, cell_.backward, cell_.backward_work(call));
     return py::make_tuple(dx, dh, dc);
   }
 
  private:
   static Phase phase(bool backward) { return backward ? Phase::backward : Phase::forward; }
-
-  static void zero(const py::object& value) {
-    auto array = py::reinterpret_borrow<py::array>(value);
-    std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
-  }
 
   // A copy of an array (B, n), C-contiguous.
   static py::object copy(py::handle value) {

@@ -177,10 +177,11 @@ class ForwardPass {
       const Index t = time(s), n = me.place.active(call_.rows.count(t, z_.B));
       if (rows > 0 && rows + n > kChunkRows) break;
       for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.place.m0 + m));
+      clear_idle(me.place, call_.rows, n, t, z_.P, call_.y);
       rows += n;
     }
     const ProjectStage<V, G> stage{me.x, vectors() + weights_.bias, me.gates, z_.H};
-    product(me, stage, weights_.input, rows, false);
+    product(me, stage, weights_.input, rows, false, false);
     meet(me);
     return s;
   }
@@ -210,14 +211,15 @@ class ForwardPass {
     const Real* split_bias = vectors() + weights_.split_bias;
     const Real* peephole = vectors() + weights_.peephole;
     constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
+    const bool few = call_.rows.count(t, z_.B) < call_.split.how.step.least;
     const CellStage<V, Cell, 0, kFirst> first{at, split_bias, peephole, z_.H,
                                               call_.gates != nullptr};
-    product(me, first, weights_.recurrent, rows, down);
+    product(me, first, weights_.recurrent, rows, down, few);
     meet(me);
     if constexpr (Cell::kResetBefore) {
       const CellStage<V, Cell, kFirst, 1> last{at, split_bias, peephole, z_.H,
                                                call_.gates != nullptr};
-      product(me, last, weights_.reset, rows, down);
+      product(me, last, weights_.reset, rows, down, few);
       meet(me);
     }
     if (z_.projected) {
@@ -227,15 +229,15 @@ class ForwardPass {
         at.saved[m] = call_.y.at(t, call_.rows.row(me.place.m0 + m));
       }
       const RowStage<V> stage{at.h_prev, at.saved, z_.P, false};
-      product(me, stage, weights_.project, rows, down);
+      product(me, stage, weights_.project, rows, down, few);
       meet(me);
     }
   }
 
   template <class Stage>
   FASTRNN_FN static void product(const Thread& me, const Stage& stage, const Matrix<V>& matrix,
-                                 Index rows, bool down) {
-    me.products.run(stage, matrix, me.place.panels(matrix.panels.count()), rows, down);
+                                 Index rows, bool down, bool few) {
+    me.products.run(stage, matrix, me.place.panels(matrix.panels.count()), rows, down, few);
   }
 
   FASTRNN_FN void copy_rows(const Place& own, const Real* from, Real* to) const {

@@ -54,8 +54,9 @@ using Half = std::uint16_t;
 
 // Whether and how a product multiplies floats as sums of bfloat16.
 struct Halves {
-  int parts;  // of a float, 1 .. 3; 0: floats are multiplied as they are
-  bool dots;  // by dot products of vectors, which take one part; else by the tile unit
+  int parts;    // of a float, 1 .. 3; 0: floats are multiplied as they are
+  bool dots;    // by dot products of vectors, which take one part; else by the tile unit
+  Index least;  // rows of a step; one of fewer, as ragged rows have, multiplies floats as they are
 
   bool tiles() const { return parts > 0 && !dots; }
 };
@@ -90,10 +91,10 @@ struct ForwardCall {
   const Real* c0;                  // (B, H) LSTM
   Real* hn;                        // (B, P) out; may be h0
   Real* cn;                        // (B, H) out; may be c0
-  Sequence<Real> y;                // (T, B, P) out; rows that do not run are left alone
-  Real* gates;                     // (T, B, S*H) out, or null: nothing is kept for backward
-  Real* c;                         // (T, B, H) out, LSTM when gates are kept
-  void* work;                      // forward_work(...) bytes
+  Sequence<Real> y;                // (T, B, P) out; 0 where a row does not run
+  Real* gates;  // (T, B, S*H) out, where a row runs; or null: nothing is kept for backward
+  Real* c;      // (T, B, H) out, where a row runs: LSTM when gates are kept
+  void* work;   // forward_work(...) bytes
 };
 
 template <class Real>
@@ -112,7 +113,7 @@ struct BackwardCall {
   Sequence<const Real> dy;  // (T, B, P) or null
   Real* dh;                 // (B, P) in: gradient of hn; out: gradient of h0
   Real* dc;                 // (B, H) the same for c, LSTM
-  Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
+  Sequence<Real> dx;        // (T, B, I) out; 0 where a row does not run
   Weights<Real> grads;      // added to
   void* work;               // backward_work(...) bytes
 };

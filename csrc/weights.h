@@ -115,16 +115,18 @@ struct Products {
     return matrix.present ? matrix.K * matrix.panels.U * matrix.panels.G * V::kLanes : 0;
   }
 
-  // Runs a stage over rows 0 .. rows-1 and a share of the panels.
+  // Runs a stage over rows 0 .. rows-1 and a share of the panels; of parts, if they are there, unless
+  // they are `few` rows.
   template <class Stage>
   FASTRNN_FN void run(const Stage& stage, const Matrix<V>& matrix, const Share& share, Index rows,
-                      bool down = false) const {
+                      bool down = false, bool few = false) const {
     if (type == WeightType::unpacked) return run_unpacked_product(stage, matrix, share, rows);
     if constexpr (kNarrows<V>) {
       if (type != WeightType::real) return run_narrow_product(stage, matrix, share, rows, down);
     }
     run_product(stage, matrix.panels, share, rows, packed + matrix.at,
-                parts ? parts + matrix.at_split : nullptr, matrix.how, scratch, matrix.K, down);
+                parts ? parts + matrix.at_split : nullptr, few ? Halves{} : matrix.how, scratch,
+                matrix.K, down);
   }
 
  private:

@@ -19,8 +19,8 @@ def memory_kept() -> int: ...
 def usable_isas() -> list[str]: ...
 def cells() -> list[tuple[str, int, int, bool]]: ...
 
-# parts of bfloat16 in a float, 0: none; whether dot products take them
-Halves = tuple[int, bool]
+# parts of bfloat16 in a float, 0: none; whether dot products take them; the least rows of a step
+Halves = tuple[int, bool, int]
 
 class Panels:
     """Packed weights of one pass and phase."""

@@ -136,8 +136,10 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
         threads=1,
         numerics=Numerics(reproducible=reproducible),
     )
-    results = {"y": y, "hn": hn, "cn": cn, "saved_y": saved.y, "saved_c": saved.c}
-    results |= {"gates": saved.gates, "dx": dx, "dh0": dh0, "dc0": dc0}
+    ran = p.rows.active(*p.x.shape[:2])[..., None]
+    results = {"y": y, "hn": hn, "cn": cn, "saved_y": saved.y, "dx": dx, "dh0": dh0, "dc0": dc0}
+    results["gates"] = np.where(ran, saved.gates, 0)
+    results["saved_c"] = None if saved.c is None else np.where(ran, saved.c, 0)
     # They are added to what is there, which is ones.
     results |= {f"d_{k}": a if a is None else a - 1 for k, a in grads._asdict().items()}
     return {name: a for name, a in results.items() if a is not None}

@@ -83,3 +83,32 @@ def test_threads_never_share_a_block(layer: fastrnn.LSTM) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU])
+def test_what_a_block_held_before_is_in_no_result(kind: type[fastrnn.LSTM]) -> None:
+    """Ragged rows, whose idle steps are written by nobody: NaN of another call stands there."""
+    H = 400  # of which no other test has left blocks
+    layer = kind(H, H, bidirectional=True, rng=0, backend="cpu")
+    reference = kind(H, H, bidirectional=True, rng=0, backend="numpy")
+    lengths = np.array([3, T, 0, 7, 1, T, 2, 9])
+    x = np.random.default_rng(2).standard_normal((T, B, H)).astype(np.float32)
+    dy = np.ones((T, B, 2 * H), np.float32)
+
+    def results(layer: fastrnn.LSTM) -> list[np.ndarray]:  # type: ignore[type-arg]
+        y, _, tape = layer.forward(x, lengths=lengths)
+        grads = layer.backward(tape, dy)
+        states = tape.states()
+        return [y, *(states if isinstance(states, tuple) else [states]), grads.x, grads.flat]
+
+    def blocks(tape: fastrnn.tape.Tape) -> set[int]:
+        kept = [chains[0].kept[0].saved for chains in tape.levels[0].chains]
+        return {address(array) for saved in kept for array in saved if array is not None}
+
+    want = results(reference)
+    nan = np.full_like(x, np.nan)
+    before = blocks(layer.forward(nan)[2])
+    assert blocks(layer.forward(x, lengths=lengths)[2]) & before
+    layer.backward(layer.forward(nan)[2], dy)
+    for got, exact in zip(results(layer), want, strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())

@@ -10,6 +10,7 @@ from cases import Case, infer, run, same_bits
 from oracles import by_hand
 from test_oracle import EVERY, cases
 
+import fastrnn
 from fastrnn.backends import cpu
 
 if TYPE_CHECKING:
@@ -60,3 +61,41 @@ def test_every_option_is_right(
         )
     outputs = infer(layer, call)
     same_bits(outputs, {name: got[name] for name in outputs})
+
+
+@pytest.fixture
+def few_below_20(tiles_always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of less than 20 rows are too few for the tile unit, in calls that take it."""
+    for name, (tiles, *_) in cpu.HALVES.items():
+        monkeypatch.setitem(cpu.HALVES, name, [tiles._replace(rows=20)])
+
+
+def test_a_step_that_has_few_of_the_rows_left_multiplies_floats(few_below_20: None) -> None:
+    layer = fastrnn.LSTM(3, 64, precision="medium", rng=0, backend="cpu")
+    floats = fastrnn.LSTM(3, 64, reproducible=True, rng=0, backend="cpu")
+    draw = np.random.default_rng(1)
+    h0, c0 = draw.standard_normal((2, 1, 30, 64), np.float32)
+    x = np.zeros((2, 30, 3), np.float32)  # whose product has no error in any way
+    lengths = [1] * 30
+    lengths[17] = 2
+    y, _, tape = layer.forward(x, (h0, c0), lengths=lengths)
+    h, c = tape.states()
+    alone, _ = floats(x[1:, 17:18], (h[0, :, 17:18], c[0, :, 17:18]))
+    np.testing.assert_array_equal(y[1, 17], alone[0, 0])
+    first, _ = floats(x[:1], (h0, c0))
+    assert not np.array_equal(y[0], first[0])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru_reset_before"])
+def test_threads_agree_on_what_few_rows_are(few_below_20: None, kind: str) -> None:
+    case = Case(kind, (6, 50, 33, 70), dtype="float32", lengths="zeros", resets="some")
+    layer, call = case.layer("cpu"), case.call()
+    want = by_hand(case, layer.params, call)
+    with fastrnn.num_threads(1):
+        got = run(layer, call)
+    for name, exact in want.items():
+        scale = np.abs(exact).max(initial=0)
+        np.testing.assert_allclose(got[name], exact, rtol=0, atol=1e-5 * scale + 1e-6, err_msg=name)
+    for threads in (2, 3):
+        with fastrnn.num_threads(threads):
+            same_bits(run(layer, call), got)

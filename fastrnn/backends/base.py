@@ -37,7 +37,10 @@ class Weights(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What backward needs of one pass. Never shares memory with what forward returned as y."""
+    """What backward needs of one pass. Never shares memory with what forward returned as y.
+
+    Of gates and c, what belongs to a row that does not run may be anything.
+    """
 
     y: Array  # (T, B, P), h after every step, 0 where the row does not run
     gates: Array  # (T, B, S*H), the values named in CellSpec.saved, in that order

@@ -33,8 +33,8 @@ class Halves(NamedTuple):
 
     unit: str
     parts: int
-    rows: int  # of a product
-    TB: int
+    rows: int  # of a product; steps of ragged rows that have fewer multiply floats as they are
+    TB: int  # rows of all steps
     H: int
     area: int  # rows*H
     beside: bool | None = None  # where there is a tile unit too, or where there is none
@@ -94,7 +94,7 @@ class Ways(NamedTuple):
 
 
 def _code(halves: Halves | None) -> _core.Halves:
-    return (halves.parts, halves.dots) if halves else (0, False)
+    return (halves.parts, halves.dots, halves.rows) if halves else (0, False, 0)
 
 
 def units() -> set[str]:
@@ -209,7 +209,7 @@ class CpuBackend:
         kernels = self._kernels_for(cell, w)
         return Packed(kernels, w, backward=backward, threads=threads, dtype=narrow, once=once)
 
-    def _ways(self, x: Array, packed: Packed, numerics: Numerics) -> Ways | None:
+    def _ways(self, x: Array, packed: Packed, rows: Rows, numerics: Numerics) -> Ways | None:
         """Return in what parts of bfloat16 floats are multiplied; None: as they are.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
@@ -217,16 +217,18 @@ class CpuBackend:
         """
         if not self._units or packed.narrow:
             return None
-        hidden = packed.kernels.hidden_size
-        return self._ways_of(x.dtype, numerics, x.shape[0], x.shape[1], hidden)
+        T, B = x.shape[:2]
+        TB = T * B if rows.counts is None else int(rows.counts.sum())
+        return self._ways_of(x.dtype, numerics, TB, B, packed.kernels.hidden_size)
 
     def _ways_of(
-        self, dtype: np.dtype[Any], numerics: Numerics, T: int, B: int, H: int
+        self, dtype: np.dtype[Any], numerics: Numerics, TB: int, B: int, H: int
     ) -> Ways | None:
-        step = chunk = self._first(numerics, B, T * B, H)
+        """Return the same for a call whose steps have TB rows in all."""
+        step = chunk = self._first(numerics, B, TB, H)
         # "highest": a few rows get the same bits from one call as step by step
         if numerics.precision != "highest":
-            chunk = self._first(numerics, T * B, T * B, H)
+            chunk = self._first(numerics, TB, TB, H)
         if chunk is None or numerics.reproducible or dtype != np.float32:
             return None
         return Ways(step, chunk)
@@ -255,7 +257,8 @@ class CpuBackend:
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
         kernels = self._kernels_for(cell, w)
-        ways = self._ways_of(w.ih.dtype, numerics, T, B, kernels.hidden_size) or Ways(None, None)
+        H = kernels.hidden_size
+        ways = self._ways_of(w.ih.dtype, numerics, T * B, B, H) or Ways(None, None)
         step, chunk = ways
         used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, _code(step))
         return {
@@ -290,7 +293,7 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         kernels = packed.kernels
-        ways = self._ways(x, packed, numerics)
+        ways = self._ways(x, packed, rows, numerics)
         weights, parts = packed.forward(len(x), ways, threads)
         y, hn, cn, gates, c = kernels.forward(
             weights, parts, _rows(x), h0, c0, rows, reverse, threads, keep,
@@ -319,7 +322,7 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
         kernels = packed.kernels
-        ways = self._ways(x, packed, numerics)
+        ways = self._ways(x, packed, rows, numerics)
         panels, parts = packed.backward(ways, threads)
         return kernels.backward(
             panels, parts, _rows(x), h0, c0, rows, reverse, threads, *saved,
@@ -341,7 +344,7 @@ class CpuBackend:
         """Return a function that advances one step; see `Backend.bind`."""
         kernels = packed.kernels
         x, y = x[None], y[None]
-        ways = self._ways(x, packed, numerics)
+        ways = self._ways(x, packed, ALL, numerics)
         return kernels.bind(*packed.forward(1, ways, threads), x, h, c, ALL, threads, y)
 
     join = staticmethod(in_turn)

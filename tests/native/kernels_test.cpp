@@ -287,7 +287,7 @@ void compare_passes(const KernelTable& table, int passes) {
 #if defined(__x86_64__)
 void compare_dots(const KernelTable& table, int passes) {
   const int before = failed;
-  constexpr Halves dots{1, true}, none{};
+  constexpr Halves dots{1, true, 3}, none{};
   constexpr Ways ways[] = {{dots, dots}, {dots, none}, {none, dots}};
   for (int cell = 0; cell < kCells; ++cell) {
     const CellKernels<float>& kernels = table.f32.cells[cell];
