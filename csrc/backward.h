@@ -238,7 +238,6 @@ class BackwardPass {
   }
 
   FASTRNN_FN void fill_rows(Thread& me, Index t, Index first, Index rows) {
-    clear_idle(me.place, call_.rows, rows, t, z_.I, call_.dx);
     const History<Real> h_steps{call_.y, call_.h0, zero_, z_.P};
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
     BackRows<Real>& at = me.step;

@@ -185,6 +185,7 @@ class Pass {
     if (cell_.has_c) cn = make_array<Real>({B, H});
     if (keep) gates = make_array<Real>({T, B, cell_.saved * H});
     if (keep && cell_.has_c) c = make_array<Real>({T, B, H});
+    if (call.rows.counts) zero(y);  // rows that do not run; of gates and c nobody looks at those
     call.y = sequence<Real>(y);
     call.hn = pointer<Real>(hn);
     call.cn = pointer<Real>(cn);
@@ -229,12 +230,18 @@ class Pass {
                             sequence<Real>(dx),
                             weights<Real>(grads),
                             nullptr};
+    if (call.rows.counts) zero(dx);
     run(call, cell_.backward, cell_.backward_work(call));
     return py::make_tuple(dx, dh, dc);
   }
 
  private:
   static Phase phase(bool backward) { return backward ? Phase::backward : Phase::forward; }
+
+  static void zero(const py::object& value) {
+    auto array = py::reinterpret_borrow<py::array>(value);
+    std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
+  }
 
   // A copy of an array (B, n), C-contiguous.
   static py::object copy(py::handle value) {

@@ -177,7 +177,6 @@ class ForwardPass {
       const Index t = time(s), n = me.place.active(call_.rows.count(t, z_.B));
       if (rows > 0 && rows + n > kChunkRows) break;
       for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.place.m0 + m));
-      clear_idle(me.place, call_.rows, n, t, z_.P, call_.y);
       rows += n;
     }
     const ProjectStage<V, G> stage{me.x, vectors() + weights_.bias, me.gates, z_.H};

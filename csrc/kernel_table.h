@@ -91,7 +91,7 @@ struct ForwardCall {
   const Real* c0;                  // (B, H) LSTM
   Real* hn;                        // (B, P) out; may be h0
   Real* cn;                        // (B, H) out; may be c0
-  Sequence<Real> y;                // (T, B, P) out; 0 where a row does not run
+  Sequence<Real> y;                // (T, B, P) out; rows that do not run are left alone
   Real* gates;  // (T, B, S*H) out, where a row runs; or null: nothing is kept for backward
   Real* c;      // (T, B, H) out, where a row runs: LSTM when gates are kept
   void* work;   // forward_work(...) bytes
@@ -113,7 +113,7 @@ struct BackwardCall {
   Sequence<const Real> dy;  // (T, B, P) or null
   Real* dh;                 // (B, P) in: gradient of hn; out: gradient of h0
   Real* dc;                 // (B, H) the same for c, LSTM
-  Sequence<Real> dx;        // (T, B, I) out; 0 where a row does not run
+  Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
   Weights<Real> grads;      // added to
   void* work;               // backward_work(...) bytes
 };

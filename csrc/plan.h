@@ -97,15 +97,6 @@ FASTRNN_FN Index row_length(const Rows& rows, Index T, Index m) {
   return low;
 }
 
-// Writes zeros (n,) to the rows of step t that are a place's and do not run, one writer a row.
-template <class Real>
-FASTRNN_FN void clear_idle(const Place& own, const Rows& rows, Index active, Index t, Index n,
-                           Sequence<Real> out) {
-  if (own.rank > 0) return;
-  for (Index m = own.m0 + active; m < own.m1; ++m)
-    std::memset(out.at(t, rows.row(m)), 0, static_cast<std::size_t>(n) * sizeof(Real));
-}
-
 // Where the state before and after each step of a pass lies. `h` is (T, B, n) by step; the first
 // step of a row starts from `first`, a cut one from `zero`.
 template <class Real>
