@@ -141,7 +141,8 @@ class Pass {
   Panels<Real> pack(const py::tuple& w, bool backward, int threads) const {
     const Weights<const Real> from = weights<const Real>(w);
     const Index size = cell_.packed_size(sizes_, phase(backward));
-    Panels<Real> out{Buffer(static_cast<std::size_t>(size) * sizeof(Real)), WeightType::real};
+    Panels<Real> out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Real)),
+                     WeightType::real};
     const py::gil_scoped_release release;
     cell_.pack(sizes_, from, phase(backward), threads, static_cast<Real*>(out.buffer.data()));
     return out;
@@ -150,7 +151,8 @@ class Pass {
   // Panels of the forward phase in a narrow type.
   Panels<Real> narrow(const Panels<Real>& panels, const std::string& dtype) const {
     const WeightType type = dtype == "int8" ? WeightType::int8 : WeightType::bfloat16;
-    Panels<Real> out{Buffer(static_cast<std::size_t>(cell_.narrow_size(sizes_, type))), type};
+    const Index size = cell_.narrow_size(sizes_, type);
+    Panels<Real> out{Buffer::of_weights(static_cast<std::size_t>(size)), type};
     const py::gil_scoped_release release;
     cell_.narrow(sizes_, type, panels.data(), out.buffer.data());
     return out;
@@ -160,7 +162,7 @@ class Pass {
               const HalvesOf& chunk, int threads) const {
     const Ways how{halves(step), halves(chunk)};
     const Index size = cell_.split_size(sizes_, phase(backward), how);
-    Split out{Buffer(static_cast<std::size_t>(size) * sizeof(Half)), how};
+    Split out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Half)), how};
     const py::gil_scoped_release release;
     cell_.split(sizes_, phase(backward), how, threads, panels.data(),
                 static_cast<Half*>(out.buffer.data()));

@@ -1,6 +1,11 @@
 #include "memory.h"
 
+#include <cstdint>
 #include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace fastrnn {
 namespace {
@@ -75,6 +80,15 @@ std::size_t Memory::kept() {
   std::size_t sum = 0;
   for (const Free& entry : free_) sum += entry.size;
   return sum;
+}
+
+void ask_for_large_pages([[maybe_unused]] void* block, [[maybe_unused]] std::size_t size) noexcept {
+#ifdef MADV_HUGEPAGE
+  constexpr std::uintptr_t page = 2 << 20;
+  const auto first = reinterpret_cast<std::uintptr_t>(block);
+  const std::uintptr_t begin = (first + page - 1) & ~(page - 1), end = (first + size) & ~(page - 1);
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
 }
 
 Memory& memory() {

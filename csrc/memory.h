@@ -46,10 +46,19 @@ class Memory {
 // The one that all calls share. Never destroyed: arrays may live until the process ends.
 Memory& memory();
 
+// Asks the system to back what lies in a block with pages of two megabytes: weights that are read from
+// beyond the caches at each step then need few entries of those that translate addresses. It may refuse.
+void ask_for_large_pages(void* block, std::size_t size) noexcept;
+
 // A block as long as this lives.
 class Buffer {
  public:
   explicit Buffer(std::size_t size) : size_(size), data_(memory().take(size)) {}
+  static Buffer of_weights(std::size_t size) {
+    Buffer buffer(size);
+    ask_for_large_pages(buffer.data(), size);
+    return buffer;
+  }
   ~Buffer() {
     if (data_) memory().give(data_, size_);
   }

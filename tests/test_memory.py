@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +116,27 @@ def test_what_a_block_held_before_is_in_no_result(kind: type[fastrnn.LSTM]) -> N
     layer.backward(layer.forward(nan)[2], dy)
     for got, exact in zip(results(layer), want, strict=True):
         np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(),
+    reason="a system without large pages",
+)
+def test_large_weights_ask_for_large_pages() -> None:
+    """The mappings that asked have the flag "hg"; NumPy's own requests are turned off."""
+    code = """
+import fastrnn
+def asked():
+    with open("/proc/self/smaps") as maps:
+        return sum(" hg" in line for line in maps if line.startswith("VmFlags"))
+layer = fastrnn.LSTM(512, 512, backend="cpu")
+before = asked()
+layer.freeze()
+print(before, asked())
+"""
+    environment = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert before == 0 < after
