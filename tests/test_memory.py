@@ -136,7 +136,12 @@ print(before, asked())
 """
     environment = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=sys.prefix,  # where what is installed is imported
+        capture_output=True,
+        text=True,
+        check=True,
     )
     before, after = map(int, done.stdout.split())
     assert before == 0 < after
