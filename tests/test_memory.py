@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import Array
 
 import fastrnn
 
@@ -18,7 +19,7 @@ core = pytest.importorskip("fastrnn._core", reason="the cpu backend's memory")
 T, B, H = 16, 8, 256  # h of all steps: 128 KiB
 
 
-def forward(layer: fastrnn.LSTM, T: int = T) -> tuple[np.ndarray, fastrnn.tape.Tape]:  # type: ignore[type-arg]
+def forward(layer: fastrnn.LSTM, T: int = T) -> tuple[Array, fastrnn.tape.Tape]:
     x = np.ones((T, B, layer.input_size), np.float32)
     y, _, tape = layer.forward(x)
     return y, tape
@@ -29,7 +30,7 @@ def layer() -> fastrnn.LSTM:
     return fastrnn.LSTM(3, H, rng=0, backend="cpu")
 
 
-def address(array: np.ndarray) -> int:  # type: ignore[type-arg]
+def address(array: Array) -> int:
     return array.ctypes.data
 
 
@@ -99,7 +100,7 @@ def test_what_a_block_held_before_is_in_no_result(kind: type[fastrnn.LSTM]) -> N
     x = np.random.default_rng(2).standard_normal((T, B, H)).astype(np.float32)
     dy = np.ones((T, B, 2 * H), np.float32)
 
-    def results(layer: fastrnn.LSTM) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def results(layer: fastrnn.LSTM) -> list[Array]:
         y, _, tape = layer.forward(x, lengths=lengths)
         grads = layer.backward(tape, dy)
         states = tape.states()
@@ -115,7 +116,7 @@ def test_what_a_block_held_before_is_in_no_result(kind: type[fastrnn.LSTM]) -> N
     assert blocks(layer.forward(x, lengths=lengths)[2]) & before
     layer.backward(layer.forward(nan)[2], dy)
     for got, exact in zip(results(layer), want, strict=True):
-        np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
+        np.testing.assert_allclose(got, exact, rtol=0, atol=5e-6 * np.abs(exact).max())
 
 
 @pytest.mark.skipif(
