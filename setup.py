@@ -81,11 +81,13 @@ def stale(obj: str, source: str) -> bool:
 
 
 def sanitizer_flags(names: str) -> list[str]:
-    # -O1, and without the checks of pointers for whose use AddressSanitizer stands: with them the
-    # kernels take ten minutes to compile. Alignment stays: NumPy has arrays without it. Checks of
-    # addresses are calls, which spares a third of the rest.
+    # -O1, and without the checks of pointers for whose use AddressSanitizer stands, and without
+    # its own of local arrays, whose bounds the other one checks: with them the kernels take ten
+    # minutes to compile. Alignment stays: NumPy has arrays without it. Checks of addresses are
+    # calls, which spares a third of the rest.
     unchecked = "-fno-sanitize=null,object-size,vptr,pointer-overflow"
-    calls = ["--param", "asan-instrumentation-with-call-threshold=0"] if "address" in names else []
+    params = ["asan-stack=0", "asan-instrumentation-with-call-threshold=0"]
+    calls = [word for param in params for word in ("--param", param)] if "address" in names else []
     always = ["-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
     return [f"-fsanitize={names}", unchecked, *calls, *always]
 

@@ -66,7 +66,7 @@ struct BackwardWeights {
                        Real* out) const {
     if (matrix.present)
       pack_rows<V>(matrix.K, matrix.panels.N, layout.past_caches(kPastCachesBackward),
-                   out + matrix.at, rank, ranks, row);
+                   out + matrix.at, Share(matrix.panels.count(), rank, ranks), row);
   }
 };
 
@@ -98,18 +98,12 @@ class BackwardPass {
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     delta_ = arena.take<Real>(rows * ld_);
     d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
-    x_ = arena.take<const Real*>(rows);
-    h_prev_ = arena.take<const Real*>(rows);
-    c_prev_ = arena.take<const Real*>(rows);
-    c_ = arena.take<const Real*>(rows);
-    dx_ = arena.take<Real*>(rows);
-    delta_rows_ = arena.take<const Real*>(rows);
     right_x_ = take_chunk(arena, z_.I, rows);
     right_h_ = take_chunk(arena, z_.P, rows);
     right_extra_ = take_chunk(arena, Cell::kResetBefore || z_.projected ? z_.H : 0, rows);
     threads_ = arena.take<Thread>(plan_.threads);
     for (int i = 0; i < plan_.threads; ++i) {
-      Thread thread{Place(z_, call_.rows, plan_, i), {}, nullptr, nullptr, {}};
+      Thread thread{Place(z_, call_.rows, plan_, i)};
       const Index own = thread.place.size();
       thread.products = {call_.packed,
                          WeightType::real,
@@ -117,17 +111,19 @@ class BackwardPass {
                          call_.split.data,
                          arena.take<Half>(scratch_size(own, rows)),
                          nullptr};
+      thread.x = arena.take<const Real*>(rows);
+      thread.h_prev = arena.take<const Real*>(rows);
+      thread.c_prev = arena.take<const Real*>(Cell::kHasC ? rows : 0);
+      thread.c = arena.take<const Real*>(Cell::kHasC ? rows : 0);
+      thread.delta = arena.take<Real*>(rows);
+      thread.dx = arena.take<Real*>(rows);
       BackRows<Real>& step = thread.step;
-      step.h_prev = arena.take<const Real*>(own);
-      step.c_prev = arena.take<const Real*>(own);
       step.h = arena.take<const Real*>(own);
-      step.c = arena.take<const Real*>(own);
       step.saved = arena.take<const Real*>(own);
       step.dy = arena.take<const Real*>(own);
       step.d_out = arena.take<const Real*>(own);
       step.dh = arena.take<Real*>(own);
       step.dc = arena.take<Real*>(own);
-      step.delta = arena.take<Real*>(own);
       thread.in = arena.take<const Real*>(own);
       thread.out = arena.take<Real*>(own);
       if (threads_) threads_[i] = thread;
@@ -145,10 +141,14 @@ class BackwardPass {
  private:
   struct Thread {
     Place place;
-    BackRows<Real> step;
-    const Real** in;  // rows of a product
-    Real** out;
-    Products<V> products;
+    BackRows<Real> step = {};
+    const Real** in = nullptr;  // rows of a product
+    Real** out = nullptr;
+    Products<V> products = {};
+    // By row of the chunk; every thread knows them all, and waits for no other.
+    const Real **x = nullptr, **h_prev = nullptr, **c_prev = nullptr, **c = nullptr;
+    Real **delta = nullptr, **dx = nullptr;  // of its own rows
+    Index own = 0;                           // of which there are so many
   };
 
   // What the sums over a chunk's rows are taken with.
@@ -156,6 +156,8 @@ class BackwardPass {
     Index N;
     Real* packed;  // [panel][row][vector][lane]
     Half* split;   // the same in parts
+
+    FASTRNN_FN Panels<V> panels() const { return {N, 1}; }
   };
 
   FASTRNN_FN Index scratch_size(Index own, Index chunk) const {
@@ -190,6 +192,7 @@ class BackwardPass {
   FASTRNN_FN Index time(Index s) const { return call_.rows.reverse ? s : z_.T - 1 - s; }
 
   FASTRNN_NOINLINE void run(Thread& me) {
+    bool add = !call_.fresh;  // to what the weights' gradients are
     for (Index s = 0; s < z_.T;) {
       Index rows = 0, end = s;
       for (; end < z_.T; ++end) {
@@ -197,16 +200,21 @@ class BackwardPass {
         if (rows > 0 && rows + n > chunk_) break;
         rows += n;
       }
+      me.own = 0;
       Index first = 0;
       for (; s < end; ++s) {
         step(me, time(s), first);
         first += call_.rows.count(time(s), z_.B);
       }
-      meet_all();
+      input_gradients(me);
       pack_chunk(me, rows);
       meet_all();
-      weight_gradients(me, rows);
-      input_gradients(me, rows);
+      if (Cell::kResetBefore || z_.projected) {
+        pack_extra(me, rows);
+        meet_all();
+      }
+      weight_gradients(me, rows, add);
+      add = true;
       meet_all();
     }
   }
@@ -215,6 +223,7 @@ class BackwardPass {
   FASTRNN_FN void step(Thread& me, Index t, Index first) {
     const Index count = call_.rows.count(t, z_.B), rows = me.place.active(count);
     const bool few = count < call_.split.how.step.least;
+    list_rows(me, t, first, count);
     fill_rows(me, t, first, rows);
     if (z_.projected) project(me, rows, few);
     const Share units = own_units(me.place, z_.H);
@@ -237,32 +246,38 @@ class BackwardPass {
     }
   }
 
-  FASTRNN_FN void fill_rows(Thread& me, Index t, Index first, Index rows) {
+  FASTRNN_FN void list_rows(Thread& me, Index t, Index first, Index count) {
     const History<Real> h_steps{call_.y, call_.h0, zero_, z_.P};
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
-    BackRows<Real>& at = me.step;
-    for (Index m = 0; m < rows; ++m) {
-      const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted), k = first + sorted;
-      at.delta[m] = delta_ + k * ld_;
-      at.h_prev[m] = h_steps.before(z_, call_.rows, t, sorted);
-      at.h[m] = call_.y.at(t, b);
+    for (Index m = 0; m < count; ++m) {
+      const Index b = call_.rows.row(m);
+      me.x[first + m] = call_.x.at(t, b);
+      me.h_prev[first + m] = h_steps.before(z_, call_.rows, t, m);
       if constexpr (Cell::kHasC) {
-        at.c_prev[m] = c_steps.before(z_, call_.rows, t, sorted);
-        at.c[m] = call_.c + (t * z_.B + b) * z_.H;
-        at.dc[m] = call_.dc + b * z_.H;
+        me.c_prev[first + m] = c_steps.before(z_, call_.rows, t, m);
+        me.c[first + m] = call_.c + (t * z_.B + b) * z_.H;
       }
-      if (me.place.rank == 0) {  // for the products over the chunk, one writer a row
-        x_[k] = call_.x.at(t, b);
-        dx_[k] = call_.dx.at(t, b);
-        delta_rows_[k] = at.delta[m];
-        h_prev_[k] = at.h_prev[m];
-        if constexpr (Cell::kPeephole) c_prev_[k] = at.c_prev[m], c_[k] = at.c[m];
-      }
+    }
+  }
+
+  FASTRNN_FN void fill_rows(Thread& me, Index t, Index first, Index rows) {
+    BackRows<Real>& at = me.step;
+    const Index begin = first + me.place.m0;
+    at.h_prev = me.h_prev + begin;
+    if constexpr (Cell::kHasC) at.c_prev = me.c_prev + begin, at.c = me.c + begin;
+    at.delta = me.delta + me.own;
+    for (Index m = 0; m < rows; ++m) {
+      const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted);
+      at.delta[m] = delta_ + (begin + m) * ld_;
+      me.dx[me.own + m] = call_.dx.at(t, b);
+      at.h[m] = call_.y.at(t, b);
+      if constexpr (Cell::kHasC) at.dc[m] = call_.dc + b * z_.H;
       at.saved[m] = call_.gates + (t * z_.B + b) * Cell::kSaved * z_.H;
       at.dy[m] = call_.dy ? call_.dy.at(t, b) : nullptr;
       at.dh[m] = call_.dh + b * z_.P;
       at.d_out[m] = z_.projected ? d_out_ + sorted * z_.H : nullptr;
     }
+    me.own += rows;
   }
 
   // Projected: the gradient of h, kept for W_hr's, and through W_hr that of the cell's output.
@@ -332,8 +347,12 @@ class BackwardPass {
 
   struct Pointers {
     const Real* const* rows;
-    Index offset;
-    FASTRNN_FN const Real* operator()(Index k) const { return rows[k] + offset; }
+    FASTRNN_FN const Real* operator()(Index k) const { return rows[k]; }
+  };
+  struct Strided {
+    const Real* first;
+    Index ld;
+    FASTRNN_FN const Real* operator()(Index k) const { return first + k * ld; }
   };
 
   FASTRNN_FN Chunk take_chunk(Arena& arena, Index N, Index rows) const {
@@ -341,71 +360,81 @@ class BackwardPass {
     return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.how.chunk))};
   }
 
-  FASTRNN_FN void pack_share(const Thread& me, Index rows, const Chunk& out, Pointers from) const {
-    const int rank = me.place.index, ranks = plan_.threads;
-    const Panels<V> panels(out.N, 1);
-    pack_rows<V>(rows, out.N, false, out.packed, rank, ranks, from);
-    split_panels(panels, out.packed, rows, call_.split.how.chunk, rank, ranks, out.split);
+  template <class RowOf>
+  FASTRNN_FN void pack_share(const Share& share, Index rows, const Chunk& out,
+                             const RowOf& row) const {
+    pack_rows<V>(rows, out.N, false, out.packed, share, row);
+    split_panels(out.panels(), out.packed, rows, call_.split.how.chunk, share, out.split);
   }
 
+  // A thread's share of the panels of x and h together: small layers have one of each.
   FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
-    pack_share(me, rows, right_x_, {x_, 0});
-    pack_share(me, rows, right_h_, {h_prev_, 0});
-    if constexpr (Cell::kResetBefore) pack_share(me, rows, right_extra_, {delta_rows_, extra_});
-    if (z_.projected) pack_share(me, rows, right_extra_, {delta_rows_, extra_ + z_.P});
+    const Index of_x = right_x_.panels().count(), of_h = right_h_.panels().count();
+    const Share both(of_x + of_h, me.place.index, plan_.threads);
+    pack_share({smaller(both.begin, of_x), smaller(both.end, of_x)}, rows, right_x_,
+               Pointers{me.x});
+    pack_share({larger(both.begin - of_x, 0), larger(both.end - of_x, 0)}, rows, right_h_,
+               Pointers{me.h_prev});
   }
 
-  FASTRNN_NOINLINE void weight_gradients(const Thread& me, Index rows) const {
+  // What other threads have left behind the blocks of delta.
+  FASTRNN_NOINLINE void pack_extra(const Thread& me, Index rows) const {
+    const Share share(right_extra_.panels().count(), me.place.index, plan_.threads);
+    const Index from = extra_ + (Cell::kResetBefore ? 0 : z_.P);
+    pack_share(share, rows, right_extra_, Strided{delta_ + from, ld_});
+  }
+
+  FASTRNN_NOINLINE void weight_gradients(const Thread& me, Index rows, bool add) const {
     const Weights<Real>& d = call_.grads;
     for (int g = 0; g < G; ++g) {
       const Index from = Cell::input_block(g) * z_.H, into = g * z_.H;
       const Index hidden = (Cell::kHiddenFirst + g) * z_.H;
       const bool past_reset = Cell::kResetBefore && g == G - 1;
-      outer(me, rows, from, z_.H, right_x_, d.ih + into * z_.I);
-      outer(me, rows, hidden, z_.H, past_reset ? right_extra_ : right_h_, d.hh + into * z_.P);
+      outer(me, rows, from, z_.H, right_x_, add, d.ih + into * z_.I);
+      outer(me, rows, hidden, z_.H, past_reset ? right_extra_ : right_h_, add, d.hh + into * z_.P);
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
-      if (d.b_ih) column_sums(rows, from, units, nullptr, d.b_ih + into);
-      if (d.b_hh) column_sums(rows, hidden, units, nullptr, d.b_hh + into);
+      if (d.b_ih) column_sums(rows, from, units, nullptr, add, d.b_ih + into);
+      if (d.b_hh) column_sums(rows, hidden, units, nullptr, add, d.b_hh + into);
     }
-    if (z_.projected) outer(me, rows, extra_, z_.P, right_extra_, d.hr);
+    if (z_.projected) outer(me, rows, extra_, z_.P, right_extra_, add, d.hr);
     if constexpr (Cell::kPeephole) {
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
-      column_sums(rows, 0, units, c_prev_, d.peephole);
-      column_sums(rows, z_.H, units, c_prev_, d.peephole + z_.H);
-      column_sums(rows, 3 * z_.H, units, c_, d.peephole + 2 * z_.H);
+      column_sums(rows, 0, units, me.c_prev, add, d.peephole);
+      column_sums(rows, z_.H, units, me.c_prev, add, d.peephole + z_.H);
+      column_sums(rows, 3 * z_.H, units, me.c, add, d.peephole + 2 * z_.H);
     }
   }
 
-  // out[m][n] += sum over rows of delta[row][from + m] * right[row][n]
+  // out[m][n] (+)= sum over rows of delta[row][from + m] * right[row][n]
   FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Chunk& right,
-                        Real* out) const {
-    const Panels<V> panels(right.N, 1);
+                        bool add, Real* out) const {
+    const Panels<V> panels = right.panels();
     using Stage = ColumnStage<V>;
     const Halves how = call_.split.how.chunk;
     const Index group = how.tiles() ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
     const Share share(M, me.place.index, plan_.threads, group);
-    run_product(Stage{delta_ + from + share.begin, ld_, out + share.begin * right.N, right.N},
+    run_product(Stage{delta_ + from + share.begin, ld_, out + share.begin * right.N, right.N, add},
                 panels, Share(panels.count(), 0, 1), share.end - share.begin, right.packed,
                 right.split, how, me.products.scratch, rows);
   }
 
-  // out[i] += sum over rows of delta[row][from + i] (* factor[row][i])
+  // out[i] (+)= sum over rows of delta[row][from + i] (* factor[row][i])
   FASTRNN_FN void column_sums(Index rows, Index from, const Share& units, const Real* const* factor,
-                              Real* out) const {
+                              bool add, Real* out) const {
     for (Index i = units.begin; i < units.end; i += V::kLanes) {
       const Index left = units.end - i;
-      V sum = V::load(out + i, left);
+      V sum = add ? V::load(out + i, left) : V::broadcast(0);
       for (Index k = 0; k < rows; ++k) {
-        const V d = V::load(delta_rows_[k] + from + i, left);
+        const V d = V::load(delta_ + k * ld_ + from + i, left);
         sum = factor ? fma(d, V::load(factor[k] + i, left), sum) : sum + d;
       }
       sum.store(out + i, left);
     }
   }
 
-  FASTRNN_NOINLINE void input_gradients(const Thread& me, Index rows) const {
-    const Share share(rows, me.place.index, plan_.threads, V::tile_rows(RowStage<V>::kVectors));
-    const RowStage<V> stage{delta_rows_ + share.begin, dx_ + share.begin, z_.I, false};
+  FASTRNN_NOINLINE void input_gradients(const Thread& me) const {
+    const Share share(me.own, me.place.rank, me.place.ranks, V::tile_rows(RowStage<V>::kVectors));
+    const RowStage<V> stage{me.delta + share.begin, me.dx + share.begin, z_.I, false};
     me.products.run(stage, weights_.input, Share(weights_.input.panels.count(), 0, 1),
                     share.end - share.begin);
   }
@@ -425,8 +454,6 @@ class BackwardPass {
   Index extra_, ld_;  // a row of delta: where what follows the blocks begins; its length
   Real *zero_, *delta_;
   Real* d_out_;  // (B, H) gradient of the cell's output, before a projection
-  const Real **x_, **h_prev_, **c_prev_, **c_, **delta_rows_;  // by row of the chunk
-  Real** dx_;
   Chunk right_x_, right_h_, right_extra_;
   Thread* threads_;
   Index work_size_;

@@ -72,6 +72,11 @@ py::array_t<Item> make_array(const Index (&shape)[N]) {
   return py::array_t<Item>(extents, data, owner);
 }
 
+void zero(const py::object& value) {
+  auto array = py::reinterpret_borrow<py::array>(value);
+  std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
+}
+
 // The packed weights of one pass and phase.
 template <class Real>
 struct Panels {
@@ -176,25 +181,29 @@ class Pass {
     return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
   }
 
-  // y, hn, cn, gates, c; the last two are None if nothing is kept for backward
+  // y, hn, cn, and what is kept for backward, or None: y once more, gates, c
   py::tuple forward(py::handle packed, const Split* split, py::handle x, py::handle h0,
                     py::handle c0, const py::tuple& which, bool reverse, int threads,
                     bool keep) const {
     auto call = forward_call(packed, split, x, h0, c0, which, reverse, threads);
     const auto [T, B, I, H, P, projected] = call.sizes;
     py::array_t<Real> y = make_array<Real>({T, B, P}), hn = make_array<Real>({B, P});
-    py::object cn = py::none(), gates = py::none(), c = py::none();
+    py::object cn = py::none(), kept_y = py::none(), gates = py::none(), c = py::none();
     if (cell_.has_c) cn = make_array<Real>({B, H});
+    if (keep) kept_y = make_array<Real>({T, B, P});
     if (keep) gates = make_array<Real>({T, B, cell_.saved * H});
     if (keep && cell_.has_c) c = make_array<Real>({T, B, H});
-    if (call.rows.counts) zero(y);  // rows that do not run; of gates and c nobody looks at those
+    // rows that do not run; of gates and c nobody looks at those
+    if (call.rows.counts) zero(y);
+    if (call.rows.counts && keep) zero(kept_y);
     call.y = sequence<Real>(y);
     call.hn = pointer<Real>(hn);
     call.cn = pointer<Real>(cn);
+    call.kept_y = pointer<Real>(kept_y);
     call.gates = pointer<Real>(gates);
     call.c = pointer<Real>(c);
     run(call, cell_.forward, cell_.forward_work(call));
-    return py::make_tuple(y, hn, cn, gates, c);
+    return py::make_tuple(y, hn, cn, kept_y, gates, c);
   }
 
   // One step, again and again: x (1, B, I) is read, h and c are updated, y (1, B, P) is written.
@@ -207,11 +216,11 @@ class Pass {
     return Bound<Real>(call, cell_, py::make_tuple(packed, parts, x, h, c, y));
   }
 
-  // dx, dh0, dc0; the parameters' gradients are added into `grads`
+  // dx, dh0, dc0; the parameters' gradients are added into `grads`, or `fresh` ones set
   py::tuple backward(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
                      py::handle c0, const py::tuple& which, bool reverse, int threads, py::handle y,
                      py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
-                     const py::tuple& grads) const {
+                     const py::tuple& grads, bool fresh) const {
     const Sizes sizes = sizes_of(x);
     const py::array_t<Real> dx = make_array<Real>({sizes.T, sizes.B, sizes.I});
     const py::object dh = copy(dhn), dc = copy(dcn);
@@ -231,6 +240,7 @@ class Pass {
                             pointer<Real>(dc),
                             sequence<Real>(dx),
                             weights<Real>(grads),
+                            fresh,
                             nullptr};
     if (call.rows.counts) zero(dx);
     run(call, cell_.backward, cell_.backward_work(call));
@@ -239,11 +249,6 @@ class Pass {
 
  private:
   static Phase phase(bool backward) { return backward ? Phase::backward : Phase::forward; }
-
-  static void zero(const py::object& value) {
-    auto array = py::reinterpret_borrow<py::array>(value);
-    std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
-  }
 
   // A copy of an array (B, n), C-contiguous.
   static py::object copy(py::handle value) {
@@ -303,6 +308,7 @@ void bind(py::module_& m, const std::string& suffix) {
       .def("forward", &Pass<Real>::forward)
       .def("backward", &Pass<Real>::backward)
       .def("bind", &Pass<Real>::bind);
+  m.def(("empty" + suffix).c_str(), [](Index n) { return make_array<Real>({n}); });
   const auto activation =
       [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
         m.def((name + suffix).c_str(), [function](const py::array_t<Real, py::array::c_style>& x) {

@@ -29,11 +29,10 @@ FASTRNN_FN Index dot_panels_size(const Panels<V>& panels, Index K) {
 
 #ifdef FASTRNN_DOTS
 
-// Rounds rank's share of packed panels.
+// Rounds a share of packed panels.
 template <class V>
-FASTRNN_NOINLINE void pair_share(const Panels<V>& panels, const float* packed, Index K, int rank,
-                                 int ranks, Half* out) {
-  const Share share(panels.count(), rank, ranks);
+FASTRNN_NOINLINE void pair_share(const Panels<V>& panels, const float* packed, Index K,
+                                 const Share& share, Half* out) {
   const Index full = panels.U * panels.G * V::kLanes;
   Pair* to = reinterpret_cast<Pair*>(out) + share.begin * pairs_of(K) * full;
   const float* from = packed + share.begin * K * full;

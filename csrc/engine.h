@@ -103,7 +103,8 @@ struct Entry {
       int rank, ranks;
       void operator()(const Matrix<V>& m) const {
         if (m.present)
-          split_panels(m.panels, all.packed + m.at, m.K, m.how, rank, ranks, all.out + m.at_split);
+          split_panels(m.panels, all.packed + m.at, m.K, m.how,
+                       Share(m.panels.count(), rank, ranks), all.out + m.at_split);
       }
     };
   };

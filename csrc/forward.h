@@ -158,7 +158,7 @@ class ForwardPass {
     if (!call_.gates && call_.c0 != call_.cn && me.place.rank == 0)
       copy_rows(me.place, call_.c0, call_.cn);
     for (Index s = 0; s < z_.T;) {
-      const Index end = project(me, s);
+      const Index begin = s, end = project(me, s);
       Real* gates = me.gates;
       for (; s < end; ++s) {
         const Index rows = me.place.active(call_.rows.count(time(s), z_.B));
@@ -166,6 +166,7 @@ class ForwardPass {
         step(me, time(s), rows, s & 1);
         gates += rows * G * z_.H;
       }
+      if (call_.kept_y) keep_y(me, begin, end);
     }
     if (me.place.rank == 0) final_state(me.place);
   }
@@ -230,6 +231,21 @@ class ForwardPass {
       const RowStage<V> stage{at.h_prev, at.saved, z_.P, false};
       product(me, stage, weights_.project, rows, down, few);
       meet(me);
+    }
+  }
+
+  // Copies a thread's share of what some steps left in y, while it is near.
+  FASTRNN_NOINLINE void keep_y(const Thread& me, Index begin, Index end) const {
+    for (Index s = begin; s < end; ++s) {
+      const Index t = time(s), rows = me.place.active(call_.rows.count(t, z_.B));
+      const Share share(rows, me.place.rank, me.place.ranks);
+      for (Index m = me.place.m0 + share.begin; m < me.place.m0 + share.end; ++m) {
+        const Index b = call_.rows.row(m);
+        const Real* from = call_.y.at(t, b);
+        Real* to = call_.kept_y + (t * z_.B + b) * z_.P;
+        for (Index i = 0; i < z_.P; i += V::kLanes)
+          V::load(from + i, z_.P - i).store(to + i, z_.P - i);
+      }
     }
   }
 

@@ -92,9 +92,11 @@ struct ForwardCall {
   Real* hn;                        // (B, P) out; may be h0
   Real* cn;                        // (B, H) out; may be c0
   Sequence<Real> y;                // (T, B, P) out; rows that do not run are left alone
-  Real* gates;  // (T, B, S*H) out, where a row runs; or null: nothing is kept for backward
-  Real* c;      // (T, B, H) out, where a row runs: LSTM when gates are kept
-  void* work;   // forward_work(...) bytes
+  // What is kept for backward, or null. Of gates and c rows that do not run are left alone, too.
+  Real* kept_y;  // (T, B, P) out: the same as y
+  Real* gates;   // (T, B, S*H) out
+  Real* c;       // (T, B, H) out: LSTM
+  void* work;    // forward_work(...) bytes
 };
 
 template <class Real>
@@ -114,7 +116,8 @@ struct BackwardCall {
   Real* dh;                 // (B, P) in: gradient of hn; out: gradient of h0
   Real* dc;                 // (B, H) the same for c, LSTM
   Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
-  Weights<Real> grads;      // added to
+  Weights<Real> grads;      // added to, or
+  bool fresh;               // set
   void* work;               // backward_work(...) bytes
 };
 

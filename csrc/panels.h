@@ -82,12 +82,11 @@ struct Panels {
   }
 };
 
-// Packs rank's share of B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector.
+// Packs a share of the panels of B[k][n] = row(k)[n], k < K, n < N: rows as they lie, vector by vector.
 template <class V, class RowOf>
-FASTRNN_FN void pack_rows(Index K, Index N, bool past_caches, typename V::Real* out, int rank,
-                          int ranks, const RowOf& row) {
+FASTRNN_FN void pack_rows(Index K, Index N, bool past_caches, typename V::Real* out,
+                          const Share& share, const RowOf& row) {
   const Panels<V> panels(N, 1);
-  const Share share(panels.count(), rank, ranks);
   for (Index p = share.begin; p < share.end; ++p) {
     const int vectors = p + 1 < panels.count() ? panels.U : panels.last();
     typename V::Real* to = out + p * K * panels.U * V::kLanes;

@@ -41,7 +41,7 @@ struct RowStage {
   }
 };
 
-// Weight gradients: out[m][n] += sum over rows k of a[k][m] * B[k][n].
+// Weight gradients: out[m][n] (+)= sum over rows k of a[k][m] * B[k][n].
 template <class V>
 struct ColumnStage {
   using Real = typename V::Real;
@@ -53,6 +53,7 @@ struct ColumnStage {
   Index lda;
   Real* out;
   Index N;
+  bool add;
 
   FASTRNN_FN const Real* base() const { return a; }
   FASTRNN_FN Index ld() const { return lda; }
@@ -65,7 +66,7 @@ struct ColumnStage {
     FASTRNN_UNROLL
     for (int n = 0; n < n_vectors; ++n) {
       const Index unit = first + n * V::kLanes;
-      acc[n] = V::load(out + m * N + unit, N - unit);
+      acc[n] = add ? V::load(out + m * N + unit, N - unit) : V::broadcast(0);
       prefetch_to_write(out + m * N + unit, ahead);
     }
   }

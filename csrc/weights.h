@@ -29,15 +29,15 @@ FASTRNN_FN Index parts_size(const Panels<V>& panels, Index K, Halves how) {
   return 0;
 }
 
-// Makes rank's share of the parts of packed panels.
+// Makes the parts of a share of packed panels.
 template <class V>
 FASTRNN_FN void split_panels(const Panels<V>& panels, const typename V::Real* packed, Index K,
-                             Halves how, int rank, int ranks, Half* out) {
+                             Halves how, const Share& share, Half* out) {
   if constexpr (kDots<V>) {
-    if (how.dots) pair_share(panels, packed, K, rank, ranks, out);
+    if (how.dots) pair_share(panels, packed, K, share, out);
   }
   if constexpr (kTiles<V>) {
-    if (how.tiles()) split_share(panels, packed, K, how.parts, rank, ranks, out);
+    if (how.tiles()) split_share(panels, packed, K, how.parts, share, out);
   }
 }
 

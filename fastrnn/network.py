@@ -265,7 +265,7 @@ class Network:
         call, levels : as given to and returned by `forward`
         dy : (T, B, D*P) or None
         dh, dc : (L*D, B, P), (L*D, B, H) or None; C-contiguous; overwritten
-        grads : one a pass; gradients are added into them
+        grads : one a pass, in a vector as `Backend.new_gradients` makes it; they are set
 
         Returns
         -------
@@ -273,6 +273,8 @@ class Network:
         dh0, dc0 : (L*D, B, P), (L*D, B, H) or None
         """
         if not levels:
+            for array in (array for each in grads for array in each if array is not None):
+                array[...] = 0
             return self._xp.zeros(call.x.shape, call.x.dtype), dh, dc
         if self.num_passes == 1:
             (only, *more), *_ = levels[0].chains
@@ -316,6 +318,7 @@ class Network:
             dh[0],
             None if dc is None else dc[0],
             grads,
+            fresh=True,
             reverse=False,
             threads=config.get_num_threads(),
             numerics=self.numerics,
@@ -343,7 +346,7 @@ class Network:
         """Return dx; what dh and dc hold for the chain's passes goes from the end to the start."""
         whole = None if len(spans) == 1 else self._xp.empty(x.shape, x.dtype)
         dx = dy
-        for start, stop, states, kept in reversed(spans):
+        for number, (start, stop, states, kept) in enumerate(reversed(spans)):
             if kept is None:
                 kept = self._run_span(call, chain, x[start:stop], states, start, True)[2]
             rows = call.rows[chain.reverse].span(start, stop)
@@ -364,6 +367,7 @@ class Network:
                     dh[index],
                     None if dc is None else dc[index],
                     grads[index],
+                    fresh=number == 0,
                     reverse=chain.reverse,
                     threads=threads,
                     numerics=self.numerics,

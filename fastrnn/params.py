@@ -55,12 +55,13 @@ class Parameters(Mapping[str, Array]):
         self.flat = flat
         self._views = {name: flat[at].reshape(shape) for name, (at, shape) in self._places.items()}
 
-    def zeros_like(self) -> Parameters:
-        """Return zeros with the same names, shapes and dtype: what gradients are added into."""
+    def gradients(self, vector: Callable[..., Array] | None = None) -> Parameters:
+        """Return a place for gradients, with the same names, shapes and dtype: zeros, or what
+        ``vector`` makes of a size and a dtype."""
         new = Parameters.__new__(Parameters)
         new.shapes, new._places, new._xp = self.shapes, self._places, self._xp
         new.zeros, new.copied = self.zeros, self.copied
-        new._look_into(self.zeros(self.flat.size, self.flat.dtype))
+        new._look_into((vector or self.zeros)(self.flat.size, self.flat.dtype))
         return new
 
     def pick(self, names: Sequence[str | None]) -> list[Array | None]:

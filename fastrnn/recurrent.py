@@ -371,7 +371,7 @@ class Recurrent(Parametrized):
             checks.same_form("dy", dy.shape, form)
             dy = self._time_major(dy, batched)
         dh, dc = self._state("dstate", dstate, batch if batched else None)
-        params = self._params.zeros_like()
+        params = self._params.gradients(self._network.backend.new_gradients)
         dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._by_pass(params))
         return Gradients(self._like_x(dx, batched), pair(dh, dc, tape.state_index), params)
 

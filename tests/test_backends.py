@@ -132,6 +132,7 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
         p.dh,
         p.dc,
         grads,
+        fresh=False,
         reverse=p.reverse,
         threads=1,
         numerics=Numerics(reproducible=reproducible),

@@ -30,11 +30,19 @@ def layer() -> fastrnn.LSTM:
     return fastrnn.LSTM(3, H, rng=0, backend="cpu")
 
 
+def let_go() -> None:
+    """Make more requests than a free block waits for, until the next look."""
+    small = fastrnn.RNN(2, 3, backend="cpu")
+    for _ in range(2 * 4096):
+        small(np.ones((1, 1, 2), np.float32))
+
+
 def address(array: Array) -> int:
     return array.ctypes.data
 
 
 def test_a_block_comes_back_when_its_last_view_is_gone(layer: fastrnn.LSTM) -> None:
+    let_go()  # of what other tests have left
     _, tape = forward(layer)
     (kept,) = tape.levels[0].chains[0][0].kept
     where, view = address(kept.saved.gates), kept.saved.gates[3:]
@@ -52,6 +60,18 @@ def test_large_arrays_are_on_a_cache_line(layer: fastrnn.LSTM) -> None:
         assert address(array) % 64 == 0
 
 
+def test_gradients_of_a_training_step_come_back(layer: fastrnn.LSTM) -> None:
+    y, tape = forward(layer)
+    grads = layer.backward(tape, y).flat
+    where, found = address(grads), set()
+    del grads
+    for _ in range(3):
+        grads = layer.backward(tape, y).flat
+        found.add(address(grads))
+        del grads
+    assert where in found
+
+
 def test_what_no_one_asks_for_again_is_let_go(layer: fastrnn.LSTM) -> None:
     gates = 64 * T * B * 4 * H * 4
     forward(layer, 64 * T)
@@ -64,9 +84,7 @@ def test_what_no_one_asks_for_again_is_let_go(layer: fastrnn.LSTM) -> None:
 def test_small_calls_let_go_too(layer: fastrnn.LSTM) -> None:
     forward(layer)
     assert core.memory_kept() > 0
-    small = fastrnn.RNN(2, 3, backend="cpu")
-    for _ in range(2 * 4096):  # requests that a block waits for, until the next look
-        small(np.ones((1, 1, 2), np.float32))
+    let_go()
     assert core.memory_kept() == 0
 
 
@@ -117,6 +135,25 @@ def test_what_a_block_held_before_is_in_no_result(kind: type[fastrnn.LSTM]) -> N
     layer.backward(layer.forward(nan)[2], dy)
     for got, exact in zip(results(layer), want, strict=True):
         np.testing.assert_allclose(got, exact, rtol=0, atol=5e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("steps", [0, T])
+def test_gradients_of_rows_that_do_not_run_are_zeros(steps: int) -> None:
+    """They are made in a block that holds NaN, and nothing is added."""
+    layer = fastrnn.GRU(3, 404, rng=0, backend="cpu")  # of which no other test has left blocks
+
+    def flat(x: Array, **how: Array) -> Array:
+        y, _, tape = layer.forward(x, **how)
+        return layer.backward(tape, y).flat
+
+    nan = flat(np.full((T, B, 3), np.nan, np.float32))
+    assert np.isnan(nan).all()
+    where = address(nan)
+    del nan
+    x = np.ones((steps, B, 3), np.float32)
+    grads = flat(x, lengths=np.zeros(B, np.int64))
+    assert address(grads) == where
+    assert not grads.any()
 
 
 @pytest.mark.skipif(

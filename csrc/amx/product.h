@@ -98,12 +98,11 @@ struct TileBlock {
   }
 };
 
-// Splits rank's share of packed panels.
+// Splits a share of packed panels.
 template <class V>
 FASTRNN_NOINLINE void split_share(const Panels<V>& panels, const float* packed, Index K, int parts,
-                                  int rank, int ranks, Half* data) {
+                                  const Share& share, Half* data) {
   const SplitPanels at(panels, K, parts);
-  const Share share(panels.count(), rank, ranks);
   for (Index p = share.begin; p < share.end; ++p) {
     const int vectors = p + 1 < panels.count() ? panels.U * panels.G : panels.last();
     const float* from = packed + p * K * panels.U * panels.G * V::kLanes;

@@ -60,6 +60,9 @@ class Backend(Protocol):
     name: str
     xp: Any
     """The namespace of the arrays it takes and returns: numpy, or cupy."""
+    new_gradients: Callable[[int, np.dtype[Any]], Array] | None
+    """Makes a vector for all gradients, unset where `backward` sets what is fresh; None: the
+    namespace's zeros do."""
 
     def mask(
         self,
@@ -143,6 +146,7 @@ class Backend(Protocol):
         dc: Array | None,
         grads: Weights,
         *,
+        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,
@@ -154,6 +158,7 @@ class Backend(Protocol):
         dy : (T, B, P), any strides, or None; ignored where a row does not run
         dh, dc : (B, P), (B, H) or None; gradients of hn and cn; left as they are
         grads : the parameters' gradients are added into these, in place
+        fresh : there is nothing in grads yet: they are in a vector as `new_gradients` made it
 
         Returns
         -------

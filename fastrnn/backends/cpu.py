@@ -180,7 +180,12 @@ class CpuBackend:
         self._units = units()
         self._make = {4: _core.Pass32, 8: _core.Pass64}  # by bytes of a number
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
+        self._empty = {4: _core.empty32, 8: _core.empty64}
         self._kernels: dict[tuple[Any, ...], _core.Pass] = {}
+
+    def new_gradients(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """Return an unset vector in memory that comes back; see `Backend.new_gradients`."""
+        return self._empty[dtype.itemsize](size)
 
     def _kernels_for(self, cell: CellSpec, w: Weights) -> _core.Pass:
         gates, I = w.ih.shape
@@ -295,12 +300,12 @@ class CpuBackend:
         kernels = packed.kernels
         ways = self._ways(x, packed, rows, numerics)
         weights, parts = packed.forward(len(x), ways, threads)
-        y, hn, cn, gates, c = kernels.forward(
+        y, hn, cn, kept_y, gates, c = kernels.forward(
             weights, parts, _rows(x), h0, c0, rows, reverse, threads, keep,
         )  # fmt: skip
-        if gates is None:
+        if kept_y is None or gates is None:
             return y, hn, cn, None
-        return y.copy(), hn, cn, Saved(y, gates, c)
+        return y, hn, cn, Saved(kept_y, gates, c)
 
     def backward(
         self,
@@ -316,6 +321,7 @@ class CpuBackend:
         dc: Array | None,
         grads: Weights,
         *,
+        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,
@@ -326,7 +332,7 @@ class CpuBackend:
         panels, parts = packed.backward(ways, threads)
         return kernels.backward(
             panels, parts, _rows(x), h0, c0, rows, reverse, threads, *saved,
-            None if dy is None else _rows(dy), dh, dc, grads,
+            None if dy is None else _rows(dy), dh, dc, grads, fresh,
         )  # fmt: skip
 
     def bind(

@@ -46,6 +46,7 @@ class NumpyBackend:
     name = "numpy"
     time_loop = "Python"
     xp = np
+    new_gradients = None
     mask = staticmethod(dropout.mask)
 
     def loops(self, cell: CellSpec) -> Loops:
@@ -141,6 +142,7 @@ class NumpyBackend:
         dc: Array | None,
         grads: Weights,
         *,
+        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,

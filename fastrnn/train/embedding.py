@@ -105,7 +105,7 @@ class Embedding(FeedForward):
             An argument has another type, dtype or shape, or the tape is another layer's.
         """
         dy = self._check_backward(tape, dy, self.embedding_dim)
-        params = self.params.zeros_like()
+        params = self.params.gradients()
         if tape.x.size:
             with backends.quiet(dy):
                 self._add_rows(tape.x, dy, params["weight"])

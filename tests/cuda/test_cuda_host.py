@@ -172,11 +172,11 @@ extern "C" const int traits[] = {Cell::kGates, Cell::kSaved, Cell::kHasC, Cell::
 def test_shapes_are_the_traits_of_the_cells(kind: str) -> None:
     import ctypes
 
-    from emulator import HERE, build
+    from emulator import HEADER, build
 
     from fastrnn.backends.cuda import compile
 
-    text = compile.source(compile.program(np.dtype("f4"), kind), HERE / "emulator.h") + TRAITS
+    text = compile.source(compile.program(np.dtype("f4"), kind), HEADER) + TRAITS
     found = list((ctypes.c_int * 6).in_dll(build(text), "traits"))
     cell, form = CELLS[kind], shape(CELLS[kind])
     assert found == [

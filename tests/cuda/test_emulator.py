@@ -7,11 +7,11 @@ from typing import Any
 import fake_cupy
 import numpy as np
 import pytest
-from emulator import HERE, EmulatedDevice, build
+from emulator import HEADER, EmulatedDevice, build
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
-PRELUDE = (HERE / "emulator.h").read_text()
+PRELUDE = HEADER.read_text()
 
 # Each block turns its part of `a` around, through shared memory.
 TURN = """

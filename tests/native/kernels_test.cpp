@@ -141,20 +141,21 @@ struct Pass {
 // Everything that the kernels write.
 template <class Real>
 struct Result {
-  Array<Real> y, hn, cn, gates, c;                           // forward
+  Array<Real> y, hn, cn, kept_y, gates, c;                   // forward
   Array<Real> dx, dh, dc, ih, hh, b_ih, b_hh, hr, peephole;  // backward
 
   bool operator==(const Result& o) const {
-    return y.same(o.y) && hn.same(o.hn) && cn.same(o.cn) && gates.same(o.gates) && c.same(o.c) &&
-           dx.same(o.dx) && dh.same(o.dh) && dc.same(o.dc) && ih.same(o.ih) && hh.same(o.hh) &&
-           b_ih.same(o.b_ih) && b_hh.same(o.b_hh) && hr.same(o.hr) && peephole.same(o.peephole);
+    return y.same(o.y) && hn.same(o.hn) && cn.same(o.cn) && kept_y.same(o.kept_y) &&
+           gates.same(o.gates) && c.same(o.c) && dx.same(o.dx) && dh.same(o.dh) && dc.same(o.dc) &&
+           ih.same(o.ih) && hh.same(o.hh) && b_ih.same(o.b_ih) && b_hh.same(o.b_hh) &&
+           hr.same(o.hr) && peephole.same(o.peephole);
   }
   bool inside = true;  // nothing was written beside the workspace
 
   bool guarded() const {
     if (!inside) return false;
     for (const auto* a :
-         {&y, &hn, &cn, &gates, &c, &dx, &dh, &dc, &ih, &hh, &b_ih, &b_hh, &hr, &peephole})
+         {&y, &hn, &cn, &kept_y, &gates, &c, &dx, &dh, &dc, &ih, &hh, &b_ih, &b_hh, &hr, &peephole})
       if (!a->guarded()) return false;
     return true;
   }
@@ -189,6 +190,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads,
   out.y = zeros<Real>(T * B * P);
   out.hn = zeros<Real>(B * P);
   out.cn = zeros<Real>(kernels.has_c ? B * H : 0);
+  out.kept_y = zeros<Real>(pass.keep ? T * B * P : 0);
   out.gates = zeros<Real>(pass.keep ? T * B * S * H : 0);
   out.c = zeros<Real>(pass.keep && kernels.has_c ? T * B * H : 0);
   ForwardCall<Real> forward{};
@@ -216,6 +218,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads,
   forward.hn = out.hn.data();
   forward.cn = out.cn.data();
   forward.y = {out.y.data(), B * P, P};
+  forward.kept_y = out.kept_y.data();
   forward.gates = out.gates.data();
   forward.c = out.c.data();
   Array<double> forward_work(kernels.forward_work(forward) / sizeof(double) + 1);
@@ -245,7 +248,7 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads,
   backward.x = forward.x;
   backward.h0 = forward.h0;
   backward.c0 = forward.c0;
-  backward.y = {out.y.data(), B * P, P};
+  backward.y = {out.kept_y.data(), B * P, P};
   backward.gates = out.gates.data();
   backward.c = out.c.data();
   backward.dy = {pass.dy.data(), B * P, P};

@@ -53,6 +53,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    new_gradients = None
 
     def __init__(self, device: Device | None = None) -> None:
         self._device = CupyDevice() if device is None else device
@@ -216,6 +217,7 @@ class CudaBackend:
         dc: Array | None,
         grads: Weights,
         *,
+        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,
