@@ -140,8 +140,15 @@ struct Entry {
     }
   }
 
+  // The least rows that make it best for threads to share them. Half-empty blocks of the tile unit are
+  // worth it where each thread can keep all of the recurrent weights in its L2 cache.
+  static Index least_rows(const Sizes& z, Halves step) {
+    if (!step.tiles()) return 4;
+    const Index bytes = Cell::kGates * z.H * z.P * step.parts * static_cast<Index>(sizeof(Half));
+    return bytes <= 1 << 20 ? kTileRows / 2 : kTileRows;
+  }
   static Plan plan(const Sizes& z, int threads, Halves step, double meeting) {
-    return Plan(z, Cell::kGates, threads, step.tiles() ? kTileRows : 4, meeting);
+    return Plan(z, Cell::kGates, threads, least_rows(z, step), meeting);
   }
   template <class Call>
   static Plan plan(const Call& call, int threads, double meeting = 0) {

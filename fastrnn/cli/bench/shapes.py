@@ -192,7 +192,7 @@ def _benchdnn() -> Iterator[Shape]:
 
 
 def _streaming() -> Iterator[Shape]:
-    for cell, H in product(("lstm", "gru", "rnn"), (8, 16, 32, 64, 128, 256)):
+    for cell, H in product(("lstm", "gru", "rnn"), (8, 16, 32, 64, 128, 256, 512)):
         yield Shape(cell, 1, 1, H, H, ("step",))
     for cell in ("lstm", "gru"):
         yield Shape(cell, 1, 16, 64, 64, ("step",))
