@@ -65,6 +65,9 @@ struct ForwardWeights {
   };
 };
 
+// Parts of both matrices that stay in the L2 cache, beside a step's rows.
+constexpr Index kTogetherBytes = 1 << 19;
+
 template <class V, class Cell>
 class ForwardPass {
   using Real = typename V::Real;
@@ -77,6 +80,7 @@ class ForwardPass {
         z_(call.sizes),
         plan_(plan),
         weights_(call.sizes, call.split.how, call.type),
+        together_(makes_together()),
         barrier_(plan.threads) {
     Arena arena(work);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
@@ -124,6 +128,17 @@ class ForwardPass {
     Products<V> products;
   };
 
+  // Whether a step makes the input's product and the recurrent one as one, on the tile unit in one part:
+  // then no gates are written and read back, and sums leave the tiles once. The input's weights, too, are
+  // read at each step then, from the L2 cache; enough rows must share them.
+  FASTRNN_FN bool makes_together() const {
+    if (!kTiles<V> || Cell::kSplitLast || Cell::kResetBefore) return false;
+    const Ways& how = call_.split.how;
+    return how.step.tiles() && how.chunk.tiles() && how.step.parts == 1 && how.chunk.parts == 1 &&
+           z_.B >= 2 * kTileRows &&
+           weights_.layout.split_size * static_cast<Index>(sizeof(Half)) <= kTogetherBytes;
+  }
+
   FASTRNN_FN bool unpacked() const { return call_.type == WeightType::unpacked; }
 
   // The parameters that are no matrix, as `pack_vectors` leaves them.
@@ -131,6 +146,11 @@ class ForwardPass {
 
   FASTRNN_FN Index scratch_size(Index rows) const {
     using P = Products<V>;
+    if (together_) {
+      const Index depth = tile_depth(z_.I) + tile_depth(z_.P);
+      return larger(split_scratch(rows, depth * kTileDepth, 1),
+                    P::scratch_size(weights_.project, rows));
+    }
     return larger(larger(P::scratch_size(weights_.input, chunk_rows(z_.T, rows)),
                          P::scratch_size(weights_.recurrent, rows)),
                   P::scratch_size(weights_.project, rows));
@@ -158,21 +178,24 @@ class ForwardPass {
     if (!call_.gates && call_.c0 != call_.cn && me.place.rank == 0)
       copy_rows(me.place, call_.c0, call_.cn);
     for (Index s = 0; s < z_.T;) {
-      const Index begin = s, end = project(me, s);
-      Real* gates = me.gates;
+      Index in_chunk = 0;
+      const Index begin = s, end = list_inputs(me, s, &in_chunk);
+      if (!together_) project(me, me.x, in_chunk, false);
+      const Real** x = me.x;
+      me.step.gates = me.gates;
       for (; s < end; ++s) {
         const Index rows = me.place.active(call_.rows.count(time(s), z_.B));
-        me.step.gates = gates;
-        step(me, time(s), rows, s & 1);
-        gates += rows * G * z_.H;
+        step(me, time(s), x, rows, s & 1);
+        x += rows;
+        if (!together_) me.step.gates += rows * G * z_.H;
       }
       if (call_.kept_y) keep_y(me, begin, end);
     }
     if (me.place.rank == 0) final_state(me.place);
   }
 
-  // Projects the input of the steps from s on that make a chunk; returns the step after them.
-  FASTRNN_FN Index project(Thread& me, Index s) {
+  // Lists the input's rows of the steps from s on that make a chunk; returns the step after them.
+  FASTRNN_FN Index list_inputs(Thread& me, Index s, Index* listed) const {
     Index rows = 0;
     for (; s < z_.T; ++s) {
       const Index t = time(s), n = me.place.active(call_.rows.count(t, z_.B));
@@ -180,13 +203,17 @@ class ForwardPass {
       for (Index m = 0; m < n; ++m) me.x[rows + m] = call_.x.at(t, call_.rows.row(me.place.m0 + m));
       rows += n;
     }
-    const ProjectStage<V, G> stage{me.x, vectors() + weights_.bias, me.gates, z_.H};
-    product(me, stage, weights_.input, rows, false, false);
-    meet(me);
+    *listed = rows;
     return s;
   }
 
-  FASTRNN_FN void step(Thread& me, Index t, Index rows, bool down) {
+  FASTRNN_FN void project(Thread& me, const Real* const* x, Index rows, bool few) {
+    const ProjectStage<V, G> stage{x, vectors() + weights_.bias, me.gates, z_.H};
+    product(me, stage, weights_.input, rows, false, few);
+    meet(me);
+  }
+
+  FASTRNN_FN void step(Thread& me, Index t, const Real* const* x, Index rows, bool down) {
     const History<Real> h_steps{
         {call_.y.data, call_.y.stride_t, call_.y.stride_b}, call_.h0, zero_, z_.P};
     const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
@@ -212,9 +239,17 @@ class ForwardPass {
     const Real* peephole = vectors() + weights_.peephole;
     constexpr int kFirst = ForwardWeights<V, Cell>::kFirst;
     const bool few = call_.rows.count(t, z_.B) < call_.split.how.step.least;
+    at.seeds = at.gates, at.seeds_stride = G * z_.H;
     const CellStage<V, Cell, 0, kFirst> first{at, split_bias, peephole, z_.H,
                                               call_.gates != nullptr};
-    product(me, first, weights_.recurrent, rows, down, few);
+    if (together_ && !few) {
+      at.seeds = vectors() + weights_.bias, at.seeds_stride = 0;
+      me.products.run_with_input(first, weights_.recurrent, weights_.input, x,
+                                 me.place.panels(weights_.recurrent.panels.count()), rows, down);
+    } else {
+      if (together_) project(me, x, rows, true);
+      product(me, first, weights_.recurrent, rows, down, few);
+    }
     meet(me);
     if constexpr (Cell::kResetBefore) {
       const CellStage<V, Cell, kFirst, 1> last{at, split_bias, peephole, z_.H,
@@ -282,6 +317,7 @@ class ForwardPass {
   Sizes z_;
   Plan plan_;
   ForwardWeights<V, Cell> weights_;
+  bool together_;
   Barrier barrier_;
   Real* zero_;
   Real* vectors_;  // unpacked: the parameters that are no matrix

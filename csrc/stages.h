@@ -123,6 +123,8 @@ struct StepRows {
   Real** saved;         // (S*H,) null when nothing is kept
   Real** reset_h;       // (H,) reset before: r * h
   Real* gates;          // (rows, G*H) the projected input
+  const Real* seeds;  // what the recurrent product starts from, a row: `gates`, or one for all rows
+  Index seeds_stride;
 };
 
 // The recurrent product of gates First .. First+Count-1 and, where they complete it, the cell.
@@ -155,7 +157,7 @@ struct CellStage {
     for (int n = 0; n < n_vectors; ++n) {
       const int g = First + n % Count;
       const bool apart = Cell::kSplitLast && g == G - 1;
-      const Real* from = apart ? split_bias : step.gates + (m * G + g) * H;
+      const Real* from = apart ? split_bias : step.seeds + m * step.seeds_stride + g * H;
       acc[n] = V::load(from + unit(p, n), H - unit(p, n));
     }
   }

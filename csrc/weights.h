@@ -115,6 +115,16 @@ struct Products {
     return matrix.present ? matrix.K * matrix.panels.U * matrix.panels.G * V::kLanes : 0;
   }
 
+  // Runs a stage with the product of the input's rows x added, in one part on the tile unit.
+  template <class Stage>
+  FASTRNN_FN void run_with_input(const Stage& stage, const Matrix<V>& matrix,
+                                 const Matrix<V>& input, const typename V::Real* const* x,
+                                 const Share& share, Index rows, bool down) const {
+    if constexpr (kTiles<V>)
+      run_split(stage, matrix.panels, share, rows, packed + matrix.at, parts + matrix.at_split,
+                matrix.K, 1, down, scratch, {x, parts + input.at_split, input.K});
+  }
+
   // Runs a stage over rows 0 .. rows-1 and a share of the panels; of parts, if they are there, unless
   // they are `few` rows.
   template <class Stage>

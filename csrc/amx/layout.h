@@ -40,6 +40,14 @@ struct SplitPanels {
   FASTRNN_FN Half* tiles(Half* data, Index p) const { return data + at_tiles + p * stride; }
 };
 
+// Another product that is added to a stage's own: of rows (K,) and the parts of panels that lie as the
+// stage's do.
+struct SplitInput {
+  const float* const* rows = nullptr;
+  const Half* split = nullptr;
+  Index K = 0;
+};
+
 // Rows are split in groups of blocks of 16 whose tiles stay in the L2 cache beside a panel's.
 constexpr Index kGroupBlocks = 12, kGroupHalves = 320 * 1024;
 

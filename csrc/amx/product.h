@@ -19,6 +19,14 @@ FASTRNN_NOINLINE void configure_blocks(Index first, Index second) {
   tiles_configure({a, a, b, b, a, b, kTileRows, kTileRows});
 }
 
+// a: [row block, `a_stride` apart][depth][part]; b: [depth, `b_stride` apart][vector][part]
+struct TileFactors {
+  const Half* a;
+  Index a_stride;
+  const Half* b;
+  Index b_stride, depth;
+};
+
 // C of kR x kC tiles, A's column of tiles, B's row of tiles, all in registers; both at most 2.
 template <int kR, int kC>
 struct TileBlock {
@@ -63,12 +71,11 @@ struct TileBlock {
     if constexpr (kR > 1 && kC > 1) tile_store<tile_of_c(1, 1)>(c + stride + kTileRows * 16);
   }
 
-  // a: [row block, `a_stride` apart][depth][part]; b: [depth, `b_stride` apart][vector][part]
   template <int kParts>
-  FASTRNN_NOINLINE static void run(const Half* a, Index a_stride, const Half* b, Index b_stride,
-                                   Index depth, float* c, Index c_stride) {
+  FASTRNN_FN static void add(const TileFactors& of) {
     constexpr PartProducts products = kPartProducts[kParts - 1];
-    zero();
+    const Half *a = of.a, *b = of.b;
+    const Index a_stride = of.a_stride, b_stride = of.b_stride, depth = of.depth;
     for (Index k = 0; k < depth; ++k, a += kParts * kTileSize, b += b_stride) {
       FASTRNN_UNROLL
       for (int i = 0; i < products.count; ++i) {
@@ -84,17 +91,26 @@ struct TileBlock {
         }
       }
     }
+  }
+
+  // The sum of two products, of which the second may have no depth.
+  template <int kParts>
+  FASTRNN_NOINLINE static void run(const TileFactors& first, const TileFactors& second, float* c,
+                                   Index c_stride) {
+    zero();
+    add<kParts>(first);
+    add<kParts>(second);
     store(c, c_stride);
   }
 
-  FASTRNN_FN static void run(int parts, const Half* a, Index a_stride, const Half* b,
-                             Index b_stride, Index depth, float* c, Index c_stride) {
+  FASTRNN_FN static void run(int parts, const TileFactors& first, const TileFactors& second,
+                             float* c, Index c_stride) {
     if (parts == 3)
-      run<3>(a, a_stride, b, b_stride, depth, c, c_stride);
+      run<3>(first, second, c, c_stride);
     else if (parts == 2)
-      run<2>(a, a_stride, b, b_stride, depth, c, c_stride);
+      run<2>(first, second, c, c_stride);
     else
-      run<1>(a, a_stride, b, b_stride, depth, c, c_stride);
+      run<1>(first, second, c, c_stride);
   }
 };
 
@@ -110,16 +126,25 @@ FASTRNN_NOINLINE void split_share(const Panels<V>& panels, const float* packed, 
   }
 }
 
+// The parts of some blocks of rows and of a panel.
+struct PanelFactors {
+  const Half *a, *b;
+  Index depth;
+
+  FASTRNN_FN TileFactors at(int n, int vectors, Index tiles) const {
+    return {a, depth * tiles, b + n * tiles, vectors * tiles, depth};
+  }
+};
+
 template <class V, class Stage>
 struct SplitWork {
   const Stage& stage;
   Index m, rows, p;  // up to 32 rows from m on; panel
   int parts;
-  const Half *a, *b;
-  Index depth;
-  bool two;              // row blocks
-  bool wide;             // two vectors at a time
-  std::uint32_t wanted;  // of the rows
+  PanelFactors own, input;  // input: of what is added to the stage's own product
+  bool two;                 // row blocks
+  bool wide;                // two vectors at a time
+  std::uint32_t wanted;     // of the rows
 
   template <int N>
   FASTRNN_NOINLINE void run() const {  // with_vectors, which calls it, is compiled for less
@@ -154,8 +179,8 @@ struct SplitWork {
   template <int R, int C, int N>
   FASTRNN_FN void block(int n, float* c) const {
     const Index tiles = parts * kTileSize;
-    TileBlock<R, C>::run(parts, a, depth * tiles, b + n * tiles, N * tiles, depth,
-                         c + n * kTileRows * 16, N * kTileRows * 16);
+    TileBlock<R, C>::run(parts, own.at(n, N, tiles), input.at(n, N, tiles), c + n * kTileRows * 16,
+                         N * kTileRows * 16);
   }
 };
 
@@ -173,19 +198,27 @@ struct StageRow {
   FASTRNN_FN const float* operator()(Index r) const { return stage.row(m + r); }
 };
 
-// Runs a stage over rows 0 .. rows-1 and a share of the panels; `scratch` as `split_scratch` says.
+struct ListedRow {
+  const float* const* rows;
+  FASTRNN_FN const float* operator()(Index r) const { return rows[r]; }
+};
+
+// Runs a stage over rows 0 .. rows-1 and a share of the panels; `scratch` as `split_scratch` says. With
+// an input, of one part, its product is added.
 template <class V, class Stage>
 FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, const Share& share,
                                 Index rows, const float* packed, const Half* split, Index K,
-                                int parts, bool down, Half* scratch) {
+                                int parts, bool down, Half* scratch, const SplitInput& input = {}) {
   constexpr int N = Stage::kVectors;
-  const SplitPanels at(panels, K, parts);
-  const Index group = split_group(rows, K, parts);
+  const SplitPanels at(panels, K, parts), at_input(panels, input.K, parts);
+  const Index depth = at.depth + at_input.depth;
+  const Index group = split_group(rows, depth * kTileDepth, parts);
   // Two vectors at a time need fewer loads in all, one at a time fewer from beyond the L1 cache: 8.3
   // and 7.5 ns a multiplication where the panels lie in the L2 cache, 11.9 and 13.1 beyond it. Rows of
   // one part stay in the L1 cache in any case.
   const bool wide =
       parts == 1 || (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
+  Half* input_scratch = scratch + group * at.depth * parts * kTileSize;
   Index first = 0, second = 0;  // rows of the blocks that tiles are configured for
   for (Index m0 = 0; m0 < rows; m0 += group * kTileRows) {
     const Index m1 = smaller(rows, m0 + group * kTileRows);
@@ -193,6 +226,9 @@ FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, con
     for (Index m = m0, i = 0; m < m1; m += kTileRows, ++i) {
       const Index n = smaller(kTileRows, m1 - m);
       Half* out = scratch + i * at.depth * parts * kTileSize;
+      Half* out_input = input_scratch + i * at_input.depth * parts * kTileSize;
+      if (input.K > 0)
+        split_rows(ListedRow{input.rows + m}, n, input.K, parts, out_input, ranges[i]);
       if constexpr (Stage::kColumns)
         split_columns(stage.base() + m, stage.ld(), n, K, parts, out, ranges[i]);
       else
@@ -215,9 +251,19 @@ FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, con
           wanted = rows_that_fit(range, &ranges[i][0], two ? 2 : 1);
         if (wanted)
           with_vectors<N, Stage::kStep>(
-              vectors, SplitWork<V, Stage>{stage, m, end - m, p, parts,
-                                           scratch + i * at.depth * parts * kTileSize,
-                                           at.tiles(split, p), at.depth, two, wide, wanted});
+              vectors,
+              SplitWork<V, Stage>{
+                  stage,
+                  m,
+                  end - m,
+                  p,
+                  parts,
+                  {scratch + i * at.depth * parts * kTileSize, at.tiles(split, p), at.depth},
+                  {input_scratch + i * at_input.depth * parts * kTileSize,
+                   input.K > 0 ? at_input.tiles(input.split, p) : nullptr, at_input.depth},
+                  two,
+                  wide,
+                  wanted});
         // a row at a time, so that what is beside it in a block changes no bit
         for (Index r = m; r < end && ~wanted; ++r) {
           if (!(wanted >> (r - m) & 1))
