@@ -390,13 +390,19 @@ class BackwardPass {
       const Index from = Cell::input_block(g) * z_.H, into = g * z_.H;
       const Index hidden = (Cell::kHiddenFirst + g) * z_.H;
       const bool past_reset = Cell::kResetBefore && g == G - 1;
-      outer(me, rows, from, z_.H, right_x_, add, d.ih + into * z_.I);
-      outer(me, rows, hidden, z_.H, past_reset ? right_extra_ : right_h_, add, d.hh + into * z_.P);
+      const Right of_x{right_x_, d.ih + into * z_.I};
+      const Right of_h{past_reset ? right_extra_ : right_h_, d.hh + into * z_.P};
+      if (from == hidden) {
+        outer(me, rows, from, z_.H, add, of_x, of_h);
+      } else {
+        outer(me, rows, from, z_.H, add, of_x);
+        outer(me, rows, hidden, z_.H, add, of_h);
+      }
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       if (d.b_ih) column_sums(rows, from, units, nullptr, add, d.b_ih + into);
       if (d.b_hh) column_sums(rows, hidden, units, nullptr, add, d.b_hh + into);
     }
-    if (z_.projected) outer(me, rows, extra_, z_.P, right_extra_, add, d.hr);
+    if (z_.projected) outer(me, rows, extra_, z_.P, add, Right{right_extra_, d.hr});
     if constexpr (Cell::kPeephole) {
       const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
       column_sums(rows, 0, units, me.c_prev, add, d.peephole);
@@ -405,17 +411,26 @@ class BackwardPass {
     }
   }
 
-  // out[m][n] (+)= sum over rows of delta[row][from + m] * right[row][n]
-  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, const Chunk& right,
-                        bool add, Real* out) const {
-    const Panels<V> panels = right.panels();
+  struct Right {
+    const Chunk& chunk;
+    Real* out;
+  };
+
+  // out[m][n] (+)= sum over rows of delta[row][from + m] * right[row][n], for each right.
+  template <class... Rights>
+  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, bool add,
+                        const Rights&... rights) const {
     using Stage = ColumnStage<V>;
     const Halves how = call_.split.how.chunk;
     const Index group = how.tiles() ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
     const Share share(M, me.place.index, plan_.threads, group);
-    run_product(Stage{delta_ + from + share.begin, ld_, out + share.begin * right.N, right.N, add},
-                panels, Share(panels.count(), 0, 1), share.end - share.begin, right.packed,
-                right.split, how, me.products.scratch, rows);
+    const Real* columns = delta_ + from + share.begin;
+    const Operand<V, Stage> operands[] = {
+        {Stage{columns, ld_, rights.out + share.begin * rights.chunk.N, rights.chunk.N, add},
+         rights.chunk.panels(), Share(rights.chunk.panels().count(), 0, 1), rights.chunk.packed,
+         rights.chunk.split}...};
+    run_products(operands, sizeof...(rights), share.end - share.begin, how, me.products.scratch,
+                 rows);
   }
 
   // out[i] (+)= sum over rows of delta[row][from + i] (* factor[row][i])

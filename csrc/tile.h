@@ -117,6 +117,16 @@ FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p,
   }
 }
 
+// A stage, and the panels of which it takes a share: packed, and in parts of bfloat16 if there are any.
+template <class V, class Stage>
+struct Operand {
+  Stage stage;
+  Panels<V> panels;
+  Share share;
+  const typename V::Real* packed;
+  const std::uint16_t* parts;
+};
+
 // A part of the rows and of the panels.
 struct Block {
   Index m0, m1, p0, p1;

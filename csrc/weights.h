@@ -72,20 +72,24 @@ struct Layout {
   }
 };
 
-// Runs a stage over a block, in parts of bfloat16 if there are any.
+// Runs stages, whose rows are the same, over their panels; in parts of bfloat16 if there are any.
 template <class V, class Stage>
-FASTRNN_FN void run_product(const Stage& stage, const Panels<V>& panels, const Share& share,
-                            Index rows, const typename V::Real* packed, const Half* parts,
-                            Halves how, Half* scratch, Index K, bool down = false) {
-  if constexpr (kDots<V>) {
-    if (how.dots) return run_dots(stage, panels, share, rows, parts, K, down, scratch);
-  }
+FASTRNN_FN void run_products(const Operand<V, Stage>* operands, int count, Index rows, Halves how,
+                             Half* scratch, Index K, bool down = false) {
   if constexpr (kTiles<V>) {
     if (how.tiles() && K > 0)  // a step may have no rows to sum over
-      return run_split(stage, panels, share, rows, packed, parts, K, how.parts, down, scratch);
+      return run_split(operands, count, rows, K, how.parts, down, scratch);
   }
-  run_panels<V>(stage, {0, rows, share.begin, share.end}, panels.count(), panels.last(), packed, K,
-                down);
+  for (const Operand<V, Stage>* of = operands; of < operands + count; ++of) {
+    if constexpr (kDots<V>) {
+      if (how.dots) {
+        run_dots(of->stage, of->panels, of->share, rows, of->parts, K, down, scratch);
+        continue;
+      }
+    }
+    run_panels<V>(of->stage, {0, rows, of->share.begin, of->share.end}, of->panels.count(),
+                  of->panels.last(), of->packed, K, down);
+  }
 }
 
 // Halves of memory that a thread needs for products of up to so many rows.
@@ -120,9 +124,11 @@ struct Products {
   FASTRNN_FN void run_with_input(const Stage& stage, const Matrix<V>& matrix,
                                  const Matrix<V>& input, const typename V::Real* const* x,
                                  const Share& share, Index rows, bool down) const {
-    if constexpr (kTiles<V>)
-      run_split(stage, matrix.panels, share, rows, packed + matrix.at, parts + matrix.at_split,
-                matrix.K, 1, down, scratch, {x, parts + input.at_split, input.K});
+    if constexpr (kTiles<V>) {
+      const Operand<V, Stage> of{stage, matrix.panels, share, packed + matrix.at,
+                                 parts + matrix.at_split};
+      run_split(&of, 1, rows, matrix.K, 1, down, scratch, {x, parts + input.at_split, input.K});
+    }
   }
 
   // Runs a stage over rows 0 .. rows-1 and a share of the panels; of parts, if they are there, unless
@@ -134,9 +140,9 @@ struct Products {
     if constexpr (kNarrows<V>) {
       if (type != WeightType::real) return run_narrow_product(stage, matrix, share, rows, down);
     }
-    run_product(stage, matrix.panels, share, rows, packed + matrix.at,
-                parts ? parts + matrix.at_split : nullptr, few ? Halves{} : matrix.how, scratch,
-                matrix.K, down);
+    const Operand<V, Stage> of{stage, matrix.panels, share, packed + matrix.at,
+                               parts ? parts + matrix.at_split : nullptr};
+    run_products(&of, 1, rows, few ? Halves{} : matrix.how, scratch, matrix.K, down);
   }
 
  private:

@@ -203,72 +203,77 @@ struct ListedRow {
   FASTRNN_FN const float* operator()(Index r) const { return rows[r]; }
 };
 
-// Runs a stage over rows 0 .. rows-1 and a share of the panels; `scratch` as `split_scratch` says. With
-// an input, of one part, its product is added.
+// Runs stages, whose rows 0 .. rows-1 are the same, over their panels; `scratch` as `split_scratch` says.
+// With an input, of one part, its product is added.
 template <class V, class Stage>
-FASTRNN_NOINLINE void run_split(const Stage& stage, const Panels<V>& panels, const Share& share,
-                                Index rows, const float* packed, const Half* split, Index K,
+FASTRNN_NOINLINE void run_split(const Operand<V, Stage>* operands, int count, Index rows, Index K,
                                 int parts, bool down, Half* scratch, const SplitInput& input = {}) {
   constexpr int N = Stage::kVectors;
-  const SplitPanels at(panels, K, parts), at_input(panels, input.K, parts);
-  const Index depth = at.depth + at_input.depth;
-  const Index group = split_group(rows, depth * kTileDepth, parts);
-  // Two vectors at a time need fewer loads in all, one at a time fewer from beyond the L1 cache: 8.3
-  // and 7.5 ns a multiplication where the panels lie in the L2 cache, 11.9 and 13.1 beyond it. Rows of
-  // one part stay in the L1 cache in any case.
-  const bool wide =
-      parts == 1 || (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
-  Half* input_scratch = scratch + group * at.depth * parts * kTileSize;
+  const Stage& given = operands[0].stage;
+  const Index depth = tile_depth(K), depth_input = tile_depth(input.K);
+  const Index group = split_group(rows, (depth + depth_input) * kTileDepth, parts);
+  Half* input_scratch = scratch + group * depth * parts * kTileSize;
   Index first = 0, second = 0;  // rows of the blocks that tiles are configured for
   for (Index m0 = 0; m0 < rows; m0 += group * kTileRows) {
     const Index m1 = smaller(rows, m0 + group * kTileRows);
     Range ranges[kGroupBlocks][kTileRows], blocks[kGroupBlocks];
     for (Index m = m0, i = 0; m < m1; m += kTileRows, ++i) {
       const Index n = smaller(kTileRows, m1 - m);
-      Half* out = scratch + i * at.depth * parts * kTileSize;
-      Half* out_input = input_scratch + i * at_input.depth * parts * kTileSize;
+      Half* out = scratch + i * depth * parts * kTileSize;
+      Half* out_input = input_scratch + i * depth_input * parts * kTileSize;
       if (input.K > 0)
         split_rows(ListedRow{input.rows + m}, n, input.K, parts, out_input, ranges[i]);
       if constexpr (Stage::kColumns)
-        split_columns(stage.base() + m, stage.ld(), n, K, parts, out, ranges[i]);
+        split_columns(given.base() + m, given.ld(), n, K, parts, out, ranges[i]);
       else
-        split_rows(StageRow<Stage>{stage, m}, n, K, parts, out, ranges[i]);
+        split_rows(StageRow<Stage>{given, m}, n, K, parts, out, ranges[i]);
       for (const Range& row : ranges[i]) blocks[i].join(row);
     }
-    for (Index j = share.begin; j < share.end; ++j) {
-      const Index p = down ? share.end - 1 - (j - share.begin) : j;
-      const int vectors = p + 1 < panels.count() ? N : panels.last();
-      const Range& range = reinterpret_cast<const Range*>(split)[p];
-      for (Index m = m0; m < m1; m += 2 * kTileRows) {
-        const Index i = (m - m0) / kTileRows, end = smaller(m1, m + 2 * kTileRows);
-        const bool two = m + kTileRows < m1;
-        const Index in_first = smaller(kTileRows, end - m);
-        const Index in_second = two ? end - m - kTileRows : kTileRows;
-        if (in_first != first || in_second != second)
-          configure_blocks(first = in_first, second = in_second);
-        std::uint32_t wanted = ~0u;
-        if (parts > 1 && !(range.fits(blocks[i]) && (!two || range.fits(blocks[i + 1]))))
-          wanted = rows_that_fit(range, &ranges[i][0], two ? 2 : 1);
-        if (wanted)
-          with_vectors<N, Stage::kStep>(
-              vectors,
-              SplitWork<V, Stage>{
-                  stage,
-                  m,
-                  end - m,
-                  p,
-                  parts,
-                  {scratch + i * at.depth * parts * kTileSize, at.tiles(split, p), at.depth},
-                  {input_scratch + i * at_input.depth * parts * kTileSize,
-                   input.K > 0 ? at_input.tiles(input.split, p) : nullptr, at_input.depth},
-                  two,
-                  wide,
-                  wanted});
-        // a row at a time, so that what is beside it in a block changes no bit
-        for (Index r = m; r < end && ~wanted; ++r) {
-          if (!(wanted >> (r - m) & 1))
-            run_panels<V>(stage, {r, r + 1, p, p + 1}, panels.count(), panels.last(), packed, K,
-                          false);
+    for (const Operand<V, Stage>* of = operands; of < operands + count; ++of) {
+      const Stage& stage = of->stage;
+      const Panels<V>& panels = of->panels;
+      const Share& share = of->share;
+      const Half* split = of->parts;
+      const SplitPanels at(panels, K, parts), at_input(panels, input.K, parts);
+      // Two vectors at a time need fewer loads in all, one at a time fewer from beyond the L1 cache: 8.3
+      // and 7.5 ns a multiplication where the panels lie in the L2 cache, 11.9 and 13.1 beyond it. Rows
+      // of one part stay in the L1 cache in any case.
+      const bool wide =
+          parts == 1 || (share.end - share.begin) * at.stride * Index(sizeof(Half)) > 1 << 20;
+      for (Index j = share.begin; j < share.end; ++j) {
+        const Index p = down ? share.end - 1 - (j - share.begin) : j;
+        const int vectors = p + 1 < panels.count() ? N : panels.last();
+        const Range& range = reinterpret_cast<const Range*>(split)[p];
+        for (Index m = m0; m < m1; m += 2 * kTileRows) {
+          const Index i = (m - m0) / kTileRows, end = smaller(m1, m + 2 * kTileRows);
+          const bool two = m + kTileRows < m1;
+          const Index in_first = smaller(kTileRows, end - m);
+          const Index in_second = two ? end - m - kTileRows : kTileRows;
+          if (in_first != first || in_second != second)
+            configure_blocks(first = in_first, second = in_second);
+          std::uint32_t wanted = ~0u;
+          if (parts > 1 && !(range.fits(blocks[i]) && (!two || range.fits(blocks[i + 1]))))
+            wanted = rows_that_fit(range, &ranges[i][0], two ? 2 : 1);
+          if (wanted)
+            with_vectors<N, Stage::kStep>(
+                vectors, SplitWork<V, Stage>{
+                             stage,
+                             m,
+                             end - m,
+                             p,
+                             parts,
+                             {scratch + i * depth * parts * kTileSize, at.tiles(split, p), depth},
+                             {input_scratch + i * depth_input * parts * kTileSize,
+                              input.K > 0 ? at_input.tiles(input.split, p) : nullptr, depth_input},
+                             two,
+                             wide,
+                             wanted});
+          // a row at a time, so that what is beside it in a block changes no bit
+          for (Index r = m; r < end && ~wanted; ++r) {
+            if (!(wanted >> (r - m) & 1))
+              run_panels<V>(stage, {r, r + 1, p, p + 1}, panels.count(), panels.last(), of->packed,
+                            K, false);
+          }
         }
       }
     }
