@@ -245,15 +245,8 @@ void Barrier::wait() {
       waiting_.store(0, std::memory_order_relaxed);
       round_.store(round + 1);
     });
-  } else {
-    const int brief = brief_.load(std::memory_order_relaxed);
-    const auto met = [&] { return round_ != round; };
-    const bool in_vain = !signal_.wait(met, brief > 0);
-    if (in_vain && !is_worker) pool().keep_apart();
-    if (brief > 0)
-      brief_.store(brief - 1, std::memory_order_relaxed);
-    else if (in_vain)
-      brief_.store(kBrief, std::memory_order_relaxed);
+  } else if (!signal_.wait([&] { return round_ != round; }) && !is_worker) {
+    pool().keep_apart();
   }
 }
 

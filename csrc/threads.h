@@ -18,8 +18,8 @@ class Signal {
  public:
   // Returns whether the change came before it slept.
   template <class Done>
-  bool wait(const Done& done, bool briefly = false) {
-    if (look(briefly ? kBriefly : kAwake, done)) return true;
+  bool wait(const Done& done) {
+    if (look(kAwake, done)) return true;
     do {
       std::unique_lock<std::mutex> lock(mutex_);
       ++sleepers_;
@@ -52,7 +52,7 @@ class Signal {
   }
 
  private:
-  static constexpr int kAwake = 100, kBriefly = 5;  // microseconds
+  static constexpr int kAwake = 100;  // microseconds
 
   static void relax();
 
@@ -70,19 +70,14 @@ class Signal {
   std::condition_variable changed_;
 };
 
-// Where the threads of one call meet, again and again. Threads that share a CPU, since another program
-// has theirs, run only while the others sleep: where looking was in vain, they meet the next kBrief
-// times without looking for long.
+// Where the threads of one call meet, again and again.
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
   void wait();
 
  private:
-  static constexpr int kBrief = 16;
-
   const int size_;
-  std::atomic<int> brief_{0};  // so many meetings are still to be brief
   std::atomic<int> waiting_{0};
   std::atomic<unsigned> round_{0};
   Signal signal_;
