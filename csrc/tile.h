@@ -7,6 +7,8 @@
 //
 // B comes as panels (panels.h): [panel][k][vector][lane].
 
+constexpr Index kLineBytes = 64;  // of the caches
+
 // What a stage offers:
 //   Factor                    vectors of what a and b hold; V, or pairs of bfloat16 (dots.h)
 //   kColumns                  false: row(m)[k] is a(k) of row m; true: base()[k * ld() + m] is
@@ -16,8 +18,10 @@
 template <class Stage>
 using FactorOf = typename Stage::Factor::Real;
 
+// next: null, or what is read later, of which a cache line is fetched with each k.
 template <class V, int R, int N, class Stage>
-FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const FactorOf<Stage>* b, Index K) {
+FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const FactorOf<Stage>* b, Index K,
+                     const FactorOf<Stage>* next) {
   using F = typename Stage::Factor;
   V acc[R][N];
   FASTRNN_UNROLL
@@ -44,6 +48,7 @@ FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const FactorOf<Stage>
       F w[N];
       FASTRNN_UNROLL
       for (int n = 0; n < N; ++n) w[n] = F::load(b + n * V::kLanes);
+      if (next) prefetch_to_read(next, k * kLineBytes);
       FASTRNN_UNROLL
       for (int r = 0; r < R; ++r) {
         const F x = F::broadcast(a[r][k]);
@@ -108,10 +113,14 @@ FASTRNN_FN void tile_of(const Stage& stage, Index m, Index p, const W* b,
 
 // Rows [m, m_end) of panel p: tiles of R rows, the rest in smaller ones. None is left to run alone,
 // since one row has too few chains to keep the multipliers busy: 7 rows of tiles of 6 are 4 + 3.
+// The first tiles fetch the next panel, if there is one, into the L2 cache.
 template <class V, int R, int N, class Stage>
 FASTRNN_FN void tile_rows(const Stage& stage, Index m, Index m_end, Index p,
-                          const FactorOf<Stage>* b, Index K) {
-  for (; m + R <= m_end && (R == 1 || m + R + 1 != m_end); m += R) tile<V, R, N>(stage, m, p, b, K);
+                          const FactorOf<Stage>* b, Index K,
+                          const FactorOf<Stage>* next = nullptr) {
+  constexpr Index width = N * V::kLanes, line = kLineBytes / sizeof(*b);
+  for (Index i = 0; m + R <= m_end && (R == 1 || m + R + 1 != m_end); m += R, ++i)
+    tile<V, R, N>(stage, m, p, b, K, next && i * line < width ? next + i * line * K : nullptr);
   if constexpr (R > 1) {
     if (m < m_end) tile_rows<V, (R > 4 ? 4 : R - 1), N>(stage, m, m_end, p, b, K);
   }
@@ -152,24 +161,30 @@ struct PanelWork {
   Index p;
   const FactorOf<Stage>* panel;
   Index K;
+  const FactorOf<Stage>* next;
 
   template <int N>
   FASTRNN_FN void run() const {
-    tile_rows<V, V::tile_rows(N), N>(stage, block.m0, block.m1, p, panel, K);
+    tile_rows<V, V::tile_rows(N), N>(stage, block.m0, block.m1, p, panel, K, next);
   }
 };
 
 // Runs a stage over a block's rows and panel p, which has n_vectors.
 template <class V, class Stage>
 FASTRNN_NOINLINE void run_panel(const Stage& stage, const Block& block, Index p, int n_vectors,
-                                const FactorOf<Stage>* panel, Index K) {
+                                const FactorOf<Stage>* panel, Index K,
+                                const FactorOf<Stage>* next = nullptr) {
   with_vectors<Stage::kVectors, Stage::kStep>(n_vectors,
-                                              PanelWork<V, Stage>{stage, block, p, panel, K});
+                                              PanelWork<V, Stage>{stage, block, p, panel, K, next});
 }
 
 // A long panel is gone through in pieces, which stay in the L2 cache from tile to tile, if the stage
 // can take up its sums again: `after(k)` is the stage for what follows the first k.
 constexpr Index kPieceBytes = 256 * 1024;
+
+// Weights of more bytes than these wait beyond the L2 cache; where a panel meets rows enough, the next one
+// is fetched meanwhile.
+constexpr Index kFetchBytes = 1 << 20, kFetchRows = 12;
 
 // Runs a stage over a block. Full panels hold N vectors; the last one of the product may hold fewer
 // (multiples of Stage::kStep). `down`: panels from last to first, for the zigzag over weights that exceed
@@ -180,13 +195,16 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
   constexpr int N = Stage::kVectors;
   const Index stride = K * N * V::kLanes;
   constexpr Index piece = kPieceBytes / (N * V::kLanes * static_cast<Index>(sizeof(*b)));
-  const bool single = block.m1 - block.m0 == 1;
+  constexpr Index size = sizeof(*b);
+  const Index rows = block.m1 - block.m0;
+  const bool fetches =
+      !Stage::kColumns && rows >= kFetchRows && (block.p1 - block.p0) * stride * size > kFetchBytes;
   for (Index i = block.p0; i < block.p1; ++i) {
     const Index p = down ? block.p1 - 1 - (i - block.p0) : i;
     if constexpr (!Stage::kColumns) {
       // the neighbour in walking order is full as well, unless it is the short last one
       const Index low = down ? p - 1 : p;
-      if (single && i + 1 < block.p1 && (low + 2 < panels || last_vectors == N)) {
+      if (rows == 1 && i + 1 < block.p1 && (low + 2 < panels || last_vectors == N)) {
         tile_of<V, 1, 2, N>(stage, block.m0, low, b + low * stride, kNoScales<V>, K);
         ++i;
         continue;
@@ -194,12 +212,28 @@ FASTRNN_NOINLINE void run_panels(const Stage& stage, const Block& block, Index p
     }
     const int n_vectors = p + 1 < panels ? N : last_vectors;
     const FactorOf<Stage>* panel = b + p * stride;
+    const FactorOf<Stage>* next = nullptr;
+    if (fetches && i + 1 < block.p1) {
+      if (down)
+        next = panel - stride;
+      else if (p + 2 < panels || last_vectors == N)
+        next = panel + stride;
+    }
     if constexpr (Stage::kPieces) {
       for (Index k = 0; k == 0 || k < K; k += piece)
         run_panel<V>(stage.after(k), block, p, n_vectors, panel + k * n_vectors * V::kLanes,
-                     smaller(piece, K - k));
+                     smaller(piece, K - k), next ? next + k * N * V::kLanes : nullptr);
     } else {
-      run_panel<V>(stage, block, p, n_vectors, panel, K);
+      run_panel<V>(stage, block, p, n_vectors, panel, K, next);
     }
   }
+}
+
+// Into how many blocks of rows weight gradients are cut: each block's columns stay in the L2 cache while
+// all panels pass by.
+constexpr Index kColumnsBytes = 512 * 1024, kColumnsRows = 48;
+
+FASTRNN_FN int column_blocks(Index rows, Index row_bytes) {
+  const Index most = larger(kColumnsRows, kColumnsBytes / larger(row_bytes, 1));
+  return static_cast<int>(larger((rows + most / 2) / most, 1));
 }

@@ -87,8 +87,13 @@ FASTRNN_FN void run_products(const Operand<V, Stage>* operands, int count, Index
         continue;
       }
     }
-    run_panels<V>(of->stage, {0, rows, of->share.begin, of->share.end}, of->panels.count(),
-                  of->panels.last(), of->packed, K, down);
+    const Index row_bytes = K * static_cast<Index>(sizeof(*of->packed));
+    const int blocks = Stage::kColumns ? column_blocks(rows, row_bytes) : 1;
+    for (int i = 0; i < blocks; ++i) {
+      const Share own(rows, i, blocks, V::tile_rows(Stage::kVectors));
+      run_panels<V>(of->stage, {own.begin, own.end, of->share.begin, of->share.end},
+                    of->panels.count(), of->panels.last(), of->packed, K, down != (i % 2 > 0));
+    }
   }
 }
 

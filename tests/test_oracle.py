@@ -83,7 +83,8 @@ def test_step_by_step(backend: str, case: Case) -> None:
 
 
 # Beyond the engines' thresholds: chunks of 192 and 512 rows, shared rows (B >= 8) and shared units
-# (B < 8, much work a step), recurrent weights larger than a cache.
+# (B < 8, much work a step), recurrent weights larger than a cache. The last ones: with rows enough
+# to fetch weights ahead, and weight gradients in blocks of columns.
 LARGE = cases(
     2,
     EVERY,
@@ -100,7 +101,11 @@ LARGE = cases(
     batch_first=(False,),
     state=(True,),
     bias=(True,),
-)
+) + [
+    Case(kind, sizes, dtype=dtype)
+    for kind in ("lstm", "gru")
+    for sizes, dtype in (((16, 33, 300, 200), "float64"), ((16, 33, 100, 400), "float32"))
+]
 
 
 @pytest.mark.parametrize(("backend", "case"), per_backend(LARGE, LARGE[::12]), indirect=["backend"])
