@@ -122,7 +122,8 @@ class Bound {
     call_.work = work_.data();
   }
 
-  void run() const {
+  void run() {
+    call_.down = !call_.down;
     const py::gil_scoped_release release;  // raw pointers only from here
     kernel_(call_);
   }

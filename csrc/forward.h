@@ -185,7 +185,7 @@ class ForwardPass {
       me.step.gates = me.gates;
       for (; s < end; ++s) {
         const Index rows = me.place.active(call_.rows.count(time(s), z_.B));
-        step(me, time(s), x, rows, s & 1);
+        step(me, time(s), x, rows, (s & 1) != call_.down);
         x += rows;
         if (!together_) me.step.gates += rows * G * z_.H;
       }
@@ -209,7 +209,7 @@ class ForwardPass {
 
   FASTRNN_FN void project(Thread& me, const Real* const* x, Index rows, bool few) {
     const ProjectStage<V, G> stage{x, vectors() + weights_.bias, me.gates, z_.H};
-    product(me, stage, weights_.input, rows, false, few);
+    product(me, stage, weights_.input, rows, call_.down, few);
     meet(me);
   }
 

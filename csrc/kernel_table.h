@@ -97,6 +97,8 @@ struct ForwardCall {
   Real* gates;   // (T, B, S*H) out
   Real* c;       // (T, B, H) out: LSTM
   void* work;    // forward_work(...) bytes
+  bool down;     // the first step goes through the weights from their end, the next one from their
+                 // beginning, and so on: what was used last may still be in a cache
 };
 
 template <class Real>

@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -256,10 +257,10 @@ double meeting_or_trial() { return pool().meeting_or_trial(); }
 Lease::Lease(int wanted, double microseconds) {
   if (wanted <= 1 || !pool().acquire()) return;
   pool_ = true;
-  // Worth waiting for: half of what the others save; and they come within that or not at all.
-  constexpr int kMost = 200;
-  const int patience = microseconds < 2 * kMost ? static_cast<int>(microseconds / 2) : kMost;
-  size_ = 1 + pool().gather(wanted - 1, patience);
+  // Worth waiting for: half of what the others save, since they come soon or not at all; and a little of
+  // what a long call takes.
+  const double soon = std::min(microseconds / 2, 200.0), late = std::min(microseconds / 64, 5e4);
+  size_ = 1 + pool().gather(wanted - 1, static_cast<int>(std::max(soon, late)));
 }
 
 Lease::~Lease() {
