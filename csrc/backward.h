@@ -90,7 +90,7 @@ class BackwardPass {
     // one set of the cache.
     extra_ = Cell::kDeltas * z_.H;
     ld_ = extra_ + (Cell::kResetBefore ? z_.H : 0) + (z_.projected ? z_.P + z_.H : 0);
-    constexpr Index line = 64 / sizeof(Real);
+    constexpr Index line = kLineBytes / sizeof(Real);
     ld_ = ((ld_ + line - 1) / line | 1) * line;
     const Index gradients = G * z_.H * (z_.I + z_.P) * static_cast<Index>(sizeof(Real));
     chunk_ = gradients > kLongChunkBytes ? kLongChunkRows : kChunkRows;
