@@ -58,27 +58,17 @@
 #define FASTRNN_REGION_END _Pragma("GCC pop_options")
 #endif
 
-// Fetches a cache line that is to be written, `bytes` behind p; it may lie past an array's end.
-FASTRNN_FN void prefetch_to_write(const void* p, std::intptr_t bytes) {
+// Fetches a cache line, `bytes` behind p: into the L1 cache if it is to be written, else into the L2
+// cache. It may lie past an array's end.
+template <bool kToWrite>
+FASTRNN_FN void prefetch(const void* p, std::intptr_t bytes) {
   const auto at = reinterpret_cast<const char*>(reinterpret_cast<std::intptr_t>(p) + bytes);
 #if defined(_MSC_VER) && !defined(__clang__)
 #if FASTRNN_X86
-  _mm_prefetch(at, _MM_HINT_T0);
+  _mm_prefetch(at, kToWrite ? _MM_HINT_T0 : _MM_HINT_T1);
 #endif
 #else
-  __builtin_prefetch(at, 1);
-#endif
-}
-
-// Fetches one that is to be read into the L2 cache; the same holds.
-FASTRNN_FN void prefetch_to_read(const void* p, std::intptr_t bytes) {
-  const auto at = reinterpret_cast<const char*>(reinterpret_cast<std::intptr_t>(p) + bytes);
-#if defined(_MSC_VER) && !defined(__clang__)
-#if FASTRNN_X86
-  _mm_prefetch(at, _MM_HINT_T1);
-#endif
-#else
-  __builtin_prefetch(at, 0, 2);
+  __builtin_prefetch(at, kToWrite, kToWrite ? 3 : 2);
 #endif
 }
 

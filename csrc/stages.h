@@ -67,7 +67,7 @@ struct ColumnStage {
     for (int n = 0; n < n_vectors; ++n) {
       const Index unit = first + n * V::kLanes;
       acc[n] = add ? V::load(out + m * N + unit, N - unit) : V::broadcast(0);
-      prefetch_to_write(out + m * N + unit, ahead);
+      prefetch<true>(out + m * N + unit, ahead);
     }
   }
 

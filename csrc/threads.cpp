@@ -257,8 +257,8 @@ double meeting_or_trial() { return pool().meeting_or_trial(); }
 Lease::Lease(int wanted, double microseconds) {
   if (wanted <= 1 || !pool().acquire()) return;
   pool_ = true;
-  // Worth waiting for: half of what the others save, since they come soon or not at all; and a little of
-  // what a long call takes.
+  // Half of what others save is worth waiting for, but they come within 200 microseconds or, but for a
+  // system that is slow to wake them, not at all: for those, a little of what a long call takes.
   const double soon = std::min(microseconds / 2, 200.0), late = std::min(microseconds / 64, 5e4);
   size_ = 1 + pool().gather(wanted - 1, static_cast<int>(std::max(soon, late)));
 }

@@ -48,7 +48,7 @@ FASTRNN_FN void tile(const Stage& stage, Index m, Index p, const FactorOf<Stage>
       F w[N];
       FASTRNN_UNROLL
       for (int n = 0; n < N; ++n) w[n] = F::load(b + n * V::kLanes);
-      if (next) prefetch_to_read(next, k * kLineBytes);
+      if (next) prefetch<false>(next, k * kLineBytes);
       FASTRNN_UNROLL
       for (int r = 0; r < R; ++r) {
         const F x = F::broadcast(a[r][k]);
