@@ -374,8 +374,16 @@ cuda = SimpleNamespace(
 __version__ = "14"
 
 
+class CUBLASError(RuntimeError):
+    """What CuPy makes of a status of cuBLAS that is no success."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"cuBLAS status {status}")
+
+
 def install(monkeypatch: Any, gemm: Any) -> None:
     """Let `import cupy` find this module, and CuPy's cuBLAS have this `gemmEx`."""
     monkeypatch.setitem(sys.modules, "cupy", sys.modules[__name__])
-    name = "cupy_backends.cuda.libs.cublas"
-    monkeypatch.setitem(sys.modules, name, SimpleNamespace(gemmEx=gemm))
+    cublas = SimpleNamespace(gemmEx=gemm, CUBLASError=CUBLASError)
+    monkeypatch.setattr(cuda, "cublas", cublas, raising=False)

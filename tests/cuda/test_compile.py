@@ -458,6 +458,20 @@ def test_what_cannot_be_recorded(streams: type[Stream], status: int) -> None:
     assert device.record(lambda: None) is None
 
 
+@pytest.mark.parametrize("end", [0, 901])
+def test_products_that_cublas_does_not_record(streams: type[Stream], end: int) -> None:
+    """Its own error, and what the end of a recording says that was spoiled so."""
+    streams.status = end
+    device = CupyDevice()
+    for status in (1, 3, 13, 14, 15):  # not initialised, no memory, failed, internal, not supported
+
+        def work(status: int = status) -> None:
+            raise fake_cupy.CUBLASError(status)
+
+        assert device.record(work) is None
+        assert not device.recording
+
+
 def test_other_errors_of_a_recording_are_raised(streams: type[Stream]) -> None:
     def work() -> None:
         raise CudaError(719)
@@ -588,11 +602,23 @@ def test_no_nvrtc(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason.endswith('pip install "fastrnn[cuda]"')
 
 
+class NoCublas(SimpleNamespace):
+    """`cupy.cuda` where the library is not found, as CuPy says it: in many lines."""
+
+    @property
+    def cublas(self) -> Any:
+        raise ImportError('Failure finding "libcublas.so.13"\n  listdir("/lib"):\n    libm.so.6')
+
+
 def test_no_cublas(nvrtc: Nvrtc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
-    reason = str(why_not())
-    assert reason.startswith("cuBLAS cannot be loaded (")
-    assert reason.endswith('pip install "fastrnn[cuda]"')
+    monkeypatch.setattr(fake_cupy, "cuda", without_cublas())
+    assert why_not() == (
+        'cuBLAS cannot be loaded (Failure finding "libcublas.so.13"): pip install "fastrnn[cuda]"'
+    )
+
+
+def without_cublas() -> Any:
+    return NoCublas(**{k: v for k, v in vars(fake_cupy.cuda).items() if k != "cublas"})
 
 
 @pytest.mark.parametrize("missing", ["CuPy", "driver", "GPU", "NVRTC", "cuBLAS"])
@@ -621,7 +647,7 @@ def test_what_is_missing_is_said_wherever_a_gpu_is_asked_for(
     elif missing == "NVRTC":
         monkeypatch.setattr(nvrtc, "getVersion", lambda: fail(RuntimeError("libnvrtc.so.13")))
     else:
-        monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
+        monkeypatch.setattr(fake_cupy, "cuda", without_cublas())
     expected = f'^backend "cuda" cannot be used here: {re.escape(str(why_not()))}$'
     assert missing.lower() in expected.lower()
     for ask in (

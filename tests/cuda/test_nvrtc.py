@@ -227,8 +227,8 @@ def test_cupy_has_what_its_stand_in_has() -> None:
     import cupy
     import fake_cupy
 
-    own = {"Address", "Borrowed", "Host", "ReservesMemory", "cuda", "install", "lent", "ndarray"}
-    own |= {"queue", "recording"}
+    own = {"Address", "Borrowed", "CUBLASError", "Host", "ReservesMemory", "cuda", "install"}
+    own |= {"lent", "ndarray", "queue", "recording"}
     functions = [
         name
         for name, value in vars(fake_cupy).items()
@@ -245,18 +245,8 @@ def test_cupy_has_what_its_stand_in_has() -> None:
 
 
 def test_cupy_has_what_the_device_asks_for() -> None:
-    import importlib.util
-
     import cupy
 
-    cublas = importlib.util.find_spec("cupy_backends.cuda.libs.cublas")
-    assert cublas is not None
-    assert cublas.origin is not None  # which cannot be imported without the library
-    assert (
-        b"gemmEx(intptr_t handle, int transa, int transb, int m, int n, int k, size_t alpha, "
-        b"size_t A, int Atype, int lda, size_t B, int Btype, int ldb, size_t beta, size_t C, "
-        b"int Ctype, int ldc, int computeType, int algo)"
-    ) in Path(cublas.origin).read_bytes()
     for path in (
         "random.standard_normal",
         "cuda.Device.compute_capability",

@@ -100,10 +100,15 @@ def nvrtc() -> Any:
         binding = import_module("cupy").cuda.nvrtc
         binding.getVersion()
     except (RuntimeError, ImportError, OSError) as error:
-        raise RuntimeError(
-            f'NVRTC cannot be loaded ({error}): pip install "fastrnn[cuda]"'
-        ) from error
+        raise cannot_load("NVRTC", error) from error
     return binding
+
+
+def cannot_load(library: str, error: Exception) -> RuntimeError:
+    """Return what to raise where a library of CUDA is missing; CuPy's text of many lines lists
+    folders after the first."""
+    reason = str(error).partition("\n")[0]
+    return RuntimeError(f'{library} cannot be loaded ({reason}): pip install "fastrnn[cuda]"')
 
 
 def cubin(text: str, arch: str, options: tuple[str, ...] = OPTIONS) -> bytes:

@@ -124,11 +124,11 @@ class CupyDevice:
         self._arch()
         compile.nvrtc()
         try:
-            self._gemm = import_module("cupy_backends.cuda.libs.cublas").gemmEx
-        except ImportError as error:
-            raise RuntimeError(
-                f'cuBLAS cannot be loaded ({error}): pip install "fastrnn[cuda]"'
-            ) from error
+            # As an attribute: CuPy then looks for the library where pip puts it, which an import of
+            # the module itself does not.
+            self._cublas: Any = self.xp.cuda.cublas
+        except (ImportError, RuntimeError, OSError) as error:
+            raise compile.cannot_load("cuBLAS", error) from error
         self._kernels: dict[tuple[int, compile.Program, str], Kernel] = {}
         self._modules: dict[tuple[int, compile.Program], Any] = {}
         self._known: dict[int, dict[str, int]] = {}
@@ -240,7 +240,7 @@ class CupyDevice:
         scalars = np.array([1.0, float(accumulate)], out.dtype)
         one, kind = scalars.ctypes.data, _TYPES[itemsize]
         # A matrix here is its transpose there, where columns lie side by side.
-        self._gemm(
+        self._cublas.gemmEx(
             self.xp.cuda.device.get_cublas_handle(),
             *(int(not _in_rows(b)), int(not _in_rows(a)), N, M, K, one),
             *(b.data.ptr, kind, _leading(b), a.data.ptr, kind, _leading(a)),
@@ -270,7 +270,8 @@ class CupyDevice:
                     work()
                 finally:
                     graph = stream.end_capture()
-        except _ReservesMemoryError:
+        except (_ReservesMemoryError, self._cublas.CUBLASError):
+            # The same products have just run, so cuBLAS refuses nothing but to be recorded.
             return None
         except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
             if error.status not in _CANNOT_RECORD:
