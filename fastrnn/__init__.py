@@ -9,6 +9,7 @@ from .config import get_num_threads, num_threads, set_num_threads, show_config
 from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN
+from .modules import from_torch
 from .train import SGD, Adam, Embedding, Linear, clip_grad_norm, mse, softmax_cross_entropy
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "RNNCell",
     "__version__",
     "clip_grad_norm",
+    "from_torch",
     "get_num_threads",
     "gradcheck",
     "load",

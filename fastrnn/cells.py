@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,10 +25,16 @@ class Cell(Recurrent):
         True: (..., 0, slice(None), slice(None)),
         False: (..., 0, 0, slice(None)),
     }
+    _anchor: ClassVar[str] = "weight_hh"
+    _known: ClassVar[re.Pattern[str]] = re.compile("weight_ih|weight_hh|bias_ih|bias_hh")
 
     @staticmethod
     def _suffixes(config: Mapping[str, Any]) -> list[str]:
         return [""]
+
+    @classmethod
+    def _extent(cls, names: Collection[str]) -> dict[str, Any]:
+        return {}
 
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         return (("B", batch),) if batched else ()
@@ -170,6 +177,10 @@ class LSTMCell(LSTMKind, Cell):
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr and weight_peephole;
     equations, arguments and errors are those of `LSTM`.
     """
+
+    _known: ClassVar[re.Pattern[str]] = re.compile(
+        "weight_ih|weight_hh|bias_ih|bias_hh|weight_hr|weight_peephole"
+    )
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,11 @@ from .stepper import PlacedStepper, Stepper
 from .tape import Gradients, State, StateIndex, Tape, pair
 
 
+def _names(stems: str) -> re.Pattern[str]:
+    """Return the names of parameters with these stems, of any layer and direction."""
+    return re.compile(rf"({stems})_l(0|[1-9]\d*)(_reverse)?")
+
+
 class Layer(Recurrent):
     """Base of RNN, GRU and LSTM. Not for direct use."""
 
@@ -29,6 +35,8 @@ class Layer(Recurrent):
     _x_rank: ClassVar[int] = 3
     _has_passes: ClassVar[bool] = True
     _state_index: ClassVar[dict[bool, StateIndex]] = {True: None, False: (..., 0, slice(None))}
+    _anchor: ClassVar[str] = "weight_hh_l0"
+    _known: ClassVar[re.Pattern[str]] = _names("weight_ih|weight_hh|bias_ih|bias_hh")
 
     @staticmethod
     def _suffixes(config: Mapping[str, Any]) -> list[str]:
@@ -36,6 +44,16 @@ class Layer(Recurrent):
         return [
             f"_l{n}{direction}" for n in range(config["num_layers"]) for direction in directions
         ]
+
+    @classmethod
+    def _extent(cls, names: Collection[str]) -> dict[str, Any]:
+        places = [name.rpartition("_l")[2].partition("_") for name in names]
+        highest = max(int(number) for number, _, _ in places)
+        return {
+            # more than there are names for need no listing to be incomplete
+            "num_layers": 1 + min(highest, len(names)),
+            "bidirectional": any(reverse for _, _, reverse in places),
+        }
 
     def _form(self, batched: bool, steps: int | None, batch: int | None) -> checks.Form:
         if not batched:
@@ -436,6 +454,10 @@ class LSTM(LSTMKind, Layer):
     RuntimeError
         The backend cannot be used here; the text says what is missing.
     """
+
+    _known: ClassVar[re.Pattern[str]] = _names(
+        "weight_ih|weight_hh|bias_ih|bias_hh|weight_hr|weight_peephole"
+    )
 
     def __init__(
         self,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic, NoReturn, TypeVar, overload
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from . import backends, checks
+from . import backends, checks, foreign
 from .params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,11 +51,109 @@ class Parametrized(ABC):
     """The namespace of the parameters' arrays: numpy, or cupy."""
     _params: Parameters
 
+    _known: ClassVar[re.Pattern[str]]
+    """Names that parameters of the class can have."""
+    _anchor: ClassVar[str]
+    """The name of a parameter that every layer of the class has."""
+
+    @classmethod
+    def from_params(
+        cls: type[Self],
+        mapping: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        dtype: DTypeLike = np.float32,
+        **arguments: Any,
+    ) -> Self:
+        """Make a layer of parameters from elsewhere: a state dict, an .npz file, any mapping.
+
+        Sizes, layers, directions, bias, projection and peepholes are read from names and shapes.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array or tensor
+            Of NumPy, torch, JAX or any library whose arrays NumPy can read; float16, bfloat16,
+            float32 or float64. torch's names: `params` lists them. The values are copied.
+        prefix : str
+            What stands before the names, such as "encoder.rnn"; a dot at its end may be left out.
+            What DataParallel and torch.compile put before it ("module.", "_orig_mod.") is passed
+            over. What does not begin with the prefix is ignored; without a prefix, nothing is.
+        dtype : float32 or float64
+            Of the layer; the values are cast to it.
+        **arguments
+            The constructor's other arguments, such as ``batch_first`` or ``nonlinearity``, which
+            no shape tells.
+
+        Returns
+        -------
+        layer of this class
+
+        Raises
+        ------
+        TypeError
+            An argument or a value has another type; the values must be floats.
+        ValueError
+            There is no such layer under the prefix, a name is missing or unknown there, a shape
+            does not fit the others, or an argument says otherwise than the shapes. The text lists
+            what was found, and the nearest prefix.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> weights = {
+        ...     "encoder.rnn.weight_ih_l0": np.ones((12, 2)),
+        ...     "encoder.rnn.weight_hh_l0": np.ones((12, 4)),
+        ...     "head.weight": np.ones((1, 4)),
+        ... }
+        >>> layer = fastrnn.GRU.from_params(weights, "encoder.rnn", batch_first=True)
+        >>> layer.input_size, layer.hidden_size, layer.num_layers, layer.bias
+        (2, 4, 1, False)
+        """
+        kind = cls.__name__
+        checked = checks.float_dtype(dtype)
+        found = {
+            name: foreign.as_array(name, value, checked)
+            for name, value in foreign.under(mapping, prefix, cls._known, cls._anchor, kind).items()
+        }
+        shapes = {name: value.shape for name, value in found.items()}
+        if cls._anchor not in shapes:
+            raise foreign.missing(kind, [cls._anchor], shapes)
+        sizes = cls._sizes(shapes)
+        expected = cls.param_shapes({**cls.defaults(), **sizes})
+        absent = [name for name in expected if name not in shapes]
+        if absent:
+            raise foreign.missing(kind, absent, shapes)
+        for name, shape in expected.items():
+            checks.same_shape(name, shapes[name], shape)
+        chosen = foreign.agree(sizes, arguments) | {"dtype": checked}
+        layer = cls(**chosen)
+        layer.load_params({name: found[name] for name in layer.params})
+        return layer
+
+    @classmethod
+    @abstractmethod
+    def _sizes(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Return the constructor's arguments that names and shapes tell; the anchor is among the
+        names.
+
+        Raises
+        ------
+        ValueError
+            The shapes are not this kind of layer's.
+        """
+
     @classmethod
     @abstractmethod
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the names and shapes of the parameters of a layer with these constructor's
         arguments, as `config` returns them."""
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the constructor's arguments that have a default, with it."""
+        arguments = inspect.signature(cls).parameters.values()
+        return {each.name: each.default for each in arguments if each.default is not each.empty}
 
     def _zeros(self) -> Parameters:
         """Return parameters of zeros."""

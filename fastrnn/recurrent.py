@@ -6,12 +6,12 @@ import math
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import backends, checks, narrow
+from . import backends, checks, foreign, narrow
 from .backends.base import Numerics, Weights
 from .cellmath import CELLS
 from .checks import RNG
@@ -170,6 +170,38 @@ class Recurrent(Parametrized):
             if config.get("peephole"):
                 shapes["weight_peephole" + suffix] = (3 * hidden,)
         return shapes
+
+    @classmethod
+    def _sizes(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        kind, recurrent = cls.__name__, cls._anchor
+        first = recurrent.replace("hh", "ih", 1)
+        if first not in shapes:
+            raise foreign.missing(kind, [first], shapes)
+        projection = shapes.get(recurrent.replace("weight_hh", "weight_hr", 1), ())
+        peephole = recurrent.replace("weight_hh", "weight_peephole", 1) in shapes
+        gates = len(CELLS[cls._kind({**cls.defaults(), "peephole": peephole})].gates)
+        hidden, left = divmod(shapes[recurrent][0] if shapes[recurrent] else 0, gates)
+        width = projection[0] if len(projection) == 2 else hidden
+        if left or not hidden or shapes[recurrent] != (gates * hidden, width):
+            raise foreign.wrong_gates(kind, recurrent, gates, shapes[recurrent])
+        if len(shapes[first]) != 2:
+            raise checks.wrong_shape(first, shapes[first], (("G*H", gates * hidden), ("I", None)))
+        config = {
+            **cls._extent(shapes),
+            "input_size": shapes[first][1],
+            "hidden_size": hidden,
+            "bias": any(name.startswith("bias") for name in shapes),
+        }
+        if projection:
+            config["proj_size"] = width
+        if peephole:
+            config["peephole"] = peephole
+        return config
+
+    @classmethod
+    @abstractmethod
+    def _extent(cls, names: Collection[str]) -> dict[str, Any]:
+        """Return the arguments that say how many layers and directions have these names."""
 
     def _by_pass(self, params: Parameters) -> list[Weights]:
         """Return parameters, or their gradients, as the backends take them, one a pass."""

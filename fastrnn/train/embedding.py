@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -38,6 +39,9 @@ class Embedding(FeedForward):
     num_embeddings = Setting[int]()
     embedding_dim = Setting[int]()
 
+    _anchor: ClassVar[str] = "weight"
+    _known: ClassVar[re.Pattern[str]] = re.compile("weight")
+
     def __init__(
         self,
         num_embeddings: int,
@@ -62,6 +66,14 @@ class Embedding(FeedForward):
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return ``weight (num_embeddings, embedding_dim)``."""
         return {"weight": (config["num_embeddings"], config["embedding_dim"])}
+
+    @classmethod
+    def _sizes(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        shape = shapes["weight"]
+        if len(shape) != 2:
+            form = (("num_embeddings", None), ("embedding_dim", None))
+            raise checks.wrong_shape("weight", shape, form)
+        return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
 
     def __call__(self, x: ArrayLike) -> Array:
         """Return y (..., embedding_dim) for ints x (...).

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -42,6 +43,9 @@ class Linear(FeedForward):
     out_features = Setting[int]()
     bias = Setting[bool]()
 
+    _anchor: ClassVar[str] = "weight"
+    _known: ClassVar[re.Pattern[str]] = re.compile("weight|bias")
+
     def __init__(
         self,
         in_features: int,
@@ -70,6 +74,14 @@ class Linear(FeedForward):
         """Return ``weight (out_features, in_features)``; with bias, ``bias (out_features,)``."""
         rows, columns = config["out_features"], config["in_features"]
         return {"weight": (rows, columns)} | ({"bias": (rows,)} if config["bias"] else {})
+
+    @classmethod
+    def _sizes(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        shape = shapes["weight"]
+        if len(shape) != 2:
+            form = (("out_features", None), ("in_features", None))
+            raise checks.wrong_shape("weight", shape, form)
+        return {"in_features": shape[1], "out_features": shape[0], "bias": "bias" in shapes}
 
     def __call__(self, x: Array) -> Array:
         """Return y (..., out_features) for x (..., in_features) of the layer's dtype.
