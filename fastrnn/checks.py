@@ -221,7 +221,7 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
     if batch is None:
         values = np.array([integer("lengths", value)])
     else:
-        values = _like_array("lengths", value, _PLANNED)
+        values = like_array("lengths", value, _PLANNED)
         same_form("lengths", values.shape, [("B", batch)])
         # An empty list has no ints to show, and becomes an array of floats.
         if values.dtype.kind not in "iu" and (batch or isinstance(value, np.ndarray)):
@@ -236,7 +236,7 @@ def lengths(value: Any, steps: int, batch: int | None) -> Array:
 def resets(value: Any, steps: int, batch: int | None) -> Array:
     """Return resets as (T, B) bool; ``batch`` None: (T,), of one sequence."""
     form: Form = [("T", steps)] if batch is None else [("T", steps), ("B", batch)]
-    values = _like_array("resets", value, _PLANNED)
+    values = like_array("resets", value, _PLANNED)
     same_form("resets", values.shape, form)
     if values.dtype != np.bool_:
         raise TypeError(f"resets must be bool, got {values.dtype}")
@@ -245,15 +245,15 @@ def resets(value: Any, steps: int, batch: int | None) -> Array:
 
 def mask(name: str, value: Any, batch: int) -> Array:
     """Return a mask of rows as (B,) bool."""
-    values = _like_array(name, value)
+    values = like_array(name, value)
     same_form(name, values.shape, [("B", batch)])
     if values.dtype != np.bool_:
         raise TypeError(f"{name} must be bool, got {values.dtype}")
     return values
 
 
-def _like_array(name: str, value: Any, host: str = "the host") -> Array:
-    """Return what NumPy makes of an array or of nested lists."""
+def like_array(name: str, value: Any, host: str = "the host") -> Array:
+    """Return what NumPy makes of an array on the host or of nested lists."""
     if on_gpu(value):
         raise TypeError(
             f"{name} must be on {host}, got {type_name(value)}: copy it with cupy.asnumpy({name})"
@@ -424,7 +424,7 @@ def _beside(name: str, value: Any, what: str, like: Any, of: str) -> Array:
             f"{name} must be on the host, where {of} are, got {type_name(value)}: "
             f"copy it with cupy.asnumpy({name})"
         )
-    return _like_array(name, value)
+    return like_array(name, value)
 
 
 def index_range(name: str, value: Array, below: int, error: type[Exception]) -> None:

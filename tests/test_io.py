@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,7 @@ from hypothesis import strategies as st
 import fastrnn
 import fastrnn.io
 from fastrnn.io import safetensors as ours
+from fastrnn.io.replace import replacing
 
 LAYERS = {
     "RNN": fastrnn.RNN(3, 4, 2, nonlinearity="relu", rng=0),
@@ -253,6 +259,215 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     equal(ours.read(path)[0], {"x": np.zeros(3)})
 
 
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    target, link, chain = tmp_path / "far" / "target", tmp_path / "link", tmp_path / "chain"
+    link.symlink_to(Path("far", "target"))  # nothing is there yet
+    chain.symlink_to("link")
+    for value, path in enumerate((link, chain, link)):
+        ours.write(path, {"x": np.full(3, value)})
+        assert link.is_symlink()
+        assert chain.is_symlink()
+        assert not target.is_symlink()
+        equal(ours.read(target)[0], {"x": np.full(3, value)})
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["chain", "far", "link", "target"]
+    link.unlink()
+    link.symlink_to("chain")  # a circle
+    with pytest.raises(OSError, match=r"chain|link"):
+        ours.write(chain, {})
+    assert chain.is_symlink()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a FIFO and a socket")
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path: Path) -> None:
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to("fifo")
+    listening = socket.socket(socket.AF_UNIX)
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(tmp_path)  # a socket's path must be short
+        listening.bind("socket")
+    finally:
+        os.chdir(here)
+        os.close(here)
+    with listening:
+        for path, kind in (
+            (fifo, "a FIFO"),
+            (link, "a FIFO"),
+            (tmp_path / "socket", "a socket"),
+            (Path(os.devnull), "a character device"),
+        ):
+            mode = path.lstat().st_mode
+            for use in (ours.read, ours.read_metadata, lambda path: ours.write(path, {})):
+                with pytest.raises(OSError, match=f"path must be a regular file, got {kind}: '"):
+                    use(path)
+            assert path.lstat().st_mode == mode
+    for use in (ours.read, lambda path: ours.write(path, {})):
+        with pytest.raises(IsADirectoryError):
+            use(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444, 0o755])
+def test_a_file_keeps_its_mode(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    os.utime(path, (1, 1))
+    ours.write(path, {"x": np.zeros(3)})
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.stat().st_mtime > 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_new_file_honours_the_umask(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        ours.write(tmp_path / "file", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="root gives files away")
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(0o640)
+    os.chown(path, 1234, 2345)
+    ours.write(path, {})
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 2345, 0o640)
+
+
+@pytest.mark.parametrize("name", ["n" * 246, "n" * 255, "ä" * 127 + "n", ".", "-", " ", "a\nb"])
+def test_any_name_that_the_system_allows(name: str, tmp_path: Path) -> None:
+    name = name if name != "." else ".hidden"
+    for value in range(2):
+        ours.write(tmp_path / name, {"x": np.array(value)})
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    equal(ours.read(tmp_path / name)[0], {"x": np.array(1)})
+    with pytest.raises(OSError, match="n" * 256):
+        ours.write(tmp_path / ("n" * 256), {})
+
+
+def test_an_error_names_the_path_and_no_draft(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing" / "file", tmp_path / "file" / "below"):
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match=str(path)) as caught:
+            ours.write(path, {})
+        assert isinstance(caught.value, (FileNotFoundError, NotADirectoryError))
+        assert caught.value.filename == str(path)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from fastrnn.io import safetensors
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+safetensors.write(sys.argv[1], {"x": np.ones(3)})
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills by a signal")
+def test_what_a_killed_save_leaves_the_next_one_removes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    ours.write(path, {"x": np.zeros(3)})
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(path)], cwd=Path(fastrnn.__path__[0]).parent
+        )
+        assert done.returncode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 2  # the second has removed what the first left
+        equal(ours.read(path)[0], {"x": np.zeros(3)})
+    # one that is being written is left alone, whatever its name
+    with replacing(str(tmp_path / "other")) as file:
+        ours.write(path, {"x": np.full(3, 2.0)})
+        file.write(b"whole")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "other"]
+    assert (tmp_path / "other").read_bytes() == b"whole"
+
+
+def test_saves_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    errors = []
+
+    def save(value: int) -> None:
+        try:
+            for _ in range(20):
+                ours.write(path, {"x": np.full(5000, value)})
+                x = ours.read(path)[0]["x"]
+                assert (x == x[0]).all()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save, args=(value,)) for value in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert list(tmp_path.iterdir()) == [path]
+
+
+REFUSED: list[tuple[dict[Any, Any], type[Exception], str]] = [
+    ({"__metadata__": np.zeros(2)}, ValueError, "no array can be named __metadata__"),
+    ({None: np.zeros(2)}, TypeError, "names of arrays must be str, got NoneType"),
+    ({None: np.zeros(2), "null": np.zeros(2)}, TypeError, "must be str, got NoneType"),
+    ({1: np.zeros(2), "1": np.zeros(2)}, TypeError, "must be str, got int"),
+    ({True: np.zeros(2)}, TypeError, "must be str, got bool"),
+    ({b"x": np.zeros(2)}, TypeError, "must be str, got bytes"),
+    ({("a", "b"): np.zeros(2)}, TypeError, "must be str, got tuple"),
+    ({"x": np.ma.masked_array([1.0, 2.0], [True, False])}, TypeError, "x must have no mask"),
+    ({"\ud800": np.zeros(2)}, ValueError, "must be Unicode"),
+    ({"n" * 100_000_000: np.zeros(2)}, ValueError, "must need at most 100000000 bytes"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "error", "text"), REFUSED, ids=[text for *_, text in REFUSED])
+def test_what_could_not_be_read_is_not_written(
+    arrays: dict[Any, Any], error: type[Exception], text: str, tmp_path: Path
+) -> None:
+    ours.write(tmp_path / "file", {"x": np.zeros(3)})
+    with pytest.raises(error, match=text):
+        ours.write(tmp_path / "file", arrays)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    equal(ours.read(tmp_path / "file")[0], {"x": np.zeros(3)})
+
+
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="has no 33 axes")
+@pytest.mark.parametrize("axes", [33, 40, 64])
+def test_more_axes_than_can_be_read_are_not_written(axes: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"x must have at most 32 axes, got {axes}"):
+        ours.write(tmp_path / "file", {"x": np.zeros((1,) * axes)})
+    value = np.zeros((1,) * 32)
+    ours.write(tmp_path / "file", {"x": value})
+    equal(ours.read(tmp_path / "file")[0], {"x": value})
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(), max_size=4) | st.just("__metadata__") | st.none() | st.integers(),
+        st.builds(np.zeros, st.lists(st.integers(0, 2), max_size=4), st.sampled_from("fd?")),
+        max_size=3,
+    ),
+    st.dictionaries(st.text(st.characters(), max_size=4), st.text(st.characters(), max_size=4)),
+)
+def test_what_is_written_can_be_read(arrays: dict[Any, Any], metadata: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        try:
+            ours.write(path, arrays, metadata)
+        except (TypeError, ValueError):
+            assert not path.exists()
+            return
+        found, text = ours.read(path)
+        equal(found, arrays)
+        assert text == metadata
+
+
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 
 
@@ -283,6 +498,8 @@ def put(path: Path, header: Any, data: bytes = bytes(24), length: int | None = N
         ({"x": ENTRY | {"shape": [6] + [1] * 99}}, "x has the shape"),
         ({"x": ENTRY | {"shape": 6}}, "x has the shape"),
         ({"x": ENTRY | {"shape": [2**62, 2**62]}}, "does not fill"),
+        (b'{"\\ud800": 1}', "is not JSON"),
+        (b'{"__metadata__": {"a": "\\udc00"}}', "is not JSON"),
         ({"x": ENTRY | {"data_offsets": [0]}}, "x has the data_offsets"),
         ({"x": ENTRY | {"data_offsets": [24, 0]}}, "does not fill"),
         ({"x": ENTRY | {"data_offsets": [4, 28]}}, "x starts at byte 4 instead of 0"),
@@ -297,8 +514,20 @@ def put(path: Path, header: Any, data: bytes = bytes(24), length: int | None = N
 )
 def test_a_header_that_is_wrong_is_refused(header: Any, text: str, tmp_path: Path) -> None:
     path = put(tmp_path / "bad", header)
-    with pytest.raises(ValueError, match=f"is not a safetensors file: .*{text}"):
+    with pytest.raises(ValueError, match=f"^{path} is not a safetensors file: .*{text}"):
         ours.read(path)
+
+
+@pytest.mark.parametrize("shape", [[0, 2**63], [2**70, 0], [2**40, 0, 2**40], [0, 2**61]])
+def test_an_empty_shape_that_no_array_can_have_is_refused(shape: list[int], tmp_path: Path) -> None:
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    path = put(tmp_path / "bad", {"x": entry}, b"")
+    for use in (ours.read, ours.read_metadata, fastrnn.load):
+        with pytest.raises(ValueError, match=f"^{path} is not .*: x has the shape .*, larger than"):
+            use(path)
+    entry["shape"] = [0, 2**60]  # which NumPy has
+    put(tmp_path / "good", {"x": entry}, b"")
+    assert ours.read(tmp_path / "good")[0]["x"].shape == (0, 2**60)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", bytes(8), b"\xff" * 8, b"\xff" * 100])

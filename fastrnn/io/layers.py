@@ -33,7 +33,8 @@ def save(
 
     The parameters have their own names in it, behind ``NAME.`` if there are several layers, as in a
     state dict of torch; the class and the constructor's arguments stand in the metadata. The file
-    is replaced only when the new one is complete.
+    is replaced only when the new one is complete, and keeps its mode; a symbolic link stays, and
+    what it points to is replaced.
 
     Parameters
     ----------
@@ -48,6 +49,9 @@ def save(
         There is something else to save than these, or `metadata` is not text.
     ValueError
         A name is empty, or one in `metadata` begins with ``fastrnn.``.
+    OSError
+        The file cannot be written, or there is something other than a regular file (a FIFO, a
+        device, a folder), which is left as it is.
     """
     several = isinstance(layers, Mapping)
     named: Mapping[str, Any] = layers if several else {"": layers}

@@ -1,4 +1,4 @@
-"""Arrays by name in one file: the safetensors format, read strictly, written whole or not at all.
+"""Arrays by name in one file: the safetensors format, read strictly.
 
 A file is an 8-byte little-endian length, a JSON header of that many bytes, and the arrays' bytes
 one after the other (https://github.com/huggingface/safetensors#format). The format is small enough
@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastrnn import checks
+
+from .replace import regular, replacing
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,6 +31,7 @@ _DTYPES = {
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 _MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 _MAX_DIMENSIONS = 32  # of a NumPy 1.x array
+_METADATA = "__metadata__"
 
 
 def write(
@@ -36,28 +39,39 @@ def write(
     arrays: Mapping[str, Array],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays and text by name.
+    """Write arrays and text by name; what `read` would refuse is refused.
 
-    The file appears under `path` only when it is complete (it is written beside it and renamed), so
-    an interrupted call leaves what was there before.
+    The file appears under `path` only when it is complete, so an interrupted call leaves what was
+    there before; what a symbolic link points to is replaced, and the mode of a file stays.
 
     Raises
     ------
     TypeError
-        An array's dtype has no name in the format (complex, object, ...), or the metadata is not
-        text.
+        An array's dtype has no name in the format (complex, object, ...), an array is masked, or a
+        name or the metadata is not text.
+    ValueError
+        An array is named ``__metadata__``, has more than 32 axes or a name that is not Unicode, or
+        names and metadata need more than 100 MB.
+    OSError
+        The file cannot be written, or there is something other than a regular file.
     """
-    target = Path(checks.path(path))
+    place = checks.path(path)
     header: dict[str, Any] = {}
     if metadata:
-        header["__metadata__"] = checks.texts("metadata", metadata)
+        header[_METADATA] = checks.texts("metadata", metadata)
     parts = []
     start = 0
     for name, value in arrays.items():
-        array = np.asarray(value)
+        if not isinstance(name, str):
+            raise TypeError(f"names of arrays must be str, got {checks.type_name(name)}")
+        if name == _METADATA:
+            raise ValueError(f"no array can be named {_METADATA}, the name of the text")
+        array = checks.like_array(name, value)
         dtype = array.dtype.newbyteorder("<")
         if dtype not in _NAMES:
             raise TypeError(f"{name} has dtype {array.dtype}, which safetensors cannot hold")
+        if array.ndim > _MAX_DIMENSIONS:
+            raise ValueError(f"{name} must have at most {_MAX_DIMENSIONS} axes, got {array.ndim}")
         stop = start + array.nbytes
         header[name] = {
             "dtype": _NAMES[dtype],
@@ -66,22 +80,20 @@ def write(
         }
         parts.append(np.ascontiguousarray(array, dtype))
         start = stop
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # arrays start at a multiple of 8 bytes
-
-    draft = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
     try:
-        with open(draft, "xb") as file:
-            file.write(len(text).to_bytes(8, "little"))
-            file.write(text)
-            for array in parts:
-                file.write(array.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"names and metadata must be Unicode: {error}") from None
+    text += b" " * (-len(text) % 8)  # arrays start at a multiple of 8 bytes
+    if len(text) > _MAX_HEADER:
+        raise ValueError(
+            f"names and metadata must need at most {_MAX_HEADER} bytes, got {len(text)}"
+        )
+    with replacing(place) as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for array in parts:
+            file.write(array.data)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
@@ -94,8 +106,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     ------
     ValueError
         The file is not in the format, or holds a dtype that NumPy lacks (bfloat16, float8).
+    OSError
+        There is no such file, or it is something other than a regular file.
     """
     place = checks.path(path)
+    regular(place)
     with open(place, "rb") as file:
         entries, metadata = _read_header(file, f"{place} is not a safetensors file: ")
         arrays = {}
@@ -111,6 +126,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read only the text that stands beside the arrays."""
     place = checks.path(path)
+    regular(place)
     with open(place, "rb") as file:
         return _read_header(file, f"{place} is not a safetensors file: ")[1]
 
@@ -125,12 +141,15 @@ def _read_header(file: Any, error: str) -> tuple[_Entries, dict[str, str]]:
     if size < 8 or length > min(size - 8, _MAX_HEADER):
         raise ValueError(f"{error}its header of {length} bytes does not fit")
     try:
-        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+        text = file.read(length).decode()
+        header = json.loads(text, object_pairs_hook=_unique)
+        if "\\u" in text:  # an escape can stand for half a character, which could not be written
+            json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as reason:
         raise ValueError(f"{error}its header is not JSON ({reason})") from None
     if not isinstance(header, dict):
         raise ValueError(f"{error}its header is not a JSON object")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError(f"{error}__metadata__ must map names to text")
 
@@ -162,6 +181,9 @@ def _span(name: str, entry: Any, error: str) -> tuple[int, int, np.dtype[Any], t
     start, stop = offsets
     if stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{error}{name} {code} {shape} does not fill bytes {start} to {stop}")
+    # NumPy has no empty array whose other axes are too long either
+    if math.prod(filter(None, shape)) * dtype.itemsize > sys.maxsize:
+        raise ValueError(f"{error}{name} has the shape {shape!r}, larger than any array")
     return start, stop, dtype, tuple(shape)
 
 
