@@ -8,15 +8,16 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from importlib import import_module
+from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nobody can remove a file that somebody has open
-    fcntl = None  # type: ignore[assignment]
+# Windows has no such locks, and there nobody can remove a file that somebody has open.
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 # What is not finished yet. Short, so that a name as long as the file system allows can be saved.
 _PREFIX, _SUFFIX = ".fastrnn-", ".draft"
+
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -89,7 +90,7 @@ def _draft(folder: str, mode: int) -> tuple[BinaryIO, str]:
     """Make a file to write to, locked as long as it is open, and its path."""
     while True:
         path = os.path.join(folder, f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}")
-        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))
+        file = os.fdopen(os.open(path, _NEW, mode), "wb")
         if fcntl is None:
             return file, path
         with suppress(OSError):  # a file system without locks: what is left over there stays
