@@ -10,7 +10,16 @@ from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN
 from .modules import from_torch
-from .train import SGD, Adam, Embedding, Linear, clip_grad_norm, mse, softmax_cross_entropy
+from .train import (
+    SGD,
+    Adam,
+    Embedding,
+    Linear,
+    clip_grad_norm,
+    distributed,
+    mse,
+    softmax_cross_entropy,
+)
 
 __version__ = "0.1.0"
 
@@ -27,6 +36,7 @@ __all__ = [
     "RNNCell",
     "__version__",
     "clip_grad_norm",
+    "distributed",
     "from_torch",
     "get_num_threads",
     "gradcheck",

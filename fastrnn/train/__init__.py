@@ -1,8 +1,18 @@
 """What stands around the recurrent layers in training."""
 
+from .distributed import distributed
 from .embedding import Embedding
 from .linear import Linear
 from .losses import clip_grad_norm, mse, softmax_cross_entropy
 from .optim import SGD, Adam
 
-__all__ = ["SGD", "Adam", "Embedding", "Linear", "clip_grad_norm", "mse", "softmax_cross_entropy"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "Embedding",
+    "Linear",
+    "clip_grad_norm",
+    "distributed",
+    "mse",
+    "softmax_cross_entropy",
+]

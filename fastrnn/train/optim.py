@@ -55,6 +55,11 @@ class Optimizer(ABC):
         self._layers = many
         self._state = [self._begin(layer.flat_params) for layer in many]
 
+    @property
+    def layers(self) -> tuple[Trainable, ...]:
+        """The layers whose parameters it changes, in the order of the constructor."""
+        return tuple(self._layers)
+
     def _begin(self, flat: Array) -> dict[str, Array]:
         """Return the vectors of a layer before the first step."""
         with backends.there(flat):
@@ -76,15 +81,8 @@ class Optimizer(ABC):
             The number of gradients or a size differs, a layer is frozen, or `lr` is negative or
             NaN. Nothing has been changed then.
         """
-        vectors = gradient_vectors(grads)
-        if len(vectors) != len(self._layers):
-            raise ValueError(
-                f"grads must be those of {len(self._layers)} layers, got {len(vectors)}"
-            )
-        for index, (layer, vector) in enumerate(zip(self._layers, vectors, strict=True)):
-            name = "grads.flat" if len(vectors) == 1 else f"grads[{index}].flat"
-            checks.array(name, vector, layer.flat_params.dtype, layer.flat_params)
-            checks.same_shape(name, vector.shape, layer.flat_params.shape)
+        vectors = self.vectors_of(grads)
+        for layer in self._layers:
             checks.writeable(_writeable(layer))
         checks.number("lr", self.lr)
         self.steps += 1
@@ -101,6 +99,25 @@ class Optimizer(ABC):
                         grad = np.add(np.multiply(param, self.weight_decay, out=other), grad, other)
                     moments = [moment[part] for moment in state.values()]
                     self._update(param, grad, moments, tmp, scalars)
+
+    def vectors_of(self, grads: Any) -> list[Array]:
+        """Return the vector of gradients of each of `layers`, once checked.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step`.
+        """
+        vectors = gradient_vectors(grads)
+        if len(vectors) != len(self._layers):
+            raise ValueError(
+                f"grads must be those of {len(self._layers)} layers, got {len(vectors)}"
+            )
+        for index, (layer, vector) in enumerate(zip(self._layers, vectors, strict=True)):
+            name = "grads.flat" if len(vectors) == 1 else f"grads[{index}].flat"
+            checks.array(name, vector, layer.flat_params.dtype, layer.flat_params)
+            checks.same_shape(name, vector.shape, layer.flat_params.shape)
+        return vectors
 
     @abstractmethod
     def _scalars(self) -> tuple[float, ...]:
