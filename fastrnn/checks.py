@@ -155,6 +155,24 @@ def another_tape(layer: object) -> ValueError:
     return ValueError(f"tape must come from this {type(layer).__name__}'s forward(), got another's")
 
 
+def foreign_gradients(name: str, grads: Any) -> ValueError | TypeError:
+    """Return the error for gradients of no layer of an optimiser."""
+    if not hasattr(grads, "layer"):
+        return TypeError(f"{name} must be what backward() returned, got {type_name(grads)}")
+    if grads.layer is None:
+        return ValueError(f"{name} must know its layer, which a pickle does not: set {name}.layer")
+    return ValueError(
+        f"{name} must be of a layer of this optimiser, got those of another "
+        f"{type(grads.layer).__name__}"
+    )
+
+
+def no_gradients(index: int, of: int, layer: object) -> ValueError:
+    """Return the error for a layer of an optimiser that got no gradients."""
+    which = f"layer {index}, a {type(layer).__name__}"
+    return ValueError(f"grads must be those of {of} layers, got none of {which}")
+
+
 def uncopied_tape() -> TypeError:
     """Return the error for a tape that is to be copied or pickled."""
     return TypeError(

@@ -405,7 +405,8 @@ class Recurrent(Parametrized):
         dh, dc = self._state("dstate", dstate, batch if batched else None)
         params = self._params.gradients(self._network.backend.new_gradients)
         dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._by_pass(params))
-        return Gradients(self._like_x(dx, batched), pair(dh, dc, tape.state_index), params)
+        state = pair(dh, dc, tape.state_index)
+        return Gradients(self._like_x(dx, batched), params, self, state)
 
 
 def _plan(lengths: Any, resets: Any, steps: int, batch: int | None) -> tuple[Rows, Rows]:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import checks
+from .gradients import LayerGradients
 from .network import Call, Level, Network
-from .params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,24 +63,13 @@ class Tape:
 
 
 @dataclass(eq=False)
-class Gradients:
-    """Gradients of a loss, each of the form and dtype of what it is the gradient of."""
+class Gradients(LayerGradients):
+    """Gradients by the parameters of a recurrent layer or cell, by x and by the initial state."""
 
     x: Array
     """Like x."""
     state: State
     """Of the initial state, in its form, also if the call was given none."""
-    params: Parameters
-    """The names and shapes of the layer's ``params``."""
-
-    @property
-    def flat(self) -> Array:
-        """All of ``params`` as one vector, like the layer's ``flat_params``."""
-        return self.params.flat
-
-    @flat.setter
-    def flat(self, value: Array) -> None:
-        self.params.put_flat(value)
 
 
 def pair(h: Array, c: Array | None, index: StateIndex) -> State:

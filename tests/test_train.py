@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ import pytest
 import torch
 
 import fastrnn
+from fastrnn.gradients import LayerGradients
 from fastrnn.params import Parameters
-from fastrnn.train.feedforward import Gradients
 
 F = torch.nn.functional
 TOLERANCE = {"float32": {"rtol": 2e-6, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
@@ -337,10 +339,10 @@ def test_losses_refuse_what_does_not_fit() -> None:
 # -------------------------------------------------------------------------- clipping
 
 
-def gradients(flat: np.ndarray) -> Gradients:
+def gradients(flat: np.ndarray, layer: Any = None) -> LayerGradients:
     params = Parameters({"weight": flat.shape}, flat.dtype)
     params.flat[:] = flat
-    return Gradients(None, params)
+    return LayerGradients(None, params, layer)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 30.0, 1e9, np.inf])
@@ -413,7 +415,8 @@ def test_optimisers_equal_torch(
         for p, part in zip(theirs, parts, strict=True):
             p.grad = torch.tensor(part)
         reference.step()
-        ours.step([gradients(part) for part in parts])
+        found = [gradients(*pair) for pair in zip(parts, layers, strict=True)]
+        ours.step(found[::-1] if step % 2 else found)
     near = {"float32": {"atol": 1e-6, "rtol": 1e-6}, "float64": {"atol": 1e-12, "rtol": 1e-12}}
     for layer, p in zip(layers, theirs, strict=True):
         np.testing.assert_allclose(layer.flat_params, p.detach().numpy(), **near[dtype.name])
@@ -426,7 +429,7 @@ def test_optimisers_go_on_where_they_were(
     settings = {"lr": 0.1} | settings
     one = fastrnn.Linear(4, 3, dtype=dtype, rng=0)
     optimiser = getattr(fastrnn, name)(one, **settings)
-    parts = [gradients(normal(rng, dtype, 15)) for _ in range(6)]
+    parts = [gradients(normal(rng, dtype, 15), one) for _ in range(6)]
     for grads in parts[:3]:
         optimiser.step(grads)
     two = copy.deepcopy(one)
@@ -434,7 +437,7 @@ def test_optimisers_go_on_where_they_were(
     resumed.load_state_dict(optimiser.state_dict())
     for grads in parts[3:]:
         optimiser.step(grads)
-        resumed.step(grads)
+        resumed.step(replace(grads, layer=two))
     np.testing.assert_array_equal(one.flat_params, two.flat_params)
     assert all(value.dtype in (dtype, np.int64) for value in resumed.state_dict().values())
 
@@ -442,7 +445,7 @@ def test_optimisers_go_on_where_they_were(
 def test_a_step_makes_no_array_of_the_parameters_size() -> None:
     layer = fastrnn.Linear(1000, 1000, rng=0)
     for optimiser in (fastrnn.Adam(layer, weight_decay=0.1), fastrnn.SGD(layer, 0.1, 0.9, True)):
-        grads = gradients(np.ones(layer.num_params, np.float32))
+        grads = gradients(np.ones(layer.num_params, np.float32), layer)
         tracemalloc.start()
         optimiser.step(grads)
         assert tracemalloc.get_traced_memory()[1] < layer.flat_params.nbytes / 20
@@ -453,13 +456,26 @@ def test_a_step_that_cannot_be_done_changes_nothing() -> None:
     layers = [fastrnn.Linear(3, 2, rng=0), fastrnn.Embedding(3, 2, rng=0)]
     optimiser = fastrnn.Adam(layers)
     before = [layer.flat_params.copy() for layer in layers]
-    good = [gradients(np.ones(layer.num_params, np.float32)) for layer in layers]
-    with pytest.raises(ValueError, match="grads must be those of 2 layers, got 1"):
+    good = [gradients(np.ones(layer.num_params, np.float32), layer) for layer in layers]
+    with pytest.raises(ValueError, match="grads must be those of 2 layers, got none of layer 1, a"):
         optimiser.step(good[0])
+    with pytest.raises(ValueError, match="grads must be those of 2 layers, got none of layer 0, a"):
+        optimiser.step([good[1], good[1]])
+    with pytest.raises(ValueError, match="got none of layer 0"):
+        optimiser.step([])
     with pytest.raises(ValueError, match=r"grads\[1\]\.flat must be \(6,\), got \(8,\)"):
-        optimiser.step([good[0], good[0]])
+        optimiser.step([good[0], replace(good[0], layer=layers[1])])
     with pytest.raises(TypeError, match=r"grads\[1\]\.flat must be float32, got float64"):
-        optimiser.step([good[0], gradients(np.ones(6))])
+        optimiser.step([good[0], gradients(np.ones(6), layers[1])])
+    foreign = gradients(np.ones(6, np.float32), fastrnn.Embedding(3, 2, rng=0))
+    with pytest.raises(ValueError, match=r"grads\[2\] must be of a layer .* another Embedding"):
+        optimiser.step([*good, foreign])
+    with pytest.raises(ValueError, match=r"grads must be of a layer .* another Embedding"):
+        optimiser.step(foreign)
+    with pytest.raises(ValueError, match=r"grads\[1\] must know its layer.*set grads\[1\]\.layer"):
+        optimiser.step([good[0], gradients(np.ones(6, np.float32))])
+    with pytest.raises(TypeError, match=r"grads\[1\] must be what backward\(\) returned, got "):
+        optimiser.step([good[0], SimpleNamespace(flat=np.ones(6, np.float32))])
     layers[1].freeze()
     with pytest.raises(ValueError, match="the parameters are frozen: call unfreeze"):
         optimiser.step(good)
@@ -478,6 +494,76 @@ def test_a_step_that_cannot_be_done_changes_nothing() -> None:
         fastrnn.SGD(layers, 0.1).load_state_dict(state)
     with pytest.raises(ValueError, match=r"mean\.0 must be \(6,\), got \(8,\)"):
         fastrnn.Adam(layers[::-1]).load_state_dict(state)
+
+
+def test_gradients_find_their_layers_in_any_order(rng: np.random.Generator) -> None:
+    """Layers of one size, which a position could not tell apart: what each takes is its own."""
+    names = ("a", "b", "c")
+    kinds: list[Any] = [fastrnn.LSTM, fastrnn.LSTM, fastrnn.LSTMCell]
+    layers = [kind(2, 3, rng=n) for n, kind in enumerate(kinds)]
+    steps = [fastrnn.SGD([layer], 0.1, 0.9) for layer in copy.deepcopy(layers)]
+    optimiser = fastrnn.SGD(layers, 0.1, 0.9)
+    for order in ([2, 0, 1], [1, 2, 0]):
+        grads = []
+        for layer, alone in zip(layers, steps, strict=True):
+            x = normal(rng, np.float32, 1, 2)
+            *_, tape = layer.forward(x)
+            grads.append(layer.backward(tape, *[_ones(part) for part in _out(layer, x)]))
+            assert grads[-1].layer is layer
+            (other,) = alone._layers
+            alone.step(replace(grads[-1], layer=other))
+        optimiser.step(dict(zip(names, [grads[n] for n in order], strict=False)))
+    for layer, alone in zip(layers, steps, strict=True):
+        np.testing.assert_array_equal(layer.flat_params, alone._layers[0].flat_params)
+
+
+def _out(layer: Any, x: np.ndarray) -> list[Any]:
+    """What `backward` takes a gradient of: y, or a cell's state."""
+    *outputs, _ = layer.forward(x)
+    return outputs[:1]
+
+
+def _ones(value: Any) -> Any:
+    return tuple(map(_ones, value)) if isinstance(value, tuple) else np.ones_like(value)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_gradients_of_a_layer_used_several_times_are_summed(
+    times: int, rng: np.random.Generator
+) -> None:
+    layers = [fastrnn.Linear(3, 2, rng=0), fastrnn.Embedding(3, 2, rng=0)]
+    summed = copy.deepcopy(layers)
+    parts = [[normal(rng, np.float32, layer.num_params) for _ in range(times)] for layer in layers]
+    grads = [gradients(part, layers[n]) for n, many in enumerate(parts) for part in many]
+    kept = [each.flat.copy() for each in grads]
+    fastrnn.SGD(layers, 0.1).step([grads[n] for n in rng.permutation(len(grads))])
+    for each, before in zip(grads, kept, strict=True):
+        np.testing.assert_array_equal(each.flat, before)
+    fastrnn.SGD(summed, 0.1).step(
+        [gradients(np.sum(many, axis=0), layer) for many, layer in zip(parts, summed, strict=True)]
+    )
+    for layer, other in zip(layers, summed, strict=True):
+        np.testing.assert_allclose(layer.flat_params, other.flat_params, rtol=1e-6)
+
+
+def test_copies_of_gradients_know_their_layer_and_pickles_do_not() -> None:
+    layer = fastrnn.GRU(2, 3, rng=0)
+    y, _, tape = layer.forward(np.ones((2, 1, 2), np.float32))
+    grads = layer.backward(tape, y)
+    assert grads.layer is layer
+    for copied in (copy.copy(grads), copy.deepcopy(grads)):
+        assert copied.layer is layer
+        np.testing.assert_array_equal(copied.flat, grads.flat)
+        np.testing.assert_array_equal(copied.state, grads.state)
+    assert copy.copy(grads).flat is grads.flat
+    assert not np.shares_memory(copy.deepcopy(grads).flat, grads.flat)
+    sent = pickle.loads(pickle.dumps(grads))
+    assert sent.layer is None
+    with pytest.raises(ValueError, match=r"set grads\.layer"):
+        fastrnn.SGD(layer, 0.1).step(sent)
+    sent.layer = layer
+    fastrnn.SGD(layer, 0.1).step(sent)
+    assert "layer" not in repr(grads)
 
 
 def test_optimisers_refuse_wrong_arguments() -> None:

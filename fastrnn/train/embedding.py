@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import backends, checks
 from ..checks import RNG
+from ..gradients import LayerGradients
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Gradients, Tape
+from .feedforward import Array, FeedForward, Tape
 
 
 class Embedding(FeedForward):
@@ -96,7 +97,7 @@ class Embedding(FeedForward):
         index = self._checked(x)
         return self._look_up(index), Tape(self, index)
 
-    def backward(self, tape: Tape, dy: Array) -> Gradients:
+    def backward(self, tape: Tape, dy: Array) -> LayerGradients:
         """Backpropagate.
 
         Parameters
@@ -108,7 +109,7 @@ class Embedding(FeedForward):
 
         Returns
         -------
-        Gradients
+        LayerGradients
             `x` is None: an index has no gradient. One that is out of range, on a GPU, adds nothing.
 
         Raises
@@ -121,7 +122,7 @@ class Embedding(FeedForward):
         if tape.x.size:
             with backends.quiet(dy):
                 self._add_rows(tape.x, dy, params["weight"])
-        return Gradients(None, params)
+        return LayerGradients(None, params, self)
 
     def _add_rows(self, index: Array, dy: Array, out: Array) -> None:
         """Write to out the sums of the rows of dy that have each index."""

@@ -9,29 +9,9 @@ import numpy as np
 
 from .. import backends, checks
 from ..parametrized import Parametrized, Setting
-from ..params import Parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="FeedForward")
-
-
-@dataclass(eq=False)
-class Gradients:
-    """Gradients of a loss, each of the form and dtype of what it is the gradient of."""
-
-    x: Array | None
-    """Like x; None if x holds indices."""
-    params: Parameters
-    """The names and shapes of the layer's ``params``."""
-
-    @property
-    def flat(self) -> Array:
-        """All of ``params`` as one vector, like the layer's ``flat_params``."""
-        return self.params.flat
-
-    @flat.setter
-    def flat(self, value: Array) -> None:
-        self.params.put_flat(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

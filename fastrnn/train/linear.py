@@ -12,8 +12,9 @@ from numpy.typing import DTypeLike
 
 from .. import backends, checks
 from ..checks import RNG
+from ..gradients import LayerGradients
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Gradients, Tape
+from .feedforward import Array, FeedForward, Tape
 
 
 class Linear(FeedForward):
@@ -101,7 +102,7 @@ class Linear(FeedForward):
         x = self._checked(x)
         return self._map(x), Tape(self, x, self.params.copied(self.params["weight"]))
 
-    def backward(self, tape: Tape, dy: Array) -> Gradients:
+    def backward(self, tape: Tape, dy: Array) -> LayerGradients:
         """Backpropagate.
 
         Parameters
@@ -125,7 +126,7 @@ class Linear(FeedForward):
             if self.bias:
                 rows.sum(axis=0, out=params["bias"])
             dx = rows @ tape.weight
-        return Gradients(dx.reshape(tape.x.shape), params)
+        return LayerGradients(dx.reshape(tape.x.shape), params, self)
 
     def _checked(self, x: Any) -> Array:
         checked = checks.array("x", x, self.dtype, self.flat_params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
 
     Parameters
     ----------
-    grads : what a layer's `backward` returned, or an iterable of such
+    grads : what a layer's `backward` returned, an iterable of such, or a mapping to such
         `grads.flat`, and with it every view of `grads.params`, is scaled.
     max_norm : float
         At least 0.
@@ -180,11 +180,17 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     return norm
 
 
+def gradient_list(grads: Any) -> list[Any]:
+    """One or several layers' gradients, also those that a mapping holds."""
+    if isinstance(grads, Mapping):
+        return list(grads.values())
+    return list(grads) if isinstance(grads, Iterable) else [grads]
+
+
 def gradient_vectors(grads: Any) -> list[Array]:
     """The flat vectors of one or several layers' gradients."""
-    many = list(grads) if isinstance(grads, Iterable) else [grads]
     vectors = []
-    for each in many:
+    for each in gradient_list(grads):
         flat: Any = getattr(each, "flat", None)
         if not isinstance(flat, np.ndarray) and not checks.on_gpu(flat):
             raise TypeError(

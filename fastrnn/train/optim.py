@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import backends, checks
-from .losses import gradient_vectors
+from .losses import gradient_list, gradient_vectors
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -70,16 +70,17 @@ class Optimizer(ABC):
 
         Parameters
         ----------
-        grads : what `backward` returned, or a list of such in the order of the layers
-            Not changed.
+        grads : what `backward` returned, an iterable of such, or a mapping to such
+            Of every layer, in any order. Of a layer that was used several times, those of each
+            time: they are summed. Not changed.
 
         Raises
         ------
         TypeError
             A gradient has another dtype than its layer, or is none; or `lr` is no number.
         ValueError
-            The number of gradients or a size differs, a layer is frozen, or `lr` is negative or
-            NaN. Nothing has been changed then.
+            A gradient is of a layer that the optimiser does not have, a layer has none, a layer is
+            frozen, or `lr` is negative or NaN. Nothing has been changed then.
         """
         vectors = self.vectors_of(grads)
         for layer in self._layers:
@@ -101,23 +102,30 @@ class Optimizer(ABC):
                     self._update(param, grad, moments, tmp, scalars)
 
     def vectors_of(self, grads: Any) -> list[Array]:
-        """Return the vector of gradients of each of `layers`, once checked.
+        """Return the vector of gradients of each of `layers`, once checked, and summed where a
+        layer was used several times.
 
         Raises
         ------
         TypeError, ValueError
             As `step`.
         """
-        vectors = gradient_vectors(grads)
-        if len(vectors) != len(self._layers):
-            raise ValueError(
-                f"grads must be those of {len(self._layers)} layers, got {len(vectors)}"
-            )
-        for index, (layer, vector) in enumerate(zip(self._layers, vectors, strict=True)):
-            name = "grads.flat" if len(vectors) == 1 else f"grads[{index}].flat"
-            checks.array(name, vector, layer.flat_params.dtype, layer.flat_params)
-            checks.same_shape(name, vector.shape, layer.flat_params.shape)
-        return vectors
+        many = gradient_list(grads)
+        places = {id(layer): index for index, layer in enumerate(self._layers)}
+        found: list[list[Array]] = [[] for _ in self._layers]
+        for index, (each, vector) in enumerate(zip(many, gradient_vectors(many), strict=True)):
+            name = "grads" if len(many) == 1 else f"grads[{index}]"
+            place = places.get(id(getattr(each, "layer", None)))
+            if place is None:
+                raise checks.foreign_gradients(name, each)
+            flat = self._layers[place].flat_params
+            checks.array(f"{name}.flat", vector, flat.dtype, flat)
+            checks.same_shape(f"{name}.flat", vector.shape, flat.shape)
+            found[place].append(vector)
+        for index, (layer, vectors) in enumerate(zip(self._layers, found, strict=True)):
+            if not vectors:
+                raise checks.no_gradients(index, len(found), layer)
+        return [_sum(vectors) for vectors in found]
 
     @abstractmethod
     def _scalars(self) -> tuple[float, ...]:
@@ -315,6 +323,15 @@ class Adam(Optimizer):
 
 def _blocks(size: int, block: int) -> Iterator[slice]:
     return (slice(start, start + block) for start in range(0, size, block))
+
+
+def _sum(vectors: list[Array]) -> Array:
+    """The vector itself if there is only one."""
+    total, *others = vectors
+    for number, vector in enumerate(others):
+        with backends.quiet(vector):
+            total = np.add(total, vector, out=total if number else None)
+    return total
 
 
 def _writeable(layer: Trainable) -> bool:

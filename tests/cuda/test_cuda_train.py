@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import fake_cupy
@@ -75,10 +76,12 @@ def test_what_is_refused() -> None:
     host, layer = layers()
     adam = fastrnn.Adam(layer)
     with pytest.raises(TypeError, match=r"grads\.flat must be a cupy\.ndarray of float64"):
-        adam.step(gradients(host, X))
+        adam.step(replace(gradients(host, X), layer=layer))
     grads = gradients(layer, up(X))
     with pytest.raises(TypeError, match=r"grads\.flat must be a numpy\.ndarray of float64"):
-        fastrnn.Adam(host).step(grads)
+        fastrnn.Adam(host).step(replace(grads, layer=host))
+    with pytest.raises(ValueError, match="grads must be of a layer of this optimiser"):
+        adam.step(gradients(host, X))
     layer.freeze()
     with pytest.raises(ValueError, match="the parameters are frozen"):
         adam.step(grads)
