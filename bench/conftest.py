@@ -22,6 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--dtype", action="append", help="float32 (default), float64, bfloat16")
 
 
+def pytest_configure() -> None:
+    """Refuse to time what nobody has asked for."""
+    reason = backends.fallback()
+    if reason is not None:
+        raise pytest.UsageError(reason)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test the cases that its module is named for."""
     kind = metafunc.module.__name__.removeprefix("test_")

@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 
 import fastrnn
+from fastrnn import backends
 from fastrnn.cli.bench import ceilings
 from fastrnn.cli.bench.shapes import Case, Shape
 
@@ -104,6 +105,9 @@ def main() -> None:
     parser.add_argument("picture", help="file to write, .svg or .png")
     parser.add_argument("--quick", action="store_true", help="few small points")
     options = parser.parse_args()
+    reason = backends.fallback()
+    if reason is not None:
+        parser.error(reason)
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.fonttype"] = "none"  # letters as letters, a tenth of the size
     from matplotlib import pyplot as plt

@@ -267,7 +267,8 @@ class RNN(RNNKind, Layer):
     reproducible : bool
         The same bits for any batch size, position in the batch, number of threads and padding.
     backend : {"auto", "cpu", "numba", "numpy", "cuda"}
-        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones.
+        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones,
+        with a warning, once a process, if that is not "cpu".
 
     Raises
     ------
@@ -354,7 +355,8 @@ class GRU(GRUKind, Layer):
     reproducible : bool
         The same bits for any batch size, position in the batch, number of threads and padding.
     backend : {"auto", "cpu", "numba", "numpy", "cuda"}
-        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones.
+        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones,
+        with a warning, once a process, if that is not "cpu".
 
     Raises
     ------
@@ -445,7 +447,8 @@ class LSTM(LSTMKind, Layer):
     reproducible : bool
         The same bits for any batch size, position in the batch, number of threads and padding.
     backend : {"auto", "cpu", "numba", "numpy", "cuda"}
-        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones.
+        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones,
+        with a warning, once a process, if that is not "cpu".
 
     Raises
     ------

@@ -125,6 +125,7 @@ class Recurrent(Parametrized):
         proj = config.get("proj_size", 0)
         self._cell = CELLS[self._kind(config)]
         backend = backends.get(backends.resolve(config["backend"]))
+        backends.warn_of_fallback(config["backend"])
         self._xp = backend.xp
         self._network = (Network if self._xp is np else PlacedNetwork)(
             self._cell,

@@ -7,6 +7,7 @@ of `base.Backend`, and its name in the tuples below.
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
@@ -26,12 +27,14 @@ __all__ = [
     "Saved",
     "Weights",
     "best_on_cpu",
+    "fallback",
     "get",
     "namespace",
     "place",
     "quiet",
     "resolve",
     "there",
+    "warn_of_fallback",
     "why_not",
 ]
 
@@ -131,16 +134,52 @@ def resolve(name: str) -> str:
         As `get`.
     """
     checks.choice("backend", name, ("auto", *NAMES))
-    if name != "auto":
-        get(name)
-        return name
+    if name == "auto":
+        name = _asked_for()
+        if not name:
+            return best_on_cpu()
+    get(name)
+    return name
+
+
+def _asked_for() -> str:
+    """Return the backend that the environment asks for by name, or nothing."""
     wanted = os.environ.get("FASTRNN_BACKEND", "")
-    if wanted not in ("", "auto"):
-        get(checks.choice("FASTRNN_BACKEND", wanted, ("auto", *NAMES)))
-        return wanted
-    return best_on_cpu()
+    if wanted in ("", "auto"):
+        return ""
+    return checks.choice("FASTRNN_BACKEND", wanted, ("auto", *NAMES))
 
 
 def best_on_cpu() -> str:
     """Return the name of the first usable backend of cpu, numba and numpy."""
     return next(usable for usable in _AUTO if why_not(usable) is None)
+
+
+def fallback(name: str = "auto") -> str | None:
+    """Return what to say of a backend that is slower than the compiled one and that nobody has
+    asked for; None if a name, or FASTRNN_BACKEND, asks for it, or if it is the compiled one."""
+    if name != "auto" or _asked_for():
+        return None
+    best, *_ = _AUTO
+    chosen = best_on_cpu()
+    if chosen == best:
+        return None
+    return (
+        f'backend "auto" ends at the fallback "{chosen}", many times slower than "{best}": '
+        f'{why_not(best)}. FASTRNN_BACKEND="{chosen}" asks for it, without these words'
+    )
+
+
+_warned = False
+
+
+def warn_of_fallback(name: str = "auto") -> None:
+    """Warn, once in a process, if `fallback` has something to say."""
+    global _warned
+    if _warned:
+        return
+    text = fallback(name)
+    if text is not None:
+        # of the caller of the constructor of the layer
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+        _warned = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,8 +25,16 @@ def why_not() -> str | None:
     try:
         from fastrnn import _core  # noqa: F401  (whether it loads is the question)
     except ImportError as error:
-        return f"the compiled extension does not load ({error}); reinstall with a C++17 compiler"
+        return f"the compiled extension does not load ({error}); {_what_to_do()}"
     return None
+
+
+def _what_to_do() -> str:
+    """Return what brings the extension."""
+    root = Path(__file__).parents[2]
+    if (root / "csrc").is_dir() and (root / "setup.py").is_file():
+        return f"this is the source folder, and pip install -e '{root}' builds it there"
+    return "reinstall with a C++17 compiler"
 
 
 class Halves(NamedTuple):

@@ -54,6 +54,9 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
     threads = options.threads or get_num_threads()
     restricted = machine.restrict(threads) if alone else "each library set to this number"
     set_num_threads(threads)
+    reason = None if options.backends else backends.fallback()
+    if reason is not None:
+        raise RuntimeError(f"{reason}, as --backends does")
     names = tuple(options.backends or [backends.resolve("auto")])
     for name in names:
         backends.get(name)
