@@ -3,6 +3,11 @@
 // Steps run against forward's order, in chunks. In a chunk the time loop leaves the gradients of the
 // pre-activations, a row (delta) for every row of every step; then come the large products: weight
 // gradients, which sum over those rows in the order in which they were made, and dx.
+//
+// Sums over all rows of a long sequence would lose what a float cannot hold beside them, so they have three
+// levels: a chain over the rows of a chunk; a sum of chunks; and from kSettledRows rows on, a sum of such
+// sums together with what its roundings left (docs/accuracy.md). A chunk that a span ends in goes on in
+// the next one, so that spans change no bit.
 
 // Packed weights of the backward direction, one buffer: rows of the weights as they lie.
 template <class V, class Cell>
@@ -94,13 +99,13 @@ class BackwardPass {
     ld_ = ((ld_ + line - 1) / line | 1) * line;
     const Index gradients = G * z_.H * (z_.I + z_.P) * static_cast<Index>(sizeof(Real));
     chunk_ = gradients > kLongChunkBytes ? kLongChunkRows : kChunkRows;
-    const Index rows = chunk_rows(z_.T, z_.B, chunk_);
+    const Index rows = chunk_rows(z_.T, z_.B, chunk_), in_sum = smaller(rows, kLongChunkRows);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     delta_ = arena.take<Real>(rows * ld_);
     d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
-    right_x_ = take_chunk(arena, z_.I, rows);
-    right_h_ = take_chunk(arena, z_.P, rows);
-    right_extra_ = take_chunk(arena, Cell::kResetBefore || z_.projected ? z_.H : 0, rows);
+    right_x_ = take_chunk(arena, z_.I, in_sum);
+    right_h_ = take_chunk(arena, z_.P, in_sum);
+    right_extra_ = take_chunk(arena, Cell::kResetBefore || z_.projected ? z_.H : 0, in_sum);
     threads_ = arena.take<Thread>(plan_.threads);
     for (int i = 0; i < plan_.threads; ++i) {
       Thread thread{Place(z_, call_.rows, plan_, i)};
@@ -109,7 +114,7 @@ class BackwardPass {
                          WeightType::real,
                          {},
                          call_.split.data,
-                         arena.take<Half>(scratch_size(own, rows)),
+                         arena.take<Half>(scratch_size(own, rows, in_sum)),
                          nullptr};
       thread.x = arena.take<const Real*>(rows);
       thread.h_prev = arena.take<const Real*>(rows);
@@ -160,9 +165,9 @@ class BackwardPass {
     FASTRNN_FN Panels<V> panels() const { return {N, 1}; }
   };
 
-  FASTRNN_FN Index scratch_size(Index own, Index chunk) const {
+  FASTRNN_FN Index scratch_size(Index own, Index chunk, Index in_sum) const {
     using P = Products<V>;
-    const Index columns = product_scratch<V>(larger(z_.H, z_.P), chunk, call_.split.how.chunk);
+    const Index columns = product_scratch<V>(larger(z_.H, z_.P), in_sum, call_.split.how.chunk);
     return larger(columns, larger(larger(P::scratch_size(weights_.recurrent, own),
                                          P::scratch_size(weights_.input, chunk)),
                                   larger(P::scratch_size(weights_.reset, own),
@@ -192,12 +197,12 @@ class BackwardPass {
   FASTRNN_FN Index time(Index s) const { return call_.rows.reverse ? s : z_.T - 1 - s; }
 
   FASTRNN_NOINLINE void run(Thread& me) {
-    bool add = !call_.fresh;  // to what the weights' gradients are
+    Sums<Real> sums = *call_.sums;
     for (Index s = 0; s < z_.T;) {
       Index rows = 0, end = s;
       for (; end < z_.T; ++end) {
-        const Index n = call_.rows.count(time(end), z_.B);
-        if (rows > 0 && rows + n > chunk_) break;
+        const Index n = call_.rows.count(time(end), z_.B), so_far = sums.open_rows + rows;
+        if (so_far > 0 && so_far + n > chunk_) break;
         rows += n;
       }
       me.own = 0;
@@ -207,16 +212,23 @@ class BackwardPass {
         first += call_.rows.count(time(s), z_.B);
       }
       input_gradients(me);
-      pack_chunk(me, rows);
-      meet_all();
-      if (Cell::kResetBefore || z_.projected) {
-        pack_extra(me, rows);
+      const bool closes = s < z_.T || sums.last;
+      const int parts = static_cast<int>(larger((rows + kLongChunkRows - 1) / kLongChunkRows, 1));
+      for (int i = 0; i < parts; ++i) {
+        const Share part(rows, i, parts);
+        pack_chunk(me, part);
+        meet_all();
+        if (Cell::kResetBefore || z_.projected) {
+          pack_extra(me, part);
+          meet_all();
+        }
+        weight_gradients(me, part, sums, closes || i + 1 < parts);
         meet_all();
       }
-      weight_gradients(me, rows, add);
-      add = true;
-      meet_all();
+      if (sums.rows >= kSettledRows && !(s == z_.T && sums.last)) settle(me, sums, false);
     }
+    if (sums.any_settled && sums.last) settle(me, sums, true);
+    if (me.place.index == 0) *call_.sums = sums;
   }
 
   // One step of the time loop; its rows of delta are first, first + 1, ...
@@ -360,6 +372,7 @@ class BackwardPass {
     return {N, packed, arena.take<Half>(parts_size(Panels<V>(N, 1), rows, call_.split.how.chunk))};
   }
 
+  // A share of the panels.
   template <class RowOf>
   FASTRNN_FN void pack_share(const Share& share, Index rows, const Chunk& out,
                              const RowOf& row) const {
@@ -368,83 +381,174 @@ class BackwardPass {
   }
 
   // A thread's share of the panels of x and h together: small layers have one of each.
-  FASTRNN_NOINLINE void pack_chunk(const Thread& me, Index rows) const {
+  FASTRNN_NOINLINE void pack_chunk(const Thread& me, const Share& rows) const {
+    const Index n = rows.end - rows.begin;
     const Index of_x = right_x_.panels().count(), of_h = right_h_.panels().count();
     const Share both(of_x + of_h, me.place.index, plan_.threads);
-    pack_share({smaller(both.begin, of_x), smaller(both.end, of_x)}, rows, right_x_,
-               Pointers{me.x});
-    pack_share({larger(both.begin - of_x, 0), larger(both.end - of_x, 0)}, rows, right_h_,
-               Pointers{me.h_prev});
+    pack_share({smaller(both.begin, of_x), smaller(both.end, of_x)}, n, right_x_,
+               Pointers{me.x + rows.begin});
+    pack_share({larger(both.begin - of_x, 0), larger(both.end - of_x, 0)}, n, right_h_,
+               Pointers{me.h_prev + rows.begin});
   }
 
   // What other threads have left behind the blocks of delta.
-  FASTRNN_NOINLINE void pack_extra(const Thread& me, Index rows) const {
+  FASTRNN_NOINLINE void pack_extra(const Thread& me, const Share& rows) const {
     const Share share(right_extra_.panels().count(), me.place.index, plan_.threads);
     const Index from = extra_ + (Cell::kResetBefore ? 0 : z_.P);
-    pack_share(share, rows, right_extra_, Strided{delta_ + from, ld_});
+    pack_share(share, rows.end - rows.begin, right_extra_,
+               Strided{delta_ + rows.begin * ld_ + from, ld_});
   }
 
-  FASTRNN_NOINLINE void weight_gradients(const Thread& me, Index rows, bool add) const {
-    const Weights<Real>& d = call_.grads;
+  using Member = Real* Weights<Real>::*;
+
+  // Numbers of a parameter that is there.
+  struct Parameter {
+    Member member;
+    Index size;
+  };
+  static constexpr int kParameters = 6;
+
+  FASTRNN_FN void list_parameters(const Weights<Real>& grads, Parameter (&all)[kParameters]) const {
+    const Index gates = G * z_.H;
+    all[0] = {&Weights<Real>::ih, gates * z_.I};
+    all[1] = {&Weights<Real>::hh, gates * z_.P};
+    all[2] = {&Weights<Real>::b_ih, gates};
+    all[3] = {&Weights<Real>::b_hh, gates};
+    all[4] = {&Weights<Real>::hr, z_.P * z_.H};
+    all[5] = {&Weights<Real>::peephole, 3 * z_.H};
+    for (Parameter& each : all)
+      if (!(grads.*each.member)) each.size = 0;
+  }
+
+  // Where those that `grads` has lie in a vector of all; null: nowhere.
+  FASTRNN_FN Weights<Real> in_vector(const Weights<Real>& grads, Real* at) const {
+    Weights<Real> where{};
+    Parameter all[kParameters];
+    list_parameters(grads, all);
+    for (const Parameter& each : all) {
+      if (!at || !each.size) continue;
+      where.*each.member = at;
+      at += each.size;
+    }
+    return where;
+  }
+
+  // How a sum over rows begins and ends.
+  struct Ends {
+    bool resumes;  // from what is open
+    bool closes;   // else it stays open
+    bool adds;     // closing, to the chunks before
+
+    FASTRNN_FN const Real* from(const Real* open) const { return resumes ? open : nullptr; }
+    FASTRNN_FN Real* into(Real* total, Real* open) const { return closes ? total : open; }
+  };
+
+  // Takes in some rows of a chunk.
+  FASTRNN_NOINLINE void weight_gradients(const Thread& me, const Share& rows, Sums<Real>& sums,
+                                         bool closes) const {
+    const Ends ends{sums.open_rows > 0, closes, closes && sums.rows > 0};
+    const Weights<Real>&d = sums.grads, open = in_vector(d, sums.open);
     for (int g = 0; g < G; ++g) {
       const Index from = Cell::input_block(g) * z_.H, into = g * z_.H;
       const Index hidden = (Cell::kHiddenFirst + g) * z_.H;
       const bool past_reset = Cell::kResetBefore && g == G - 1;
-      const Right of_x{right_x_, d.ih + into * z_.I};
-      const Right of_h{past_reset ? right_extra_ : right_h_, d.hh + into * z_.P};
+      const Right of_x{right_x_, d.ih + into * z_.I, open.ih + into * z_.I};
+      const Right of_h{past_reset ? right_extra_ : right_h_, d.hh + into * z_.P,
+                       open.hh + into * z_.P};
       if (from == hidden) {
-        outer(me, rows, from, z_.H, add, of_x, of_h);
+        outer(me, rows, from, z_.H, ends, of_x, of_h);
       } else {
-        outer(me, rows, from, z_.H, add, of_x);
-        outer(me, rows, hidden, z_.H, add, of_h);
+        outer(me, rows, from, z_.H, ends, of_x);
+        outer(me, rows, hidden, z_.H, ends, of_h);
       }
-      const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
-      if (d.b_ih) column_sums(rows, from, units, nullptr, add, d.b_ih + into);
-      if (d.b_hh) column_sums(rows, hidden, units, nullptr, add, d.b_hh + into);
+      if (d.b_ih) column_sums(me, rows, from, nullptr, ends, d.b_ih + into, open.b_ih + into);
+      if (d.b_hh) column_sums(me, rows, hidden, nullptr, ends, d.b_hh + into, open.b_hh + into);
     }
-    if (z_.projected) outer(me, rows, extra_, z_.P, add, Right{right_extra_, d.hr});
+    if (z_.projected) outer(me, rows, extra_, z_.P, ends, Right{right_extra_, d.hr, open.hr});
     if constexpr (Cell::kPeephole) {
-      const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
-      column_sums(rows, 0, units, me.c_prev, add, d.peephole);
-      column_sums(rows, z_.H, units, me.c_prev, add, d.peephole + z_.H);
-      column_sums(rows, 3 * z_.H, units, me.c, add, d.peephole + 2 * z_.H);
+      const Index i = 0, f = z_.H, o = 2 * z_.H;
+      column_sums(me, rows, 0, me.c_prev, ends, d.peephole + i, open.peephole + i);
+      column_sums(me, rows, z_.H, me.c_prev, ends, d.peephole + f, open.peephole + f);
+      column_sums(me, rows, 3 * z_.H, me.c, ends, d.peephole + o, open.peephole + o);
     }
+    sums.open_rows += rows.end - rows.begin;
+    if (closes) sums.rows += sums.open_rows, sums.open_rows = 0;
   }
 
   struct Right {
     const Chunk& chunk;
-    Real* out;
+    Real *total, *open;
   };
 
-  // out[m][n] (+)= sum over rows of delta[row][from + m] * right[row][n], for each right.
+  // [m][n]: the sum over rows of delta[row][from + m] * right[row][n], for each right.
   template <class... Rights>
-  FASTRNN_FN void outer(const Thread& me, Index rows, Index from, Index M, bool add,
+  FASTRNN_FN void outer(const Thread& me, const Share& rows, Index from, Index M, const Ends& ends,
                         const Rights&... rights) const {
     using Stage = ColumnStage<V>;
     const Halves how = call_.split.how.chunk;
     const Index group = how.tiles() ? 2 * kTileRows : V::tile_rows(Stage::kVectors);
     const Share share(M, me.place.index, plan_.threads, group);
-    const Real* columns = delta_ + from + share.begin;
+    const Real* columns = delta_ + rows.begin * ld_ + from + share.begin;
     const Operand<V, Stage> operands[] = {
-        {Stage{columns, ld_, rights.out + share.begin * rights.chunk.N, rights.chunk.N, add},
+        {Stage{columns, ld_, ends.from(rights.open + share.begin * rights.chunk.N),
+               ends.into(rights.total, rights.open) + share.begin * rights.chunk.N, rights.chunk.N,
+               ends.adds},
          rights.chunk.panels(), Share(rights.chunk.panels().count(), 0, 1), rights.chunk.packed,
          rights.chunk.split}...};
     run_products(operands, sizeof...(rights), share.end - share.begin, how, me.products.scratch,
-                 rows);
+                 rows.end - rows.begin);
   }
 
-  // out[i] (+)= sum over rows of delta[row][from + i] (* factor[row][i])
-  FASTRNN_FN void column_sums(Index rows, Index from, const Share& units, const Real* const* factor,
-                              bool add, Real* out) const {
+  // [i]: the sum over rows of delta[row][from + i] (* factor[row][i])
+  FASTRNN_FN void column_sums(const Thread& me, const Share& rows, Index from,
+                              const Real* const* factor, const Ends& ends, Real* total,
+                              Real* open) const {
+    const Share units(z_.H, me.place.index, plan_.threads, V::kLanes);
+    Real* out = ends.into(total, open);
     for (Index i = units.begin; i < units.end; i += V::kLanes) {
       const Index left = units.end - i;
-      V sum = add ? V::load(out + i, left) : V::broadcast(0);
-      for (Index k = 0; k < rows; ++k) {
+      V sum = ends.resumes ? V::load(open + i, left) : V::broadcast(0);
+      for (Index k = rows.begin; k < rows.end; ++k) {
         const V d = V::load(delta_ + k * ld_ + from + i, left);
         sum = factor ? fma(d, V::load(factor[k] + i, left), sum) : sum + d;
       }
-      sum.store(out + i, left);
+      (ends.adds ? V::load(out + i, left) + sum : sum).store(out + i, left);
     }
+  }
+
+  // A thread's share of adding the sum of chunks to those before, whose roundings are kept (Knuth's TwoSum).
+  // The last one leaves the sum of all.
+  FASTRNN_NOINLINE void settle(const Thread& me, Sums<Real>& sums, bool last) const {
+    const Weights<Real>& d = sums.grads;
+    const Weights<Real> settled = in_vector(d, sums.settled), left = in_vector(d, sums.left);
+    Parameter all[kParameters];
+    list_parameters(d, all);
+    for (const Parameter& each : all) {
+      Real *chunks = d.*each.member, *high = settled.*each.member;
+      Real* low = left.*each.member;
+      const Share share(each.size, me.place.index, plan_.threads, V::kLanes);
+      for (Index i = share.begin; i < share.end; i += V::kLanes) {
+        const Index n = share.end - i;
+        const V a = V::load(chunks + i, n);
+        if (!sums.any_settled) {
+          a.store(high + i, n);
+          V::broadcast(0).store(low + i, n);
+          continue;
+        }
+        const V b = V::load(high + i, n), sum = a + b, of_a = sum - b;
+        const V rest = V::load(low + i, n) + ((a - of_a) + (b - (sum - of_a)));
+        if (last) {
+          // beside what is not finite, nothing is left
+          const V finite = V::broadcast(1) + (sum - sum);
+          (sum + where_positive(finite, rest)).store(chunks + i, n);
+        } else {
+          sum.store(high + i, n);
+          rest.store(low + i, n);
+        }
+      }
+    }
+    sums.rows = 0;
+    sums.any_settled = true;
   }
 
   FASTRNN_NOINLINE void input_gradients(const Thread& me) const {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "dispatch.h"
 #include "memory.h"
@@ -76,6 +77,39 @@ void zero(const py::object& value) {
   auto array = py::reinterpret_borrow<py::array>(value);
   std::memset(array.mutable_data(), 0, static_cast<std::size_t>(array.nbytes()));
 }
+
+// Where the gradients of a pass are summed up, by so many calls of `backward`.
+template <class Real>
+class GradientSums {
+ public:
+  GradientSums(py::tuple grads, Index calls)
+      : owners_(std::move(grads)), calls_(calls), sums_{weights<Real>(owners_), {}, {}, {}} {
+    for (const py::handle array : owners_)
+      if (!array.is_none()) size_ += py::reinterpret_borrow<py::array>(array).size();
+    if (calls > 1) sums_.open = add_vector();
+  }
+
+  // For the next call, which has up to so many rows.
+  Sums<Real>* next(Index rows) {
+    if (!sums_.settled && sums_.rows + sums_.open_rows + rows >= kSettledRows) {
+      sums_.settled = add_vector();
+      sums_.left = add_vector();
+    }
+    sums_.last = --calls_ == 0;
+    return &sums_;
+  }
+
+ private:
+  Real* add_vector() {
+    vectors_.emplace_back(static_cast<std::size_t>(size_) * sizeof(Real));
+    return static_cast<Real*>(vectors_.back().data());
+  }
+
+  py::tuple owners_;
+  Index calls_, size_ = 0;
+  Sums<Real> sums_;
+  std::vector<Buffer> vectors_;
+};
 
 // The packed weights of one pass and phase.
 template <class Real>
@@ -217,11 +251,24 @@ class Pass {
     return Bound<Real>(call, cell_, py::make_tuple(packed, parts, x, h, c, y));
   }
 
-  // dx, dh0, dc0; the parameters' gradients are added into `grads`, or `fresh` ones set
+  // dx, dh0, dc0; the parameters' gradients are set in `grads`, or added to what is GradientSums
   py::tuple backward(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
                      py::handle c0, const py::tuple& which, bool reverse, int threads, py::handle y,
                      py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
-                     const py::tuple& grads, bool fresh) const {
+                     const py::object& grads) const {
+    if (!py::isinstance<py::tuple>(grads))
+      return sum_up(panels, split, x, h0, c0, which, reverse, threads, y, gates, c, dy, dhn, dcn,
+                    grads.cast<GradientSums<Real>&>());
+    GradientSums<Real> sums(py::reinterpret_borrow<py::tuple>(grads), 1);
+    return sum_up(panels, split, x, h0, c0, which, reverse, threads, y, gates, c, dy, dhn, dcn,
+                  sums);
+  }
+
+ private:
+  py::tuple sum_up(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
+                   py::handle c0, const py::tuple& which, bool reverse, int threads, py::handle y,
+                   py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
+                   GradientSums<Real>& sums) const {
     const Sizes sizes = sizes_of(x);
     const py::array_t<Real> dx = make_array<Real>({sizes.T, sizes.B, sizes.I});
     const py::object dh = copy(dhn), dc = copy(dcn);
@@ -240,15 +287,13 @@ class Pass {
                             pointer<Real>(dh),
                             pointer<Real>(dc),
                             sequence<Real>(dx),
-                            weights<Real>(grads),
-                            fresh,
+                            sums.next(sizes.T * sizes.B),
                             nullptr};
     if (call.rows.counts) zero(dx);
     run(call, cell_.backward, cell_.backward_work(call));
     return py::make_tuple(dx, dh, dc);
   }
 
- private:
   static Phase phase(bool backward) { return backward ? Phase::backward : Phase::forward; }
 
   // A copy of an array (B, n), C-contiguous.
@@ -299,6 +344,8 @@ template <class Real>
 void bind(py::module_& m, const std::string& suffix) {
   py::class_<Bound<Real>>(m, ("Bound" + suffix).c_str()).def("__call__", &Bound<Real>::run);
   py::class_<Panels<Real>>(m, ("Panels" + suffix).c_str());
+  py::class_<GradientSums<Real>>(m, ("GradientSums" + suffix).c_str())
+      .def(py::init<py::tuple, Index>());
   py::class_<Pass<Real>>(m, ("Pass" + suffix).c_str())
       .def(py::init<int, Index, Index, Index, bool>())
       .def_property_readonly("hidden_size", &Pass<Real>::hidden_size)

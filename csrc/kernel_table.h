@@ -101,6 +101,22 @@ struct ForwardCall {
                  // beginning, and so on: what was used last may still be in a cache
 };
 
+// Sums over rows are settled, once there are so many (backward.h).
+constexpr Index kSettledRows = 16384;
+
+// The parameters' gradients: sums over the rows of one call, or of several where these are the spans of
+// a sequence. `open` and `settled` hold all parameters that are there, one behind the other.
+template <class Real>
+struct Sums {
+  Weights<Real> grads;   // out: set
+  Real* open;            // a chunk that a span has begun; null: of one call
+  Real *settled, *left;  // null: fewer than kSettledRows rows come together
+  Index open_rows = 0;   // in `open`
+  Index rows = 0;        // in `grads`
+  bool any_settled = false;
+  bool last = true;  // no span is to come
+};
+
 template <class Real>
 struct BackwardCall {
   Sizes sizes;
@@ -118,8 +134,7 @@ struct BackwardCall {
   Real* dh;                 // (B, P) in: gradient of hn; out: gradient of h0
   Real* dc;                 // (B, H) the same for c, LSTM
   Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
-  Weights<Real> grads;      // added to, or
-  bool fresh;               // set
+  Sums<Real>* sums;         // of the parameters
   void* work;               // backward_work(...) bytes
 };
 

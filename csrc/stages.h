@@ -41,7 +41,8 @@ struct RowStage {
   }
 };
 
-// Weight gradients: out[m][n] (+)= sum over rows k of a[k][m] * B[k][n].
+// Weight gradients: a sum over rows k of a[k][m] * B[k][n], which takes up the one in `from`, if there is
+// any, is written to out[m][n], or added to what is there.
 template <class V>
 struct ColumnStage {
   using Real = typename V::Real;
@@ -51,6 +52,7 @@ struct ColumnStage {
 
   const Real* a;
   Index lda;
+  const Real* from;
   Real* out;
   Index N;
   bool add;
@@ -66,7 +68,7 @@ struct ColumnStage {
     FASTRNN_UNROLL
     for (int n = 0; n < n_vectors; ++n) {
       const Index unit = first + n * V::kLanes;
-      acc[n] = add ? V::load(out + m * N + unit, N - unit) : V::broadcast(0);
+      acc[n] = from ? V::load(from + m * N + unit, N - unit) : V::broadcast(0);
       prefetch<true>(out + m * N + unit, ahead);
     }
   }
@@ -77,7 +79,8 @@ struct ColumnStage {
     FASTRNN_UNROLL
     for (int n = 0; n < n_vectors; ++n) {
       const Index unit = first + n * V::kLanes;
-      acc[n].store(out + m * N + unit, N - unit);
+      Real* to = out + m * N + unit;
+      (add ? V::load(to, N - unit) + acc[n] : acc[n]).store(to, N - unit);
     }
   }
 };

@@ -28,6 +28,14 @@ class Panels:
 class Split:
     """The same in parts of bfloat16."""
 
+class GradientSums:
+    """Where so many calls of a pass's `backward` sum up gradients."""
+
+    def __init__(self, grads: Weights, calls: int) -> None: ...
+
+class GradientSums32(GradientSums): ...
+class GradientSums64(GradientSums): ...
+
 class Pass(Protocol):
     """The kernels for one cell, one dtype and its sizes."""
 
@@ -70,8 +78,7 @@ class Pass(Protocol):
         dy: Array | None,
         dhn: Array,
         dcn: Array | None,
-        grads: Weights,
-        fresh: bool,
+        grads: Weights | GradientSums,
     ) -> tuple[Array, Array, Array | None]: ...
     def bind(
         self,

@@ -318,7 +318,6 @@ class Network:
             dh[0],
             None if dc is None else dc[0],
             grads,
-            fresh=True,
             reverse=False,
             threads=config.get_num_threads(),
             numerics=self.numerics,
@@ -346,7 +345,11 @@ class Network:
         """Return dx; what dh and dc hold for the chain's passes goes from the end to the start."""
         whole = None if len(spans) == 1 else self._xp.empty(x.shape, x.dtype)
         dx = dy
-        for number, (start, stop, states, kept) in enumerate(reversed(spans)):
+        calls = len(spans)
+        sums = {
+            i: grads[i] if calls == 1 else self.backend.sums(grads[i], calls) for i in chain.passes
+        }
+        for start, stop, states, kept in reversed(spans):
             if kept is None:
                 kept = self._run_span(call, chain, x[start:stop], states, start, True)[2]
             rows = call.rows[chain.reverse].span(start, stop)
@@ -366,8 +369,7 @@ class Network:
                     dx,
                     dh[index],
                     None if dc is None else dc[index],
-                    grads[index],
-                    fresh=number == 0,
+                    sums[index],
                     reverse=chain.reverse,
                     threads=threads,
                     numerics=self.numerics,

@@ -119,7 +119,7 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
     y, hn, cn, saved = forward(backend, p, keep=True, reproducible=reproducible)
     assert saved is not None
     assert not np.shares_memory(y, saved.y)
-    grads = Weights(*(a if a is None else np.ones_like(a) for a in p.weights))
+    grads = Weights(*(a if a is None else np.zeros_like(a) for a in p.weights))
     dx, dh0, dc0 = engine.backward(
         p.cell,
         engine.pack(p.cell, p.weights, backward=True, threads=1),
@@ -132,7 +132,6 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
         p.dh,
         p.dc,
         grads,
-        fresh=False,
         reverse=p.reverse,
         threads=1,
         numerics=Numerics(reproducible=reproducible),
@@ -141,8 +140,7 @@ def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[
     results = {"y": y, "hn": hn, "cn": cn, "saved_y": saved.y, "dx": dx, "dh0": dh0, "dc0": dc0}
     results["gates"] = np.where(ran, saved.gates, 0)
     results["saved_c"] = None if saved.c is None else np.where(ran, saved.c, 0)
-    # They are added to what is there, which is ones.
-    results |= {f"d_{k}": a if a is None else a - 1 for k, a in grads._asdict().items()}
+    results |= {f"d_{k}": a for k, a in grads._asdict().items()}
     return {name: a for name, a in results.items() if a is not None}
 
 

@@ -61,7 +61,7 @@ class Backend(Protocol):
     xp: Any
     """The namespace of the arrays it takes and returns: numpy, or cupy."""
     new_gradients: Callable[[int, np.dtype[Any]], Array] | None
-    """Makes a vector for all gradients, unset where `backward` sets what is fresh; None: the
+    """Makes a vector for all gradients, unset where `backward` sets it; None: the
     namespace's zeros do."""
 
     def mask(
@@ -132,6 +132,13 @@ class Backend(Protocol):
         saved : Saved or None
         """
 
+    def sums(self, grads: Weights, calls: int) -> Any:
+        """Return what takes the place of `grads` in so many calls of `backward`.
+
+        The calls are the spans of one sequence, in the order of backpropagation. After the last,
+        `grads` are the sums over all rows: with reproducible=True, the bits of one call.
+        """
+
     def backward(
         self,
         cell: CellSpec,
@@ -144,9 +151,8 @@ class Backend(Protocol):
         dy: Array | None,
         dh: Array,
         dc: Array | None,
-        grads: Weights,
+        grads: Any,
         *,
-        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,
@@ -157,8 +163,8 @@ class Backend(Protocol):
         ----------
         dy : (T, B, P), any strides, or None; ignored where a row does not run
         dh, dc : (B, P), (B, H) or None; gradients of hn and cn; left as they are
-        grads : the parameters' gradients are added into these, in place
-        fresh : there is nothing in grads yet: they are in a vector as `new_gradients` made it
+        grads : Weights in a vector as `new_gradients` made it, in which the parameters' gradients
+            are set; or what `sums` made of them
 
         Returns
         -------

@@ -189,12 +189,17 @@ class CpuBackend:
         self._units = units()
         self._make = {4: _core.Pass32, 8: _core.Pass64}  # by bytes of a number
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
+        self._sums = {4: _core.GradientSums32, 8: _core.GradientSums64}
         self._empty = {4: _core.empty32, 8: _core.empty64}
         self._kernels: dict[tuple[Any, ...], _core.Pass] = {}
 
     def new_gradients(self, size: int, dtype: np.dtype[Any]) -> Array:
         """Return an unset vector in memory that comes back; see `Backend.new_gradients`."""
         return self._empty[dtype.itemsize](size)
+
+    def sums(self, grads: Weights, calls: int) -> _core.GradientSums:
+        """Return what sums up over calls; see `Backend.sums`."""
+        return self._sums[grads.ih.itemsize](grads, calls)
 
     def _kernels_for(self, cell: CellSpec, w: Weights) -> _core.Pass:
         gates, I = w.ih.shape
@@ -328,9 +333,8 @@ class CpuBackend:
         dy: Array | None,
         dh: Array,
         dc: Array | None,
-        grads: Weights,
+        grads: Weights | _core.GradientSums,
         *,
-        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,
@@ -341,7 +345,7 @@ class CpuBackend:
         panels, parts = packed.backward(ways, threads)
         return kernels.backward(
             panels, parts, _rows(x), h0, c0, rows, reverse, threads, *saved,
-            None if dy is None else _rows(dy), dh, dc, grads, fresh,
+            None if dy is None else _rows(dy), dh, dc, grads,
         )  # fmt: skip
 
     def bind(

@@ -33,6 +33,7 @@ _AS_THEY_ARE = (
     ops.tanh_block,
     ops.copy,
     ops.restart,
+    ops.settle,
     gru.gate_r_and_z,
     gru.mix,
     gru.recurrent_side,

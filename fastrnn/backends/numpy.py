@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 
 from fastrnn import dropout
 from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Packed
+from fastrnn.cellmath.ops import settle
 
 from . import sequence
 from .base import Array, Numerics, Saved, Weights, in_turn
@@ -32,12 +34,42 @@ def why_not() -> str | None:
 
 
 @cache
-def loops(math: CellMath) -> Loops:
+def loops(cell: CellMath) -> Loops:
     """Return the loops of a cell."""
     return Loops(
-        sequence.make_forward(math.forward),
-        sequence.make_backward(math.backward, math.gradients),
+        sequence.make_forward(cell.forward),
+        sequence.make_backward(cell.backward, cell.gradients),
     )
+
+
+class Sums:
+    """Gradients that are summed up by so many calls; see `Backend.sums` and `sequence`."""
+
+    def __init__(self, grads: Weights, calls: int) -> None:
+        self._grads = grads
+        self._calls = calls
+        shapes = [(0,) if a is None else a.shape for a in grads]
+        if grads.hr is None:
+            shapes[4] = 0, 0
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        self.rows = 0
+        self.sums = np.zeros((3, ends[-1]), grads.ih.dtype)
+        parts = np.split(self.sums[0], ends[:-1])
+        self.parts = Gradients(*map(np.reshape, parts, shapes))
+
+    def add(self, rows: int) -> None:
+        """Count the rows of a call; after the last one, set the gradients."""
+        self.rows += rows
+        self._calls -= 1
+        if not self._calls:
+            settle(self.sums)
+            _, total, left = self.sums
+            left[~np.isfinite(total)] = 0
+            total += left
+            self.sums[0] = total
+            for grad, part in zip(self._grads, self.parts, strict=True):
+                if grad is not None:
+                    grad[...] = part
 
 
 class NumpyBackend:
@@ -48,6 +80,7 @@ class NumpyBackend:
     xp = np
     new_gradients = None
     mask = staticmethod(dropout.mask)
+    sums = Sums
 
     def loops(self, cell: CellSpec) -> Loops:
         """Return the loops of a cell."""
@@ -140,9 +173,8 @@ class NumpyBackend:
         dy: Array | None,
         dh: Array,
         dc: Array | None,
-        grads: Weights,
+        grads: Weights | Sums,
         *,
-        fresh: bool,
         reverse: bool,
         threads: int,
         numerics: Numerics,
@@ -152,10 +184,13 @@ class NumpyBackend:
         packing = Packing(T, B, rows)
         dh, dc = packing.sort(dh), packing.sort(_or_empty(dc, dh))
         H = packed.b_hh.shape[1]
+        sums = Sums(grads, 1) if isinstance(grads, Weights) else grads
         with np.errstate(all="ignore"):
             dx = self.loops(cell).backward(
                 packed,
-                _without_none(grads),
+                sums.parts,
+                sums.sums,
+                sums.rows,
                 packing.pack(x),
                 packing.sort(h0),
                 packing.sort(_or_empty(c0, h0)),
@@ -170,6 +205,7 @@ class NumpyBackend:
                 reverse,
                 numerics.reproducible,
             )
+            sums.add(packing.rows)
         return packing.unpack(dx), packing.unsort(dh), packing.unsort(dc) if cell.has_c else None
 
     def bind(
@@ -204,15 +240,3 @@ class NumpyBackend:
 def _or_empty(a: Array | None, like: Array) -> Array:
     """Return a, or for None an array like `like` but of width 0."""
     return np.empty((*like.shape[:-1], 0), like.dtype) if a is None else a
-
-
-def _without_none(grads: Weights) -> Gradients:
-    vector = np.zeros(0, grads.ih.dtype)
-    return Gradients(
-        ih=grads.ih,
-        hh=grads.hh,
-        b_ih=vector if grads.b_ih is None else grads.b_ih,
-        b_hh=vector if grads.b_hh is None else grads.b_hh,
-        hr=vector.reshape(0, 0) if grads.hr is None else grads.hr,
-        peephole=vector if grads.peephole is None else grads.peephole,
-    )

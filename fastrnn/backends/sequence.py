@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.cellmath.ops import add, add_product, add_row, add_sum, copy, product, restart
+from fastrnn.cellmath.ops import add, add_product, add_row, add_sum, copy, product, restart, settle
 
 if TYPE_CHECKING:
     from fastrnn.cellmath import Gradients, Packed
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 512
 """Rows of the input projection computed at once: enough for a BLAS to run at full speed, and what
-they give, not that of all steps, is the memory that a long sequence needs."""
+they give, not that of all steps, is the memory that a long sequence needs. In a chain, so many are
+also summed before they are settled."""
+
+SUM_ROWS = 8192
+"""Rows that a BLAS sums, by blocks of its own, before they are settled."""
 
 
 def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
@@ -106,6 +110,8 @@ def make_backward(
     def backward(
         w: Packed,
         grads: Gradients,
+        sums: Array,
+        done: int,
         x: Array,
         h0: Array,
         c0: Array,
@@ -122,6 +128,8 @@ def make_backward(
     ) -> Array:
         """Take dh (B, P), dc (B, H or 0) back to the start, in place, and add to `grads`.
 
+        These are views of the first row of sums (3, .), which is settled now and then: else the
+        sum over many rows would lose what a float cannot hold beside it. It has `done` rows.
         x (N, I), y (N, P), c (N, H or 0), saved (N, S, H) as in forward; dy (N, P) or (N, 0).
         Returns dx (N, I).
         """
@@ -158,14 +166,32 @@ def make_backward(
             if cut.size:
                 restart(dh_t, cut[lo:hi])
                 restart(dc_t, cut[lo:hi])
-        # In a chain, rows are summed in the order of backpropagation: then a sequence cut into
+        # Rows are summed in the order of backpropagation: then, in a chain, a sequence cut into
         # spans, last span first, gives the same bits as the whole.
         last_first = not reverse
-        cell_gradients(grads, saved, h_before, c_before, c, all_dh, dpre, chain, last_first)
         da = dpre.reshape(N, G * H)
-        add_product(grads.ih, da, x, chain, last_first)
-        if grads.b_ih.size:
-            add_sum(grads.b_ih, da, chain, last_first)
+        most = CHUNK_ROWS if chain else SUM_ROWS
+        k = 0
+        while k < N:
+            end = min(N, k + most - (done + k) % most)
+            lo, hi = (N - end, N - k) if last_first else (k, end)
+            cell_gradients(
+                grads,
+                saved[lo:hi],
+                h_before[lo:hi],
+                c_before[lo:hi],
+                c[lo:hi],
+                all_dh[lo:hi],
+                dpre[lo:hi],
+                chain,
+                last_first,
+            )
+            add_product(grads.ih, da[lo:hi], x[lo:hi], chain, last_first)
+            if grads.b_ih.size:
+                add_sum(grads.b_ih, da[lo:hi], chain, last_first)
+            k = end
+            if (done + k) % most == 0:
+                settle(sums)
         return product(da, w.ih, chain)
 
     return backward

@@ -65,6 +65,20 @@ def add_sum(out: Array, a: Array, chain: bool, last_first: bool) -> None:
     add_product(out.reshape(1, -1), ones, a, chain, last_first)
 
 
+def settle(sums: Array) -> None:
+    """Add the rows of sums (3, n), a sum, to that of all before, and to what its roundings left.
+
+    The sum begins anew then. Knuth's TwoSum: what is left is exact.
+    """
+    for j in every(sums.shape[1]):
+        a, b = sums[0, j], sums[1, j]
+        total = a + b
+        of_a = total - b
+        sums[2, j] += (a - of_a) + (b - (total - of_a))
+        sums[1, j] = total
+        sums[0, j] = 0
+
+
 def add(out: Array, a: Array) -> None:
     """Add a (n, W) to out (n, W)."""
     for b in every(out.shape[0]):

@@ -255,8 +255,12 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads,
   backward.dh = out.dh.data();
   backward.dc = out.dc.data();
   backward.dx = {out.dx.data(), B * I, I};
-  backward.grads = {out.ih.data(),   out.hh.data(), out.b_ih.data(),
-                    out.b_hh.data(), out.hr.data(), out.peephole.data()};
+  Sums<Real> sums{{out.ih.data(), out.hh.data(), out.b_ih.data(), out.b_hh.data(), out.hr.data(),
+                   out.peephole.data()},
+                  nullptr,
+                  nullptr,
+                  nullptr};
+  backward.sums = &sums;
   Array<double> backward_work(kernels.backward_work(backward) / sizeof(double) + 1);
   backward.work = backward_work.data();
   kernels.backward(backward);
