@@ -93,3 +93,15 @@ def test_killed_and_resumed_with_fewer_ranks(undisturbed: Any, tmp_path: Path) -
     statuses, _, errors = finish(start("mpi", 2, tmp_path))
     assert statuses == [0], errors
     np.testing.assert_allclose(params(tmp_path), undisturbed, rtol=0, atol=1e-10)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of memory are POSIX's")
+def test_data_beyond_memory() -> None:
+    """Four GiB of rows, in a process that may not have more than one."""
+    example = Path(__file__).parents[2] / "examples" / "beyond_memory.py"
+    command = [sys.executable, str(example), "--gib", "4", "--limit-gib", "1"]
+    environment = os.environ | {"FASTRNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "one file: 32768 rows" in done.stdout
+    assert "files: 512 rows" in done.stdout
