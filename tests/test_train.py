@@ -364,12 +364,71 @@ def test_the_norm_is_accumulated_in_float64() -> None:
     assert fastrnn.clip_grad_norm(gradients(ones), np.inf) == pytest.approx(exact, rel=1e-14)
 
 
-def test_a_norm_that_is_not_finite_shows() -> None:
-    for bad in (np.nan, np.inf):
-        grads = gradients(np.array([1.0, bad]))
-        norm = fastrnn.clip_grad_norm(grads, 1.0)
-        assert not np.isfinite(norm)
-        assert np.isnan(grads.flat).any()
+def test_a_norm_that_is_not_finite_shows(dtype: np.dtype) -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        for limit in (0.0, 1.0, np.inf):
+            grads = [gradients(np.array([1.0, bad, 2, 3], dtype)), gradients(np.ones(2, dtype))]
+            norm = fastrnn.clip_grad_norm(grads, limit)
+            assert not np.isfinite(norm)
+            assert all(np.isnan(each.flat).all() for each in grads)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e308, 1e-200, 5e-324])
+def test_a_norm_whose_squares_are_no_floats(size: float) -> None:
+    """As BLAS's nrm2: scaled before it is squared."""
+    many = np.array([3, 4, 0, 0]) * (size / 5 if size > 1 else size)
+    grads = [gradients(many[:1]), gradients(many[1:])]
+    expected = np.hypot(many[0], many[1])
+    limit = min(1.0, expected / 4)
+    assert fastrnn.clip_grad_norm(grads, limit) == pytest.approx(expected, rel=1e-15)
+    got = np.concatenate([each.flat for each in grads])
+    factor = min(1.0, limit / (expected + 1e-6))
+    np.testing.assert_allclose(got, many / expected * factor * expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("limit", [1e-6, 1e-30])
+def test_a_factor_below_the_floats(limit: float) -> None:
+    """It must not lose its digits, for what it makes has them."""
+    grads = gradients(np.full(4, 1e38, np.float32))
+    fastrnn.clip_grad_norm(grads, limit)
+    np.testing.assert_allclose(grads.flat, np.full(4, limit / 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [10**5, 10**6])
+def test_sums_over_many_rows(dtype: np.dtype, rows: int) -> None:
+    """Of one sign, and larger by far than their terms."""
+    limit = {"float32": 3e-6, "float64": 3e-14}[dtype.name]
+    x, dy = np.full((rows, 2), 0.7, dtype), np.full((rows, 3), 0.1, dtype)
+    linear = fastrnn.Linear(2, 3, dtype=dtype, rng=0)
+    grads = linear.backward(linear.forward(x)[1], dy).params
+    one = float(dy[0, 0]) * rows
+    np.testing.assert_allclose(grads["bias"], one, rtol=limit)
+    np.testing.assert_allclose(grads["weight"], one * float(x[0, 0]), rtol=limit)
+    table = fastrnn.Embedding(4, 3, dtype=dtype, rng=0)
+    index = np.full(rows, 2)
+    index[: rows // 3] = 1
+    got = table.backward(table.forward(index)[1], dy).params["weight"]
+    counts = np.bincount(index, minlength=4)[:, None]
+    np.testing.assert_allclose(got, np.tile(counts * float(dy[0, 0]), 3), rtol=limit)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_losses_over_many_places(dtype: np.dtype, order: str) -> None:
+    limit = {"float32": 1e-6, "float64": 1e-14}[dtype.name]
+    for shape in ((10**6, 3), (3, 10**6)):
+        logits = np.asarray(np.full(shape, 0.1, dtype), order=order)
+        loss, dlogits = fastrnn.softmax_cross_entropy(logits, np.zeros(shape[0], int))
+        assert loss == pytest.approx(np.log(shape[1]), rel=limit)
+        np.testing.assert_allclose(dlogits[:, 1] * shape[0], 1 / shape[1], rtol=limit)
+    pred = np.full(10**7, 0.1, dtype)
+    loss, _ = fastrnn.mse(pred, np.zeros_like(pred))
+    assert loss == pytest.approx(float(pred[0]) ** 2, rel=limit)
+
+
+def test_squares_beyond_float32() -> None:
+    loss, dpred = fastrnn.mse(np.full(3, 1e30, np.float32), np.zeros(3, np.float32))
+    assert loss == pytest.approx(1e60, rel=1e-6)
+    np.testing.assert_allclose(dpred, 2e30 / 3, rtol=1e-6)
 
 
 def test_clipping_refuses_what_is_no_gradient() -> None:

@@ -14,6 +14,7 @@ from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
 from .feedforward import Array, FeedForward, Tape
+from .sums import sum_runs
 
 
 class Embedding(FeedForward):
@@ -134,7 +135,7 @@ class Embedding(FeedForward):
         ordered = flat[order]
         if self._xp is np:
             starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
-            out[ordered[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+            out[ordered[starts]] = sum_runs(rows[order], starts)
         else:
             cuda: Any = backends.get("cuda")
             cuda.sum_runs(ordered, order, rows, out)

@@ -15,6 +15,7 @@ from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
 from .feedforward import Array, FeedForward, Tape
+from .sums import sum_products, sum_rows
 
 
 class Linear(FeedForward):
@@ -122,9 +123,9 @@ class Linear(FeedForward):
         with backends.quiet(dy):
             rows = dy.reshape(-1, self.out_features)
             x = tape.x.reshape(-1, self.in_features)
-            self._xp.matmul(rows.T, x, out=params["weight"])
+            sum_products(self._xp, rows, x, params["weight"])
             if self.bias:
-                rows.sum(axis=0, out=params["bias"])
+                sum_rows(rows, params["bias"])
             dx = rows @ tape.weight
         return LayerGradients(dx.reshape(tape.x.shape), params, self)
 

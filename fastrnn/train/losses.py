@@ -69,6 +69,8 @@ def softmax_cross_entropy(
             flat = flat.astype(np.int64, copy=False)  # in which every limit can be said
             wrong = (flat < 0) | (flat >= classes)
         place = xp.arange(flat.size)
+        # contiguous: NumPy sums pairwise along the last axis only if it is the densest
+        logits = xp.ascontiguousarray(logits)
         shifted = logits - logits.max(axis=-1, keepdims=True)
         dlogits = xp.exp(shifted).reshape(-1, classes)
         total = dlogits.sum(axis=-1)
@@ -83,16 +85,15 @@ def softmax_cross_entropy(
             dlogits[~chosen] = 0
         count = flat.size if chosen is None else chosen.sum()
         loss, factor = _mean(xp, losses, count, 1)
-        dlogits *= factor
+        dlogits *= xp.asarray(factor, dlogits.dtype)
     return loss, dlogits.reshape(logits.shape)
 
 
-def _mean(xp: Any, values: Array, count: Any, slope: int) -> tuple[Any, Array]:
-    """Return the sum of the values, in float64, over their number, and slope over that number, in
-    the values' dtype."""
+def _mean(xp: Any, values: Array, count: Any, slope: int) -> tuple[Any, Any]:
+    """Return the sum of the values, in float64, over their number, and slope over that number."""
     count = max(count, 1) if isinstance(count, int) else xp.maximum(count, 1)
     loss = values.sum(dtype=np.float64) / count
-    return float(loss) if xp is np else loss, xp.asarray(slope / count, values.dtype)
+    return float(loss) if xp is np else loss, slope / count
 
 
 def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[float, Array]:
@@ -138,8 +139,8 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
             checks.same_shape("mask", chosen.shape, pred.shape[: chosen.ndim])
             dpred[~chosen] = 0
             count = chosen.sum() * math.prod(pred.shape[chosen.ndim :])
-        loss, factor = _mean(xp, xp.square(dpred), count, 2)
-        dpred *= factor
+        loss, factor = _mean(xp, xp.square(dpred.astype(np.float64)), count, 2)
+        dpred *= xp.asarray(factor, dpred.dtype)
     return loss, dpred
 
 
@@ -147,7 +148,7 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     """Scale gradients in place so that their common 2-norm is at most `max_norm`.
 
     The factor is min(1, max_norm / (norm + 1e-6)), as in `torch.nn.utils.clip_grad_norm_`; a norm
-    that is not finite makes the gradients NaN, so that it is seen.
+    that is not finite makes all gradients NaN, so that it is seen.
 
     Parameters
     ----------
@@ -171,12 +172,17 @@ def clip_grad_norm(grads: Any, max_norm: float) -> float:
     vectors = gradient_vectors(grads)
     limit = checks.number("max_norm", max_norm, at_least=0)
     with np.errstate(all="ignore"):  # NaN and inf flow through
-        norm = float(np.sqrt(np.float64(sum(map(_sum_of_squares, vectors)))))
-        factor = np.float64(limit) / (norm + 1e-6)
+        norm = _norm(vectors)
+        factor = limit / (norm + 1e-6) if math.isfinite(norm) else math.nan
         if not factor >= 1:
             for vector in vectors:
                 with backends.there(vector):
-                    vector *= float(factor)
+                    if limit > 0 and factor < np.finfo(vector.dtype).smallest_normal:
+                        root = math.sqrt(limit) / math.sqrt(norm + 1e-6)
+                        vector *= root  # in two steps, neither of which loses digits
+                        vector *= root
+                    else:
+                        vector *= factor
     return norm
 
 
@@ -201,12 +207,41 @@ def gradient_vectors(grads: Any) -> list[Array]:
     return vectors
 
 
-def _sum_of_squares(vector: Array) -> float:
-    """In float64, by blocks that stay in the cache and are too small for BLAS to wake threads."""
-    block = vector.size if checks.on_gpu(vector) else 1 << 13
-    total = 0.0
-    with backends.there(vector):
-        for start in range(0, vector.size, block):
-            part = vector[start : start + block].astype(np.float64)
-            total += float(part @ part)
-    return total
+def _norm(vectors: list[Array]) -> float:
+    """The 2-norm of all vectors together, accumulated in float64.
+
+    As BLAS's nrm2, it overflows or underflows only if the norm itself does: numbers whose squares
+    would are scaled first.
+    """
+    total = _sum_of_squares(vectors)
+    if _LEAST_SQUARES <= total < math.inf:
+        return math.sqrt(total)
+    largest = 0.0
+    for vector in vectors:
+        if vector.size:
+            with backends.there(vector):
+                largest = float(np.maximum(largest, float(abs(vector).max())))  # NaN is the larger
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    exponent = math.frexp(largest)[1]
+    return float(np.ldexp(math.sqrt(_sum_of_squares(vectors, -exponent)), exponent))
+
+
+_LEAST_SQUARES = 1e-290
+"""Below, squares may have underflowed that count."""
+
+
+def _sum_of_squares(vectors: list[Array], exponent: int = 0) -> float:
+    """In float64, of the numbers times 2**exponent, by blocks that stay in the cache and are too
+    small for BLAS to wake threads."""
+    sums = []
+    for vector in vectors:
+        block = max(vector.size, 1) if checks.on_gpu(vector) else 1 << 13
+        xp = backends.namespace(vector)
+        with backends.there(vector):
+            for start in range(0, vector.size, block):
+                part = vector[start : start + block].astype(np.float64)
+                if exponent:
+                    part = xp.ldexp(part, exponent)
+                sums.append(float(part @ part))
+    return float(np.sum(sums))

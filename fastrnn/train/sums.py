@@ -1,0 +1,52 @@
+"""Sums over many rows, whose error grows with the logarithm of their number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CHAIN = 256
+"""Rows that are added one after the other."""
+
+_PRODUCT = 8192
+"""Rows of a product, which a BLAS sums by blocks of its own."""
+
+
+def sum_runs(rows: Array, starts: Array) -> Array:
+    """Return the sums of the rows (n, W) from each start, ascending from 0, to the next: NumPy's.
+
+    First of pieces, then of their sums, and so on: `np.add.reduceat` alone, and `np.sum` across
+    rows, are one chain of additions.
+    """
+    while True:
+        lengths = np.diff(starts, append=len(rows))
+        if lengths.max() <= _CHAIN:
+            return np.add.reduceat(rows, starts, axis=0)
+        pieces = -(-lengths // _CHAIN)
+        first = np.cumsum(pieces) - pieces
+        within = np.arange(pieces.sum()) - np.repeat(first, pieces)
+        rows = np.add.reduceat(rows, np.repeat(starts, pieces) + within * _CHAIN, axis=0)
+        starts = first
+
+
+def sum_rows(rows: Array, out: Array) -> None:
+    """Write the sum of the rows (n, W) to out (W,); on a GPU, whose sums are trees, CuPy's."""
+    if len(rows) > _CHAIN and isinstance(rows, np.ndarray):
+        out[...] = sum_runs(rows, np.zeros(1, np.intp))[0]
+    else:
+        rows.sum(axis=0, out=out)
+
+
+def sum_products(xp: Any, a: Array, b: Array, out: Array) -> None:
+    """Write a (n, M) transposed times b (n, K) to out (M, K)."""
+    if len(a) <= _PRODUCT:
+        xp.matmul(a.T, b, out=out)
+        return
+    total = xp.zeros(out.shape, np.float64)
+    for start in range(0, len(a), _PRODUCT):
+        rows = slice(start, start + _PRODUCT)
+        total += xp.matmul(a[rows].T, b[rows])
+    out[...] = total
