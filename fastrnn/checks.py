@@ -333,6 +333,14 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
+def positive(name: str, value: Any) -> float:
+    """Return a float greater than 0 and finite."""
+    found = number(name, value)
+    if not 0 < found < math.inf:
+        raise ValueError(f"{name} must be greater than 0 and finite, got {value}")
+    return found
+
+
 def fraction(name: str, value: Any) -> float:
     """Return a float in [0, 1)."""
     return number(name, value, below=1.0)
@@ -364,6 +372,8 @@ def together(config: Mapping[str, Any]) -> None:
     hidden, proj = config["hidden_size"], config.get("proj_size", 0)
     if proj >= hidden:
         raise ValueError(f"proj_size must be in 0..H-1={hidden - 1}, got {proj}")
+    if config.get("bidirectional") and config.get("reverse"):
+        raise ValueError("reverse=True is for one direction, got bidirectional=True with it")
     if config["dtype"] == "float64" and config["precision"] != "highest":
         raise ValueError(
             f"precision must be 'highest' for float64, got {config['precision']!r}: "

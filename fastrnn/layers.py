@@ -30,6 +30,7 @@ class Layer(Recurrent):
     batch_first = Setting[bool]()
     dropout = Setting[float]()
     bidirectional = Setting[bool]()
+    reverse = Setting[bool]()
 
     _x_name: ClassVar[str] = "x"
     _x_rank: ClassVar[int] = 3
@@ -228,7 +229,7 @@ class Layer(Recurrent):
         Raises
         ------
         TypeError, ValueError
-            ``batch_size`` is not an int of at least 1, or the layer is bidirectional.
+            ``batch_size`` is not an int of at least 1, or the layer is bidirectional or reverse.
         MemoryError
             ``batch_size`` is too large for any memory.
         """
@@ -246,7 +247,12 @@ class RNN(RNNKind, Layer):
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L, each at least 1; L at most 10000. The state is h (L*D, B, H).
-    nonlinearity : {"tanh", "relu"}
+    nonlinearity : {"tanh", "relu", "sigmoid", "hard_sigmoid"}
+        "hard_sigmoid" is max(0, min(1, gate_slope a + 1/2)).
+    gate_slope : float greater than 0
+        Of "hard_sigmoid".
+    clip : float greater than 0, optional
+        The argument of the nonlinearity is clipped to -clip .. clip first, as ONNX's `clip` does.
     bias : bool
         Whether there are bias_ih and bias_hh.
     batch_first : bool
@@ -256,6 +262,8 @@ class RNN(RNNKind, Layer):
         the others by 1 / (1 - dropout).
     bidirectional : bool
         D = 2: a second direction runs from the last step to the first.
+    reverse : bool
+        The only direction runs from the last step, of each row by ``lengths``, to the first.
     dtype : float32 or float64
         Of parameters, input and output.
     rng : None, int or numpy.random.Generator
@@ -285,10 +293,13 @@ class RNN(RNNKind, Layer):
         num_layers: int = 1,
         *,
         nonlinearity: str = "tanh",
+        gate_slope: float = 0.2,
+        clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: RNG = None,
         precision: str = "highest",
@@ -301,10 +312,13 @@ class RNN(RNNKind, Layer):
                 "hidden_size": hidden_size,
                 "num_layers": num_layers,
                 "nonlinearity": nonlinearity,
+                "gate_slope": gate_slope,
+                "clip": clip,
                 "bias": bias,
                 "batch_first": batch_first,
                 "dropout": dropout,
                 "bidirectional": bidirectional,
+                "reverse": reverse,
                 "dtype": dtype,
                 "precision": precision,
                 "reproducible": reproducible,
@@ -335,6 +349,15 @@ class GRU(GRUKind, Layer):
     reset_after : bool
         Apply the reset gate after the recurrent product, as torch and cuDNN do, or before it, as
         in the paper's first form.
+    gate_activation : {"sigmoid", "hard_sigmoid", "tanh", "relu"}
+        In place of the gates' sigmoid. "hard_sigmoid" is max(0, min(1, gate_slope a + 1/2)).
+    gate_slope : float greater than 0
+        Of "hard_sigmoid": 0.2 as in Keras 2 and ONNX, 1/6 as in Keras 3 and torch.
+    activation : {"tanh", "relu", "sigmoid", "hard_sigmoid"}
+        In place of the tanh of n.
+    clip : float greater than 0, optional
+        The arguments of the gates' activations and of that of n are clipped to -clip .. clip
+        first, as ONNX's `clip` does.
     bias : bool
         Whether there are bias_ih and bias_hh.
     batch_first : bool
@@ -344,6 +367,8 @@ class GRU(GRUKind, Layer):
         the others by 1 / (1 - dropout).
     bidirectional : bool
         D = 2: a second direction runs from the last step to the first.
+    reverse : bool
+        The only direction runs from the last step, of each row by ``lengths``, to the first.
     dtype : float32 or float64
         Of parameters, input and output.
     rng : None, int or numpy.random.Generator
@@ -373,10 +398,15 @@ class GRU(GRUKind, Layer):
         num_layers: int = 1,
         *,
         reset_after: bool = True,
+        gate_activation: str = "sigmoid",
+        gate_slope: float = 0.2,
+        activation: str = "tanh",
+        clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: RNG = None,
         precision: str = "highest",
@@ -389,10 +419,15 @@ class GRU(GRUKind, Layer):
                 "hidden_size": hidden_size,
                 "num_layers": num_layers,
                 "reset_after": reset_after,
+                "gate_activation": gate_activation,
+                "gate_slope": gate_slope,
+                "activation": activation,
+                "clip": clip,
                 "bias": bias,
                 "batch_first": batch_first,
                 "dropout": dropout,
                 "bidirectional": bidirectional,
+                "reverse": reverse,
                 "dtype": dtype,
                 "precision": precision,
                 "reproducible": reproducible,
@@ -427,6 +462,19 @@ class LSTM(LSTMKind, Layer):
         neural network architectures for large scale acoustic modeling"); 0 for none.
     peephole : bool
         Let the gates see c (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
+    gate_activation : {"sigmoid", "hard_sigmoid", "tanh", "relu"}
+        In place of the gates' sigmoid. "hard_sigmoid" is max(0, min(1, gate_slope a + 1/2)).
+    gate_slope : float greater than 0
+        Of "hard_sigmoid": 0.2 as in Keras 2 and ONNX, 1/6 as in Keras 3 and torch.
+    activation : {"tanh", "relu", "sigmoid", "hard_sigmoid"}
+        In place of the tanh of g, and of that of c.
+    output_activation : like ``activation``, optional
+        In place of the tanh of c, if that is to be another.
+    clip : float greater than 0, optional
+        The arguments of the gates' activations and of that of g are clipped to -clip .. clip
+        first, as ONNX's `clip` does.
+    coupled : bool
+        f_t = 1 - i_t, as with ONNX's `input_forget`; the rows of f in the parameters are not used.
     bias : bool
         Whether there are bias_ih and bias_hh.
     batch_first : bool
@@ -436,6 +484,8 @@ class LSTM(LSTMKind, Layer):
         the others by 1 / (1 - dropout).
     bidirectional : bool
         D = 2: a second direction runs from the last step to the first.
+    reverse : bool
+        The only direction runs from the last step, of each row by ``lengths``, to the first.
     dtype : float32 or float64
         Of parameters, input and output.
     rng : None, int or numpy.random.Generator
@@ -470,10 +520,17 @@ class LSTM(LSTMKind, Layer):
         *,
         proj_size: int = 0,
         peephole: bool = False,
+        gate_activation: str = "sigmoid",
+        gate_slope: float = 0.2,
+        activation: str = "tanh",
+        output_activation: str | None = None,
+        clip: float | None = None,
+        coupled: bool = False,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        reverse: bool = False,
         dtype: DTypeLike = np.float32,
         rng: RNG = None,
         precision: str = "highest",
@@ -487,10 +544,17 @@ class LSTM(LSTMKind, Layer):
                 "num_layers": num_layers,
                 "proj_size": proj_size,
                 "peephole": peephole,
+                "gate_activation": gate_activation,
+                "gate_slope": gate_slope,
+                "activation": activation,
+                "output_activation": output_activation,
+                "clip": clip,
+                "coupled": coupled,
                 "bias": bias,
                 "batch_first": batch_first,
                 "dropout": dropout,
                 "bidirectional": bidirectional,
+                "reverse": reverse,
                 "dtype": dtype,
                 "precision": precision,
                 "reproducible": reproducible,

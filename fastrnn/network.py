@@ -75,6 +75,7 @@ class Network:
     cell : CellSpec
     backend : Backend
     num_layers, bidirectional : L and D
+    reverse : whether the only direction runs from the last step to the first
     widths : (P, H), sizes of h and of c
     dropout : float in [0, 1), after every layer but the last, in training
     numerics : Numerics
@@ -87,6 +88,7 @@ class Network:
         *,
         num_layers: int,
         bidirectional: bool,
+        reverse: bool,
         widths: tuple[int, int],
         dropout: float,
         numerics: Numerics,
@@ -103,7 +105,7 @@ class Network:
         self.levels: list[tuple[Chain, ...]] = (
             [(Chain((2 * n,), False), Chain((2 * n + 1,), True)) for n in range(num_layers)]
             if bidirectional
-            else [(Chain(tuple(range(num_layers)), False),)]
+            else [(Chain(tuple(range(num_layers)), reverse),)]
         )
 
     def pack(
@@ -171,14 +173,15 @@ class Network:
     ) -> tuple[Array, Array, Array | None, list[Level]]:
         """Run the only pass. It needs no joining, which would cost as much as a small call."""
         h0, c0 = call.h0[0], None if call.c0 is None else call.c0[0]
+        reverse = self.levels[0][0].reverse
         y, h, c, saved = self.backend.forward(
             self.cell,
             call.packed[0],
             call.x,
             h0,
             c0,
-            call.rows[0],
-            reverse=False,
+            call.rows[reverse],
+            reverse=reverse,
             keep=keep,
             threads=config.get_num_threads(),
             numerics=self.numerics,
@@ -306,19 +309,20 @@ class Network:
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through the only pass; see `_forward_one`."""
         x, (h0, c0), saved = kept
+        reverse = self.levels[0][0].reverse
         dx, dh, dc = self.backend.backward(
             self.cell,
             call.packed[0],
             x,
             h0,
             c0,
-            call.rows[0],
+            call.rows[reverse],
             saved,
             dy,
             dh[0],
             None if dc is None else dc[0],
             grads,
-            reverse=False,
+            reverse=reverse,
             threads=config.get_num_threads(),
             numerics=self.numerics,
         )
@@ -399,11 +403,11 @@ class Network:
         if call.rows[0].counts is not None:
             active = call.rows[0].active(steps, batch)
             idle = [self._xp.asarray(np.flatnonzero(~rows)) for rows in active]
-            for index in range(self.num_passes):
-                reverse = self.directions == 2 and index % 2 == 1
-                _hold(h[:, index], call.h0[index], idle, reverse)
-                if c is not None and call.c0 is not None:
-                    _hold(c[:, index], call.c0[index], idle, reverse)
+            for chain in (chain for chains in self.levels for chain in chains):
+                for index in chain.passes:
+                    _hold(h[:, index], call.h0[index], idle, chain.reverse)
+                    if c is not None and call.c0 is not None:
+                        _hold(c[:, index], call.c0[index], idle, chain.reverse)
         return h, c
 
     def _spans(self, levels: list[Level]) -> Iterator[tuple[Chain, Array, Span]]:

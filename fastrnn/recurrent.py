@@ -7,13 +7,15 @@ import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import backends, checks, foreign, narrow
 from .backends.base import Numerics, Weights
-from .cellmath import CELLS
+from .cellmath import CELLS, GENERAL, CellSpec, Options
+from .cellmath.ops import ACTIVATIONS
 from .checks import RNG
 from .network import Call, Network, PlacedNetwork
 from .parametrized import Parametrized, Setting
@@ -31,14 +33,23 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "input_size": checks.size,
     "hidden_size": checks.size,
     "num_layers": checks.layers,
-    "nonlinearity": lambda name, value: checks.choice(name, value, ("tanh", "relu")),
+    "nonlinearity": lambda name, value: checks.choice(name, value, ACTIVATIONS),
     "reset_after": checks.flag,
     "proj_size": lambda name, value: checks.size(name, value, at_least=0),
     "peephole": checks.flag,
+    "gate_activation": lambda name, value: checks.choice(name, value, ACTIVATIONS),
+    "gate_slope": checks.positive,
+    "activation": lambda name, value: checks.choice(name, value, ACTIVATIONS),
+    "output_activation": lambda name, value: (
+        None if value is None else checks.choice(name, value, ACTIVATIONS)
+    ),
+    "clip": lambda name, value: None if value is None else checks.positive(name, value),
+    "coupled": checks.flag,
     "bias": checks.flag,
     "batch_first": checks.flag,
     "dropout": checks.fraction,
     "bidirectional": checks.flag,
+    "reverse": checks.flag,
     "dtype": lambda _, value: checks.float_dtype(value).name,
     "precision": lambda name, value: checks.choice(name, value, PRECISIONS),
     "reproducible": checks.flag,
@@ -51,6 +62,9 @@ _BUILT |= {"_input_size", "_batch_first", "_params", "_names", "_weights", "_fro
 
 # The parameters' names, in the order of the fields of `Weights`, without a pass's suffix.
 _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole"
+
+# What the cells without options compute.
+_PLAIN = {kind: (Options(),) for kind in CELLS} | {"rnn_relu": (Options(candidate="relu"),)}
 
 _EVERY_ROW = ALL, ALL
 
@@ -83,7 +97,21 @@ class Recurrent(Parametrized):
     @staticmethod
     @abstractmethod
     def _kind(config: Mapping[str, Any]) -> str:
-        """Return the cell's kind, a key of `fastrnn.cellmath.CELLS`."""
+        """Return the cell's kind without options, a key of `fastrnn.cellmath.CELLS`."""
+
+    @staticmethod
+    @abstractmethod
+    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
+        """Return the kind that has options, a key of `GENERAL`, and the options."""
+
+    @classmethod
+    def _cell_of(cls, config: Mapping[str, Any]) -> CellSpec:
+        kind, options = cls._options(config)
+        plain = cls._kind(config)
+        # the slope is of no account then
+        if plain in CELLS and options._replace(slope=0.2) in _PLAIN[plain]:
+            return CELLS[plain]
+        return replace(GENERAL[kind], options=options)
 
     @staticmethod
     @abstractmethod
@@ -123,8 +151,8 @@ class Recurrent(Parametrized):
         self._dtype = np.dtype(config["dtype"])
         hidden = config["hidden_size"]
         proj = config.get("proj_size", 0)
-        self._cell = CELLS[self._kind(config)]
-        backend = backends.get(backends.resolve(config["backend"]))
+        self._cell = self._cell_of(config)
+        backend = backends.for_cell(config["backend"], self._cell)
         backends.warn_of_fallback(config["backend"])
         self._xp = backend.xp
         self._network = (Network if self._xp is np else PlacedNetwork)(
@@ -132,6 +160,7 @@ class Recurrent(Parametrized):
             backend,
             num_layers=config.get("num_layers", 1),
             bidirectional=config.get("bidirectional", False),
+            reverse=config.get("reverse", False),
             widths=(proj or hidden, hidden),
             dropout=config.get("dropout", 0.0),
             numerics=Numerics(config["precision"], config["reproducible"]),
@@ -156,7 +185,7 @@ class Recurrent(Parametrized):
         constructor's arguments, as `config` returns them."""
         hidden = config["hidden_size"]
         width = config.get("proj_size", 0) or hidden
-        gates = len(CELLS[cls._kind(config)].gates) * hidden
+        gates = len(cls._cell_of(config).gates) * hidden
         directions = 2 if config.get("bidirectional") else 1
         shapes: dict[str, tuple[int, ...]] = {}
         for index, suffix in enumerate(cls._suffixes(config)):
@@ -420,31 +449,70 @@ def _plan(lengths: Any, resets: Any, steps: int, batch: int | None) -> tuple[Row
     )
 
 
+def _options_of(config: Mapping[str, Any]) -> Options:
+    """Return what the constructor's arguments of all cells say of options."""
+    clip = config.get("clip")
+    return Options(
+        gate=config.get("gate_activation", "sigmoid"),
+        candidate=config.get("activation", "tanh"),
+        slope=config.get("gate_slope", 0.2),
+        clip=math.inf if clip is None else clip,
+        coupled=config.get("coupled", False),
+    )
+
+
 class RNNKind(Recurrent):
     """What RNN and RNNCell share."""
 
     nonlinearity = Setting[str]()
+    gate_slope = Setting[float]()
+    clip = Setting["float | None"]()
 
     @staticmethod
     def _kind(config: Mapping[str, Any]) -> str:
         return f"rnn_{config['nonlinearity']}"
+
+    @staticmethod
+    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
+        return "rnn_general", _options_of(config)._replace(candidate=config["nonlinearity"])
 
 
 class GRUKind(Recurrent):
     """What GRU and GRUCell share."""
 
     reset_after = Setting[bool]()
+    gate_activation = Setting[str]()
+    gate_slope = Setting[float]()
+    activation = Setting[str]()
+    clip = Setting["float | None"]()
 
     @staticmethod
     def _kind(config: Mapping[str, Any]) -> str:
         return "gru" if config["reset_after"] else "gru_reset_before"
+
+    @staticmethod
+    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
+        kind = "gru_general" if config["reset_after"] else "gru_general_reset_before"
+        return kind, _options_of(config)
 
 
 class LSTMKind(Recurrent):
     """What LSTM and LSTMCell share."""
 
     peephole = Setting[bool]()
+    gate_activation = Setting[str]()
+    gate_slope = Setting[float]()
+    activation = Setting[str]()
+    output_activation = Setting["str | None"]()
+    clip = Setting["float | None"]()
+    coupled = Setting[bool]()
 
     @staticmethod
     def _kind(config: Mapping[str, Any]) -> str:
         return "lstm_peephole" if config["peephole"] else "lstm"
+
+    @staticmethod
+    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
+        options = _options_of(config)
+        output = config.get("output_activation") or options.candidate
+        return "lstm_general", options._replace(output=output)

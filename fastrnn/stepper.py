@@ -28,6 +28,8 @@ class Stepper:
             raise checks.too_large(f"a stepper of batch_size={batch}")
         if layer.bidirectional:
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
+        if layer.reverse:
+            raise ValueError("a stepper runs from the first step on, got a layer with reverse=True")
         self._layer = layer
         with backends.there(layer.flat_params):
             self._bind(batch)

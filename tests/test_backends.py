@@ -18,7 +18,7 @@ import fastrnn.backends
 from fastrnn.backends import Saved, Weights
 from fastrnn.backends.base import Numerics
 from fastrnn.backends.sequence import CHUNK_ROWS
-from fastrnn.cellmath import CELLS, MATHS, CellSpec, lstm
+from fastrnn.cellmath import CELLS, GENERAL, MATHS, CellSpec, lstm
 from fastrnn.rows import ALL, Rows, plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -456,7 +456,7 @@ def test_backends_are_imported_when_asked_for() -> None:
 
 
 def test_specs_and_maths_are_of_the_same_cells() -> None:
-    assert CELLS.keys() == MATHS.keys()
+    assert CELLS.keys() | GENERAL.keys() == MATHS.keys()
     assert all(name == cell.kind for name, cell in CELLS.items())
     assert MATHS["lstm"].forward is lstm.forward
 

@@ -11,13 +11,16 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn import checks
 
 from .base import Array, Backend, Saved, Weights
+
+if TYPE_CHECKING:
+    from fastrnn.cellmath import CellSpec
 
 __all__ = [
     "DEVICES",
@@ -28,6 +31,7 @@ __all__ = [
     "Weights",
     "best_on_cpu",
     "fallback",
+    "for_cell",
     "get",
     "namespace",
     "place",
@@ -148,6 +152,26 @@ def _asked_for() -> str:
     if wanted in ("", "auto"):
         return ""
     return checks.choice("FASTRNN_BACKEND", wanted, ("auto", *NAMES))
+
+
+def for_cell(name: str, cell: CellSpec) -> Backend:
+    """Return the backend to use for a cell: "auto" is the first usable one that has it.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As `get`; or the backend has no such cell.
+    """
+    resolved = resolve(name)
+    if get(resolved).has(cell):
+        return get(resolved)
+    if name == "auto":
+        usable = (get(each) for each in _AUTO if why_not(each) is None)
+        return next(backend for backend in usable if backend.has(cell))
+    raise ValueError(
+        f'backend "{resolved}" has no cells with other activations, clip or coupled gates: '
+        'take backend="auto", "numba" or "numpy"'
+    )
 
 
 def best_on_cpu() -> str:

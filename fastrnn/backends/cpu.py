@@ -201,6 +201,10 @@ class CpuBackend:
         """Return what sums up over calls; see `Backend.sums`."""
         return self._sums[grads.ih.itemsize](grads, calls)
 
+    def has(self, cell: CellSpec) -> bool:
+        """Return whether the extension has this cell."""
+        return cell.kind in self._cells
+
     def _kernels_for(self, cell: CellSpec, w: Weights) -> _core.Pass:
         gates, I = w.ih.shape
         P = w.hh.shape[1]

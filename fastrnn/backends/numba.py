@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.cellmath import MATHS, CellMath, CellSpec, gru, lstm, ops, rnn
+from fastrnn.cellmath import MATHS, CellMath, CellSpec, general, gru, lstm, ops, rnn
 
 from . import numba_tanh, sequence
 from . import numpy as reference
@@ -37,6 +37,16 @@ _AS_THEY_ARE = (
     gru.gate_r_and_z,
     gru.mix,
     gru.recurrent_side,
+    gru.gradients_reset_after,
+    gru.gradients_reset_before,
+    general.clip_block,
+    general.activate_block,
+    general.gru_gates,
+    general.gru_mix,
+    general.gru_activations,
+    general.gru_backward_n_and_z,
+    general.lstm_activations,
+    general.lstm_output,
     lstm.output,
     sequence.before,
 )
@@ -45,6 +55,37 @@ _AS_THEY_ARE = (
 def _sigmoid(x: Any) -> Any:
     half = type(x)(0.5)  # 0.5 alone would make float32 a float64
     return half + half * ops.tanh(half * x)
+
+
+def _activate(x: Any, how: int, slope: Any) -> Any:
+    zero, half, one = type(x)(0), type(x)(0.5), type(x)(1)
+    if how == ops.TANH:
+        return ops.tanh(x)
+    if how == ops.SIGMOID:
+        return half + half * ops.tanh(half * x)
+    if how == ops.RELU:
+        return zero if x <= zero else x
+    y = slope * x + half
+    y = zero if y < zero else y  # NaN goes through both
+    return one if y > one else y
+
+
+def _clip(x: Any, limit: Any) -> Any:
+    x = limit if x > limit else x
+    return -limit if x < -limit else x
+
+
+def _through(d: Any, x: Any, y: Any, how: int, slope: Any, limit: Any) -> Any:
+    zero, one = type(x)(0), type(x)(1)
+    if x >= limit or x <= -limit:
+        return zero
+    if how == ops.TANH:
+        return d * (one - y * y)
+    if how == ops.SIGMOID:
+        return d * (y * (one - y))
+    if how == ops.RELU:
+        return zero if y <= zero else d
+    return zero if y <= zero or y >= one else slope * d
 
 
 def _product(a: Array, b: Array, chain: bool) -> Array:
@@ -76,6 +117,9 @@ _MEANINGS: dict[Callable[..., Any], Callable[..., Callable[..., Any]]] = {
     ops.every: lambda n: lambda n: range(n),
     ops.tanh: lambda x: numba_tanh.float32 if x.bitwidth == 32 else numba_tanh.float64,
     ops.sigmoid: lambda x: _sigmoid,
+    ops.activate: lambda *_: _activate,
+    ops.clip: lambda *_: _clip,
+    ops.through: lambda *_: _through,
     ops.product: lambda *_: _product,
     ops.add_product: lambda *_: _add_product,
 }
@@ -153,5 +197,5 @@ def _jit(loop: Callable[..., Any], step: Callable[..., None]) -> Callable[..., A
 
 @cache
 def _digest() -> str:
-    modules = (ops, gru, lstm, rnn, sequence, numba_tanh, sys.modules[__name__])
+    modules = (ops, general, gru, lstm, rnn, sequence, numba_tanh, sys.modules[__name__])
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn import dropout
-from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Packed
+from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Options, Packed
 from fastrnn.cellmath.ops import settle
 
 from . import sequence
@@ -19,6 +19,9 @@ from .packing import Packing
 
 if TYPE_CHECKING:
     from fastrnn.rows import Rows
+
+
+_NO_OPTIONS = Options()
 
 
 class Loops(NamedTuple):
@@ -82,6 +85,10 @@ class NumpyBackend:
     mask = staticmethod(dropout.mask)
     sums = Sums
 
+    def has(self, cell: CellSpec) -> bool:
+        """Return whether it computes this cell: all are written here."""
+        return cell.kind in MATHS
+
     def loops(self, cell: CellSpec) -> Loops:
         """Return the loops of a cell."""
         return loops(MATHS[cell.kind])
@@ -116,6 +123,7 @@ class NumpyBackend:
             b_hh=(zeros if w.b_hh is None else w.b_hh).reshape(-1, H),
             hr=none if w.hr is None else w.hr,
             peephole=none if w.peephole is None else w.peephole.reshape(3, H),
+            options=(cell.options or _NO_OPTIONS).codes(w.hh.dtype),
         )
 
     def forward(

@@ -176,6 +176,7 @@ def make_backward(
             end = min(N, k + most - (done + k) % most)
             lo, hi = (N - end, N - k) if last_first else (k, end)
             cell_gradients(
+                w,
                 grads,
                 saved[lo:hi],
                 h_before[lo:hi],

@@ -16,11 +16,14 @@ For cells without c, every array of c has width 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import gru, lstm, rnn
+import numpy as np
+
+from . import general, gru, lstm, ops, rnn
 
 if TYPE_CHECKING:
     from fastrnn.backends.base import Array
@@ -37,6 +40,43 @@ class CellSpec:
     """Whether there is a second state c."""
     saved: tuple[str, ...]
     """Values kept per unit and step for backward, in order."""
+    options: Options | None = None
+    """Of the cells in `GENERAL`, set by the layer."""
+
+
+class Options(NamedTuple):
+    """What the cells in `GENERAL` compute otherwise; names as in `ops.ACTIVATIONS`."""
+
+    gate: str = "sigmoid"  # of an LSTM's i, f and o, and of a GRU's r and z
+    candidate: str = "tanh"  # of an LSTM's g, a GRU's n and an RNN's h
+    output: str = "tanh"  # of an LSTM's c
+    slope: float = 0.2  # of "hard_sigmoid"
+    clip: float = math.inf
+    coupled: bool = False
+
+    def codes(self, dtype: np.dtype[Any]) -> Codes:
+        """Return them for compiled code."""
+        real = dtype.type
+        code = ops.ACTIVATIONS.index
+        return Codes(
+            code(self.gate),
+            code(self.candidate),
+            code(self.output),
+            real(self.slope),
+            real(self.clip),
+            self.coupled,
+        )
+
+
+class Codes(NamedTuple):
+    """`Options` as numbers."""
+
+    gate: int
+    candidate: int
+    output: int
+    slope: Any
+    clip: Any
+    coupled: bool
 
 
 CELLS = {
@@ -54,6 +94,36 @@ CELLS = {
 }
 
 
+GENERAL = {
+    spec.kind: spec
+    for spec in (
+        CellSpec("rnn_general", gates=("h",), has_c=False, saved=("h",), options=Options()),
+        CellSpec(
+            "lstm_general",
+            gates=("i", "f", "g", "o"),
+            has_c=True,
+            saved=("i", "f", "g", "o"),
+            options=Options(),
+        ),
+        CellSpec(
+            "gru_general",
+            gates=("r", "z", "n"),
+            has_c=False,
+            saved=("r", "z", "n", "hn"),
+            options=Options(),
+        ),
+        CellSpec(
+            "gru_general_reset_before",
+            gates=("r", "z", "n"),
+            has_c=False,
+            saved=("r", "z", "n"),
+            options=Options(),
+        ),
+    )
+}
+"""The same cells with options; they save the arguments of the activations."""
+
+
 class Packed(NamedTuple):
     """`Weights` without None, for compiled code: what is absent has size 0."""
 
@@ -63,6 +133,7 @@ class Packed(NamedTuple):
     b_hh: Array  # (G, H), zeros if absent
     hr: Array  # (P, H)
     peephole: Array  # (3, H)
+    options: Codes
 
 
 class Gradients(NamedTuple):
@@ -94,5 +165,17 @@ MATHS = {
     "gru": CellMath(gru.forward_reset_after, gru.backward_reset_after, gru.gradients_reset_after),
     "gru_reset_before": CellMath(
         gru.forward_reset_before, gru.backward_reset_before, gru.gradients_reset_before
+    ),
+    "rnn_general": CellMath(general.rnn_forward, general.rnn_backward, rnn.gradients),
+    "lstm_general": CellMath(general.lstm_forward, general.lstm_backward, general.lstm_gradients),
+    "gru_general": CellMath(
+        general.gru_forward_reset_after,
+        general.gru_backward_reset_after,
+        general.gru_gradients_reset_after,
+    ),
+    "gru_general_reset_before": CellMath(
+        general.gru_forward_reset_before,
+        general.gru_backward_reset_before,
+        general.gru_gradients_reset_before,
     ),
 }

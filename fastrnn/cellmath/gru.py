@@ -153,6 +153,7 @@ def backward_reset_before(
 
 
 def gradients_reset_after(
+    w: Packed,
     grads: Gradients,
     saved: Array,
     h_before: Array,
@@ -171,6 +172,7 @@ def gradients_reset_after(
 
 
 def gradients_reset_before(
+    w: Packed,
     grads: Gradients,
     saved: Array,
     h_before: Array,

@@ -121,6 +121,7 @@ def backward(
 
 
 def gradients(
+    w: Packed,
     grads: Gradients,
     saved: Array,
     h_before: Array,

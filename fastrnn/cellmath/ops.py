@@ -37,6 +37,48 @@ def sigmoid(x: Array) -> Array:
     return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
+TANH, SIGMOID, RELU, HARD_SIGMOID = range(4)
+"""What `activate` and `through` know a function as; `ACTIVATIONS` has their names."""
+
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "hard_sigmoid")
+
+
+def activate(x: Array, how: int, slope: float) -> Array:
+    """Return tanh(x), sigmoid(x), max(0, x) or max(0, min(1, slope x + 1/2))."""
+    if how == TANH:
+        return tanh(x)
+    if how == SIGMOID:
+        return sigmoid(x)
+    if how == RELU:
+        above: Array = np.maximum(x, 0)
+        return above
+    y: Array = np.clip(slope * x + x.dtype.type(0.5), 0, 1)
+    return y
+
+
+def clip(x: Array, limit: float) -> Array:
+    """Return x within -limit .. limit; NaN stays."""
+    return np.clip(x, -limit, limit)
+
+
+def through(d: Array, x: Array, y: Array, how: int, slope: float, limit: float) -> Array:
+    """Return the gradient of x before it was clipped to -limit .. limit, given that, d, of the
+    activation y = activate(x).
+
+    A choice where it is 0, not a product with 0: an infinite d must not become NaN there.
+    """
+    one = x.dtype.type(1)
+    if how == TANH:
+        inside = d * (one - y * y)
+    elif how == SIGMOID:
+        inside = d * (y * (one - y))
+    elif how == RELU:
+        inside = np.where(y <= 0, 0, d)
+    else:
+        inside = np.where((y <= 0) | (y >= 1), 0, slope * d)
+    return np.where(np.abs(x) >= limit, 0, inside)
+
+
 def product(a: Array, b: Array, chain: bool) -> Array:
     """Return a (n, K) times b (K, M)."""
     if not chain:

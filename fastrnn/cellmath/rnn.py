@@ -83,6 +83,7 @@ def backward_relu(
 
 
 def gradients(
+    w: Packed,
     grads: Gradients,
     saved: Array,
     h_before: Array,

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastrnn.backends import there
 from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
+from fastrnn.cellmath import CELLS
 
 from . import passes, persistent, tune
 from .device import Array, CupyDevice, Device
@@ -60,6 +61,10 @@ class CudaBackend:
         self.xp = self._device.xp
         self._graphs = Graphs(self._device)
         self._launcher = lru_cache(maxsize=None)(self._new_launcher)
+
+    def has(self, cell: CellSpec) -> bool:
+        """Return whether the kernels have this cell."""
+        return cell.kind in CELLS
 
     def _new_launcher(
         self,
