@@ -9,11 +9,13 @@ from .config import get_num_threads, num_threads, set_num_threads, show_config
 from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN
+from .models import Attention, Graph, Model, Parameter, inference
 from .modules import from_torch
 from .train import (
     SGD,
     Adam,
     Embedding,
+    LayerNorm,
     Linear,
     clip_grad_norm,
     distributed,
@@ -29,10 +31,15 @@ __all__ = [
     "RNN",
     "SGD",
     "Adam",
+    "Attention",
     "Embedding",
     "GRUCell",
+    "Graph",
     "LSTMCell",
+    "LayerNorm",
     "Linear",
+    "Model",
+    "Parameter",
     "RNNCell",
     "__version__",
     "clip_grad_norm",
@@ -40,6 +47,7 @@ __all__ = [
     "from_torch",
     "get_num_threads",
     "gradcheck",
+    "inference",
     "load",
     "mse",
     "num_threads",

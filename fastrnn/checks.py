@@ -211,19 +211,24 @@ def frozen_narrow(dtype: str) -> ValueError:
     )
 
 
+def same_names(mapping: Any, known: Collection[str]) -> None:
+    """Raise unless parameters come as a mapping of exactly the known names."""
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"parameters must be a mapping name -> array, got {type_name(mapping)}")
+    missing = [name for name in known if name not in mapping]
+    if missing:
+        raise ValueError(f"parameters are missing: {', '.join(missing)}")
+    extra = [str(name) for name in mapping if name not in known]
+    if extra:
+        raise ValueError(f"unknown parameters: {', '.join(extra)}; known: {', '.join(known)}")
+
+
 def named_arrays(
     mapping: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], like: Array
 ) -> dict[str, Array]:
     """Return the arrays of ``mapping`` in the order of ``shapes``, each of its shape and of the
     dtype of ``like``; NumPy's, or on its device."""
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"parameters must be a mapping name -> array, got {type_name(mapping)}")
-    missing = [name for name in shapes if name not in mapping]
-    if missing:
-        raise ValueError(f"parameters are missing: {', '.join(missing)}")
-    extra = [str(name) for name in mapping if name not in shapes]
-    if extra:
-        raise ValueError(f"unknown parameters: {', '.join(extra)}; known: {', '.join(shapes)}")
+    same_names(mapping, shapes)
     checked = {}
     for name, expected in shapes.items():
         given = mapping[name]

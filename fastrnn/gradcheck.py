@@ -20,7 +20,7 @@ _DIRECTIONS = 3  # random directions tried for each array
 
 def gradcheck(
     layer: Any,
-    x: Array,
+    x: Any,
     state: State | None = None,
     *,
     lengths: Any = None,
@@ -30,7 +30,8 @@ def gradcheck(
     rtol: float = 1e-5,
     rng: RNG = None,
 ) -> bool:
-    """Compare a layer's `backward` with central finite differences of its `forward`.
+    """Compare gradients with central finite differences: of a layer, or ``gradcheck(model, loss)``
+    of a model.
 
     For the loss ``L = <w, outputs>`` with random w, and for x, the state and every parameter p in
     turn::
@@ -43,10 +44,12 @@ def gradcheck(
 
     Parameters
     ----------
-    layer : a layer, a cell, Linear or Embedding, of float64
+    layer : a layer, a cell, or a `Model`, of float64
         Not changed; it may be frozen. Dropout is active, with masks that stay the same.
     x, state, lengths, resets
         As for `layer.forward`; the state's gradient is compared also if none is given.
+        For a `Model`, in place of all these: a function that takes a `Graph` and returns the loss,
+        ``lambda g: model.loss(g, x, targets)``. Every parameter of the model is compared.
     eps : float below 1
     atol, rtol : float
     rng : None, int or numpy.random.Generator
@@ -76,6 +79,13 @@ def gradcheck(
     checks.number("atol", atol)
     checks.number("rtol", rtol)
     generator = checks.generator("rng", rng)
+    if hasattr(layer, "named_layers"):
+        if state is not None or lengths is not None or resets is not None:
+            raise TypeError("gradcheck of a model takes a function of a Graph, and no more inputs")
+        wrong = _model_differences(layer, x, generator, eps, atol, rtol)
+        if wrong:
+            raise AssertionError("gradients differ along a random direction\n" + "\n".join(wrong))
+        return True
     model = copy.deepcopy(layer)
     model.unfreeze()
     with backends.there(model.flat_params):
@@ -132,13 +142,61 @@ def _differences(
         values |= _leaves("state", inputs[1])
         found |= _leaves("state", grads.state)
 
+    return _compared(values, found, loss, generator, eps, atol, rtol)
+
+
+def _model_differences(
+    model: Any, loss: Any, generator: np.random.Generator, eps: float, atol: float, rtol: float
+) -> list[str]:
+    """Return a line for each parameter of a model whose gradient differs."""
+    # which know the layers, and import what they do
+    from .models.graph import Graph
+    from .models.model import param_name
+
+    if not callable(loss):
+        raise TypeError(
+            f"x must be a function of a Graph beside a model, got {checks.type_name(loss)}"
+        )
+    seed = int(generator.integers(1 << 62))
+    frozen = {name: layer for name, layer in model.named_layers().items() if layer.frozen}
+    kinds = {name: getattr(layer, "weight_dtype", None) for name, layer in frozen.items()}
+    for layer in frozen.values():
+        layer.unfreeze()
+    try:
+        graph = Graph(seed)
+        grads = graph.backward(loss(graph))
+        values = dict(model.params)
+        found: dict[str, Any] = {}
+        for prefix, layer in model.named_layers().items():
+            own = grads[layer].params if layer in grads else layer.params.gradients()
+            found |= {param_name(prefix, type(layer), key): own[key] for key in own}
+        with backends.there(next(iter(values.values()))):
+            return _compared(
+                values, found, lambda: float(loss(Graph(seed))), generator, eps, atol, rtol
+            )
+    finally:
+        for name, layer in frozen.items():
+            layer.freeze(*([] if kinds[name] is None else [kinds[name]]))
+
+
+def _compared(
+    values: dict[str, Any],
+    found: dict[str, Any],
+    loss: Callable[[], float],
+    generator: np.random.Generator,
+    eps: float,
+    atol: float,
+    rtol: float,
+) -> list[str]:
+    """Return a line for each array whose gradient differs from differences of the loss."""
     wrong = []
     for name, value in values.items():
+        xp = backends.namespace(value)
         for _ in range(_DIRECTIONS if value.size else 0):
-            v = draw(value)
-            v /= math.sqrt(dot(v, v))
+            v = xp.asarray(generator.standard_normal(value.shape))
+            v /= math.sqrt(float(xp.vdot(v, v)))
             expected = _slope(loss, value, v, eps)
-            got = dot(found[name], v)
+            got = float(xp.vdot(found[name], v))
             allowed = atol + rtol * max(abs(got), abs(expected))
             if not abs(got - expected) <= allowed:
                 wrong.append(

@@ -214,6 +214,10 @@ class Parametrized(ABC):
         """Number of parameters."""
         return self._params.flat.size
 
+    def _move_params(self, flat: Array) -> None:
+        """Have the parameters in another vector from now on."""
+        self._params.move(flat)
+
     def load_params(self, mapping: Mapping[str, Any]) -> None:
         """Copy parameters in by name.
 

@@ -55,6 +55,14 @@ class Parameters(Mapping[str, Array]):
         self.flat = flat
         self._views = {name: flat[at].reshape(shape) for name, (at, shape) in self._places.items()}
 
+    def move(self, flat: Array) -> None:
+        """Have the values in another vector of the same size and device from now on."""
+        writeable = self.writeable
+        with backends.there(flat):
+            flat[...] = self.flat
+        self._look_into(flat)
+        self.set_writeable(writeable)
+
     def gradients(self, vector: Callable[..., Array] | None = None) -> Parameters:
         """Return a place for gradients, with the same names, shapes and dtype: zeros, or what
         ``vector`` makes of a size and a dtype."""

@@ -239,6 +239,11 @@ class Recurrent(Parametrized):
 
     # --------------------------------------------------------------------- parameters
 
+    def _move_params(self, flat: Array) -> None:
+        with self._lock:
+            super()._move_params(flat)
+            self._weights = self._by_pass(self._params)
+
     @property
     def proj_size(self) -> int:
         """P; 0 without projection."""

@@ -1,4 +1,4 @@
-"""One layer, or several by name, in a safetensors file."""
+"""One layer, several by name, or a model, in a safetensors file, and a training run's state."""
 
 from __future__ import annotations
 
@@ -12,34 +12,51 @@ import numpy as np
 from .. import backends, checks
 from ..cells import GRUCell, LSTMCell, RNNCell
 from ..layers import GRU, LSTM, RNN
-from ..train import Embedding, Linear
-from . import safetensors
+from ..models import Attention, Model, Parameter
+from ..models.model import param_name
+from ..train import Embedding, LayerNorm, Linear
+from . import safetensors, training
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Path = str | os.PathLike[str]
 
-CLASSES = {
-    kind.__name__: kind for kind in (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell, Linear, Embedding)
-}
+_RECURRENT = (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
+_OTHERS = (Linear, Embedding, LayerNorm, Attention, Parameter)
+CLASSES: dict[str, Any] = {kind.__name__: kind for kind in (*_RECURRENT, *_OTHERS)}
 
-_OWN = "fastrnn."  # what our names in the metadata begin with
-_LAYERS = _OWN + "layers"
+_LAYERS = training.OWN + "layers"
+
+# Arguments that a layer which takes another's parameters may have of its own.
+_FREE = {"backend", "batch_first", "device", "dropout", "precision", "reproducible"}
 
 
 def save(
-    path: Path, layers: Any | Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
+    path: Path,
+    layers: Any | Mapping[str, Any],
+    optimizer: Any = None,
+    rng: Any = None,
+    step: int | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a layer, or several by name, as a safetensors file.
+    """Write a layer, several by name, or a model, as a safetensors file.
 
     The parameters have their own names in it, behind ``NAME.`` if there are several layers, as in a
-    state dict of torch; the class and the constructor's arguments stand in the metadata. The file
-    is replaced only when the new one is complete, and keeps its mode; a symbolic link stays, and
-    what it points to is replaced.
+    state dict of torch; the classes and the constructors' arguments stand in the metadata. With
+    ``optimizer``, ``rng`` and ``step`` the file holds all that a training run needs to go on to the
+    bit. It is replaced only when the new one is complete, and keeps its mode; a symbolic link
+    stays, and what it points to is replaced.
 
     Parameters
     ----------
     path : str or os.PathLike
-    layers : a layer, a cell, Linear or Embedding, or a mapping of str to such
+    layers : a layer, a cell, a `Model`, or a mapping of str to layers
+    optimizer : SGD or Adam, optional
+        Its vectors, its number of steps and its ``lr`` are saved.
+    rng : numpy.random.Generator, optional
+        Its state is saved.
+    step : int, optional
+        A number to come back from `load`.
     metadata : mapping of str to str, optional
         Text to keep beside it, for `fastrnn.io.read_metadata`.
 
@@ -53,52 +70,83 @@ def save(
         The file cannot be written, or there is something other than a regular file (a FIFO, a
         device, a folder), which is left as it is.
     """
-    several = isinstance(layers, Mapping)
-    named: Mapping[str, Any] = layers if several else {"": layers}
+    named = _by_name(layers)
     arrays: dict[str, Array] = {}
     records = {}
     for name, layer in named.items():
         if not isinstance(name, str):
             raise TypeError(f"names of layers must be str, got {checks.type_name(name)}")
-        if several and not name:
+        if not name and named is layers:
             raise ValueError("names of layers must not be empty")
+        if f"{name}.".startswith(training.OWN):
+            raise ValueError(f"names of layers must not begin with {training.OWN!r}, got {name!r}")
         kind = type(layer).__name__
         if CLASSES.get(kind) is not type(layer):
             raise TypeError(
-                f"can save {', '.join(CLASSES)} and mappings of these, "
+                f"can save {', '.join(CLASSES)}, mappings of these and models, "
                 f"got {checks.type_name(layer)}"
             )
         records[name] = {"class": kind, "config": layer.config()}
-        arrays |= {_prefix(name) + key: value for key, value in layer.params.host().items()}
+        for key, value in layer.params.host().items():
+            arrays[_array_name(name, kind, key)] = value
     text = checks.texts("metadata", metadata or {})
     for key in text:
-        if key.startswith(_OWN):
-            raise ValueError(f"names in metadata must not begin with {_OWN!r}, got {key!r}")
-    safetensors.write(path, arrays, text | {_LAYERS: json.dumps(records)})
+        if key.startswith(training.OWN):
+            raise ValueError(f"names in metadata must not begin with {training.OWN!r}, got {key!r}")
+    training.checked(optimizer, rng, step)
+    more, said = training.describe(optimizer, rng, step)
+    safetensors.write(path, arrays | more, text | said | {_LAYERS: json.dumps(records)})
 
 
-def load(path: Path, *, backend: str | None = None) -> Any:
-    """Read what `save` wrote: a layer, or a dict of layers by name.
+def load(
+    path: Path,
+    *,
+    into: Any = None,
+    optimizer: Any = None,
+    rng: Any = None,
+    backend: str | None = None,
+) -> Any:
+    """Read what `save` wrote: a layer, or a dict of layers by name, of a model too.
+
+    With ``into``, parameters go into what is there, and with ``optimizer`` and ``rng`` training
+    goes on to the bit; the step that was saved is returned.
 
     Parameters
     ----------
     path : str or os.PathLike
+    into : what `save` took, optional
+        A model, layer or mapping with layers of the same names, kinds and sizes. Backends, devices,
+        precision, ``dropout`` and ``batch_first`` may differ.
+    optimizer : SGD or Adam, optional
+        Of the same kind and layers as the one that was saved; gets its vectors, steps and ``lr``.
+    rng : numpy.random.Generator, optional
+        Of the same kind as the one that was saved; gets its state.
     backend : str, optional
         For recurrent layers, instead of the one that was saved; with "cuda", `Linear` and
-        `Embedding` are on the GPU then, else on the CPU.
+        `Embedding` are on the GPU then, else on the CPU. Not beside ``into``.
+
+    Returns
+    -------
+    a layer, a dict of layers, or, with ``into``, the step that was saved (None if none was)
 
     Raises
     ------
     TypeError
-        `path` is none, or `backend` is not a str.
+        `path` is none, `backend` is not a str, or another argument has another type.
     ValueError
         The file is not in the format, holds no layers of fastrnn, or its arrays are not those of
-        its layers; or there is no such backend. No layer has been made then.
+        its layers; it does not fit ``into``, ``optimizer`` or ``rng``; or there is no such backend.
+        No layer has been made, and nothing changed, then.
     RuntimeError
         The backend cannot be used here.
     """
     if backend is not None:
         checks.choice("backend", backend, ("auto", *backends.NAMES))
+    training.checked(optimizer, rng)
+    if into is None and (optimizer is not None or rng is not None):
+        raise TypeError("into must be given beside optimizer and rng: the model that they train")
+    if into is not None and backend is not None:
+        raise TypeError("backend is for new layers: those of into have theirs")
     arrays, metadata = safetensors.read(path)
     error = f"{checks.path(path)} does not hold layers of fastrnn: "
     if _LAYERS not in metadata:
@@ -110,19 +158,27 @@ def load(path: Path, *, backend: str | None = None) -> Any:
         records = json.loads(metadata[_LAYERS])
         made = {name: _description(record, len(arrays)) for name, record in records.items()}
         shapes = {
-            _prefix(name) + key: shape
+            _array_name(name, kind.__name__, key): shape
             for name, (kind, config) in made.items()
             for key, shape in kind.param_shapes(config).items()
         }
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as reason:
         raise ValueError(f"{error}{type(reason).__name__}: {reason}") from None
     # Before a layer is made: a size that no array bears out must not claim memory.
-    found = {name: array.shape for name, array in arrays.items()}
+    found = {
+        name: array.shape for name, array in arrays.items() if not name.startswith(training.OWN)
+    }
     if found != shapes:
         name = next(name for name in {**shapes, **found} if shapes.get(name) != found.get(name))
         raise ValueError(
             f"{error}{name} is {found.get(name, 'missing')}, expected {shapes.get(name, 'none')}"
         )
+    if into is not None:
+        values = {name: arrays[name] for name in found}
+        _check_fit(f"{checks.path(path)} does not fit into: ", made, values, into)
+        step = training.restore(f"{checks.path(path)}: ", arrays, metadata, optimizer, rng)
+        _put(values, into)
+        return step
     layers = {}
     for name, (kind, config) in made.items():
         if backend is not None and "backend" in config:
@@ -131,7 +187,8 @@ def load(path: Path, *, backend: str | None = None) -> Any:
             config["device"] = "cuda" if backend == "cuda" else "cpu"
         try:
             layer = kind(**config)
-            layer.load_params({key: arrays[_prefix(name) + key] for key in layer.params})
+            names = {key: _array_name(name, kind.__name__, key) for key in layer.params}
+            layer.load_params({key: arrays[names[key]] for key in names})
         except (ValueError, TypeError) as reason:
             raise ValueError(f"{error}{reason}") from None
         layers[name] = layer
@@ -141,11 +198,48 @@ def load(path: Path, *, backend: str | None = None) -> Any:
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the `metadata` that was given to `save`."""
     found = safetensors.read_metadata(path)
-    return {name: text for name, text in found.items() if not name.startswith(_OWN)}
+    return {name: text for name, text in found.items() if not name.startswith(training.OWN)}
 
 
-def _prefix(name: str) -> str:
-    return f"{name}." if name else ""
+def _by_name(layers: Any) -> Mapping[str, Any]:
+    """Return layers by name; one alone has the name ""."""
+    if isinstance(layers, Model):
+        return layers.named_layers()
+    return layers if isinstance(layers, Mapping) else {"": layers}
+
+
+def _array_name(name: str, kind: str, key: str) -> str:
+    """Return what a parameter is called in a file: as in a model."""
+    return param_name(name, CLASSES[kind], key) if name else key
+
+
+def _check_fit(error: str, made: Mapping[str, Any], values: Mapping[str, Array], into: Any) -> None:
+    """Raise unless layers from a file can go into those that are there."""
+    layers = _by_name(into)
+    if layers.keys() != made.keys():
+        have, want = (", ".join(map(repr, names)) or "none" for names in (made, layers))
+        raise ValueError(f"{error}it holds the layers {have}, into has {want}")
+    for name, (kind, config) in made.items():
+        layer = layers[name]
+        where = f"{error}{name or 'the layer'} is "
+        if not isinstance(layer, kind):
+            raise ValueError(f"{where}{kind.__name__} in it, {type(layer).__name__} in into")
+        own = json.loads(json.dumps(layer.config()))
+        for key in config.keys() & own.keys() - _FREE:
+            if config[key] != own[key]:
+                raise ValueError(f"{where}of {key}={config[key]!r} in it, {own[key]!r} in into")
+        checks.named_arrays(
+            {key: values[_array_name(name, kind.__name__, key)] for key in layer.params},
+            layer.params.shapes,
+            layer.flat_params,
+        )
+        checks.writeable(not layer.frozen)
+
+
+def _put(values: Mapping[str, Array], into: Any) -> None:
+    for name, layer in _by_name(into).items():
+        kind = type(layer).__name__
+        layer.load_params({key: values[_array_name(name, kind, key)] for key in layer.params})
 
 
 def _description(record: Any, arrays: int) -> tuple[Any, dict[str, Any]]:

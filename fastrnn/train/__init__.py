@@ -2,6 +2,7 @@
 
 from .distributed import distributed
 from .embedding import Embedding
+from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import clip_grad_norm, mse, softmax_cross_entropy
 from .optim import SGD, Adam
@@ -10,6 +11,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Embedding",
+    "LayerNorm",
     "Linear",
     "clip_grad_norm",
     "distributed",

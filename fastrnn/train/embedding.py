@@ -122,23 +122,9 @@ class Embedding(FeedForward):
         params = self.params.gradients()
         if tape.x.size:
             with backends.quiet(dy):
-                self._add_rows(tape.x, dy, params["weight"])
+                rows = dy.reshape(-1, self.embedding_dim)
+                sum_rows(tape.x.reshape(-1), rows, params["weight"])
         return LayerGradients(None, params, self)
-
-    def _add_rows(self, index: Array, dy: Array, out: Array) -> None:
-        """Write to out the sums of the rows of dy that have each index."""
-        # Rows of one index stand together after the sort and are summed as one run, which
-        # np.add.at would do element by element, many times slower. A product with one-hot rows
-        # would be as fast, and let a NaN in one row into all.
-        flat, rows = index.reshape(-1), dy.reshape(-1, self.embedding_dim)
-        order = self._xp.argsort(flat, kind="stable")
-        ordered = flat[order]
-        if self._xp is np:
-            starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
-            out[ordered[starts]] = sum_runs(rows[order], starts)
-        else:
-            cuda: Any = backends.get("cuda")
-            cuda.sum_runs(ordered, order, rows, out)
 
     def _look_up(self, index: Array) -> Array:
         weight: Array = self.params["weight"]
@@ -157,3 +143,22 @@ class Embedding(FeedForward):
             return checked
         with backends.there(checked):
             return checked.astype(np.int64, copy=False)  # in which every limit can be said
+
+
+def sum_rows(index: Array, rows: Array, out: Array) -> None:
+    """Write to rows of out, which is zeros, the sums of the rows (N, .) that have each index (N,).
+
+    Not for N = 0.
+    """
+    # Rows of one index stand together after the sort and are summed as one run, which
+    # np.add.at would do element by element, many times slower. A product with one-hot rows
+    # would be as fast, and let a NaN in one row into all.
+    xp = backends.namespace(out)
+    order = xp.argsort(index, kind="stable")
+    ordered = index[order]
+    if xp is np:
+        starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] ^ 1))
+        out[ordered[starts]] = sum_runs(rows[order], starts)
+    else:
+        cuda: Any = backends.get("cuda")
+        cuda.sum_runs(ordered, order, rows, out)

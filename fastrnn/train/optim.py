@@ -39,7 +39,8 @@ class Optimizer(ABC):
     def __init__(
         self, layers: Trainable | Iterable[Trainable], lr: float, weight_decay: float
     ) -> None:
-        many = list(layers) if isinstance(layers, Iterable) else [layers]
+        given = list(layers) if isinstance(layers, Iterable) else [layers]
+        many = [layer for each in given for layer in _layers_of(each)]
         if not many:
             raise ValueError("layers must hold a layer, got none")
         for layer in many:
@@ -92,6 +93,7 @@ class Optimizer(ABC):
             with backends.quiet(vector):
                 # A GPU has no such cache, and many small calls would keep it waiting.
                 block = vector.size if checks.on_gpu(vector) else min(_BLOCK, vector.size)
+                block = max(block, 1)  # of a layer without parameters
                 scratch = np.empty_like(vector, shape=(2, block))
                 for part in _blocks(vector.size, block):
                     param, grad = layer.flat_params[part], vector[part]
@@ -191,7 +193,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    layers : a layer or several
+    layers : a layer or several, or a `Model`: its layers but those that are frozen now
     lr : float
         Step size; the attribute of that name can be changed between steps.
     momentum : float
@@ -259,7 +261,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    layers : a layer or several
+    layers : a layer or several, or a `Model`: its layers but those that are frozen now
     lr : float
         Step size; the attribute of that name can be changed between steps.
     betas : pair of float
@@ -319,6 +321,13 @@ class Adam(Optimizer):
         np.divide(mean, tmp, out=tmp)
         tmp *= rate
         param -= tmp
+
+
+def _layers_of(layer: Any) -> Iterable[Any]:
+    """Return the layers of a model that are to be trained, or a layer itself."""
+    if not hasattr(layer, "named_layers"):
+        return [layer]
+    return [own for own in layer.named_layers().values() if own.num_params and not own.frozen]
 
 
 def _blocks(size: int, block: int) -> Iterator[slice]:

@@ -236,11 +236,11 @@ def _operator(name: str) -> Any:
 
 for _name in ("shape", "dtype", "strides", "ndim", "size", "itemsize", "nbytes"):
     setattr(ndarray, _name, _host_attribute(_name))
-for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "max", "view", "transpose"):
+for _name in ("reshape", "copy", "swapaxes", "astype", "sum", "max", "argmax", "view", "transpose"):
     setattr(ndarray, _name, _method(_name))
 for _name in (
-    *("add", "radd", "iadd", "sub", "isub", "mul", "rmul", "imul", "matmul"),
-    *("truediv", "rtruediv", "itruediv", "lt", "ge", "and", "or", "invert"),
+    *("add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "matmul"),
+    *("truediv", "rtruediv", "itruediv", "lt", "gt", "ge", "and", "or", "invert", "neg"),
 ):
     setattr(ndarray, f"__{_name}__", _operator(f"__{_name}__"))
 ndarray.T = property(lambda self: _like(self, self._host.T))
