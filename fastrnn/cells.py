@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from . import checks
 from .checks import RNG
 from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
-from .tape import Gradients, State, StateIndex, Tape, pair
+from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
 
 
 class Cell(Recurrent):
@@ -53,7 +53,7 @@ class Cell(Recurrent):
         ----------
         x_t : ndarray of the cell's dtype, (B, I) or (I,)
         state : ndarray h (B, H), or for an LSTM tuple (h (B, P), c (B, H))
-            Zeros by default. Unbatched: without the axis B.
+            Zeros by default. Unbatched: without the axis B, or with a B of 1.
 
         Returns
         -------
@@ -78,7 +78,7 @@ class Cell(Recurrent):
         index = self._state_index[batched]
         return pair(h, c, index), Tape(self._network, call, levels, batched, index)
 
-    def backward(self, tape: Tape, dstate: State) -> Gradients:
+    def backward(self, tape: Tape, dstate: StateGradient | None) -> Gradients:
         """Backpropagate through one step.
 
         Parameters
@@ -86,7 +86,8 @@ class Cell(Recurrent):
         tape : Tape
             From this cell's `forward`.
         dstate : like ``state``
-            Gradient of the loss by the state that `forward` returned.
+            Gradient of the loss by the state that `forward` returned; None is zeros, also in place
+            of one of the two of an LSTM's.
 
         Returns
         -------

@@ -122,6 +122,12 @@ def same_form(name: str, got: tuple[int, ...], form: Form) -> None:
         raise wrong_shape(name, got, form)
 
 
+def one_of_forms(name: str, got: tuple[int, ...], *forms: Form) -> None:
+    """Raise unless a shape is exactly one of the forms."""
+    if all(got != tuple([size for _, size in form]) for form in forms):
+        raise wrong_shape(name, got, *forms)
+
+
 def a_pair(name: str, value: Any, h: Form, c: Form) -> FormError:
     """Return the error for a state that must be (h, c)."""
     return FormError(
@@ -275,6 +281,16 @@ def mask(name: str, value: Any, batch: int) -> Array:
     return values
 
 
+def rows(name: str, value: Any, batch: int) -> Array:
+    """Return indices of rows as (B,) ints."""
+    values = like_array(name, value)
+    same_form(name, values.shape, [("B", batch)])
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be ints, got {_dtype_name(values.dtype)}")
+    index_range(name, values, batch, ValueError)
+    return values
+
+
 def like_array(name: str, value: Any, host: str = "the host") -> Array:
     """Return what NumPy makes of an array on the host or of nested lists."""
     if on_gpu(value):
@@ -384,6 +400,14 @@ def together(config: Mapping[str, Any]) -> None:
             f"precision must be 'highest' for float64, got {config['precision']!r}: "
             "lower ones are for float32"
         )
+
+
+def idle_dropout(value: float) -> str:
+    """Return what to say of a dropout between layers where there is only one."""
+    return (
+        "dropout is applied between layers, so it does nothing with num_layers=1, "
+        f"got dropout={value:g}"
+    )
 
 
 def float_dtype(value: Any) -> np.dtype[Any]:

@@ -14,8 +14,7 @@ from . import dropout as masks
 from .checks import RNG
 from .parametrized import Setting
 from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
-from .stepper import PlacedStepper, Stepper
-from .tape import Gradients, State, StateIndex, Tape, pair
+from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
 
 
 def _names(stems: str) -> re.Pattern[str]:
@@ -86,7 +85,8 @@ class Layer(Recurrent):
         x : ndarray, (T, B, I), (B, T, I) with batch_first, or (T, I) for one unbatched sequence
             Of the layer's dtype, in any memory order. T = 0 and B = 0 are legal.
         state : ndarray h (L*D, B, H), or for an LSTM tuple (h (L*D, B, P), c (L*D, B, H))
-            State before the first step; zeros by default. Unbatched: without the axis B.
+            State before the first step; zeros by default. Unbatched: without the axis B, or with
+            a B of 1, as a stepper has it.
         lengths : ints in 0..T, (B,), or one int if unbatched; optional
             Steps past a row's length are not computed: y is 0 there, the state stays, and the
             reverse direction begins at the row's last valid step. Any order.
@@ -159,7 +159,9 @@ class Layer(Recurrent):
         tape = Tape(self._network, call, levels, batched, index)
         return self._like_x(y, batched), pair(h, c, index), tape
 
-    def backward(self, tape: Tape, dy: Array | None, dstate: State | None = None) -> Gradients:
+    def backward(
+        self, tape: Tape, dy: Array | None, dstate: StateGradient | None = None
+    ) -> Gradients:
         """Backpropagate through time (Werbos 1990, "Backpropagation through time: what it does
         and how to do it").
 
@@ -171,7 +173,8 @@ class Layer(Recurrent):
         dy : ndarray like y, or None
             Gradient of the loss by y; None is zeros.
         dstate : like ``state``, optional
-            Gradient of the loss by the state that `forward` returned; None is zeros.
+            Gradient of the loss by the state that `forward` returned; None is zeros, also in place
+            of one of the two of an LSTM's.
 
         Returns
         -------
@@ -221,20 +224,6 @@ class Layer(Recurrent):
             ),
         }
 
-    def stepper(self, batch_size: int = 1) -> Stepper:
-        """Return an object that runs the layer one step a call, for streams.
-
-        It holds the parameters as they are now; later changes do not reach it. See `Stepper`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            ``batch_size`` is not an int of at least 1, or the layer is bidirectional or reverse.
-        MemoryError
-            ``batch_size`` is too large for any memory.
-        """
-        return (Stepper if self._xp is np else PlacedStepper)(self, batch_size)
-
 
 class RNN(RNNKind, Layer):
     """Elman layers (Elman 1990, "Finding structure in time").
@@ -259,7 +248,7 @@ class RNN(RNNKind, Layer):
         x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
     dropout : float in [0, 1)
         Probability with which `forward` sets outputs of all layers but the last to zero, scaling
-        the others by 1 / (1 - dropout).
+        the others by 1 / (1 - dropout). With one layer it does nothing, and a warning says so.
     bidirectional : bool
         D = 2: a second direction runs from the last step to the first.
     reverse : bool
@@ -364,7 +353,7 @@ class GRU(GRUKind, Layer):
         x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
     dropout : float in [0, 1)
         Probability with which `forward` sets outputs of all layers but the last to zero, scaling
-        the others by 1 / (1 - dropout).
+        the others by 1 / (1 - dropout). With one layer it does nothing, and a warning says so.
     bidirectional : bool
         D = 2: a second direction runs from the last step to the first.
     reverse : bool
@@ -481,7 +470,7 @@ class LSTM(LSTMKind, Layer):
         x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
     dropout : float in [0, 1)
         Probability with which `forward` sets outputs of all layers but the last to zero, scaling
-        the others by 1 / (1 - dropout).
+        the others by 1 / (1 - dropout). With one layer it does nothing, and a warning says so.
     bidirectional : bool
         D = 2: a second direction runs from the last step to the first.
     reverse : bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -21,7 +22,8 @@ from .network import Call, Network, PlacedNetwork
 from .parametrized import Parametrized, Setting
 from .params import Parameters
 from .rows import ALL, Rows, plan
-from .tape import Gradients, State, StateIndex, Tape, pair
+from .stepper import PlacedStepper, Stepper
+from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="Recurrent")
@@ -135,6 +137,8 @@ class Recurrent(Parametrized):
     def _construct(self, arguments: dict[str, Any], rng: RNG) -> None:
         config = {name: _CHECKS[name](name, value) for name, value in arguments.items()}
         checks.together(config)
+        if config.get("dropout") and config["num_layers"] == 1:
+            warnings.warn(checks.idle_dropout(config["dropout"]), UserWarning, stacklevel=3)
         generator = checks.generator("rng", rng)
         self._build(config)
         bound = 1 / math.sqrt(config["hidden_size"])
@@ -153,7 +157,7 @@ class Recurrent(Parametrized):
         proj = config.get("proj_size", 0)
         self._cell = self._cell_of(config)
         backend = backends.for_cell(config["backend"], self._cell)
-        backends.warn_of_fallback(config["backend"])
+        backends.warn_of_fallback(config["backend"], backend.name)
         self._xp = backend.xp
         self._network = (Network if self._xp is np else PlacedNetwork)(
             self._cell,
@@ -390,8 +394,11 @@ class Recurrent(Parametrized):
             raise checks.frozen_narrow(frozen.dtype)
         return frozen.packed
 
-    def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]:
-        """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state."""
+    def _state(
+        self, name: str, state: Any, batch: int | None, *, parts: bool = False
+    ) -> tuple[Array, Array | None]:
+        """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state, or, with
+        ``parts``, where there is none of one of the two."""
         if state is None:
             passes, rows = self._network.num_passes, 1 if batch is None else batch
             (_, h_width), (_, c_width) = self._widths
@@ -407,13 +414,21 @@ class Recurrent(Parametrized):
             forms = (self._state_form(batch, width) for width in self._widths)
             raise checks.a_pair(name, state, *forms)
         h, c = state
+        if parts and (h is None or c is None):
+            h0, c0 = self._state(name, None, batch)
+            h = h0 if h is None else self._part(f"{name}[0]", h, batch, h_width)
+            return h, c0 if c is None else self._part(f"{name}[1]", c, batch, c_width)
         h = self._part(f"{name}[0]", h, batch, h_width)
         return h, self._part(f"{name}[1]", c, batch, c_width)
 
     def _part(self, name: str, value: Any, batch: int | None, width: tuple[str, int]) -> Array:
         """Check one array of a state and return a copy (L*D, B, width)."""
         given = checks.array(name, value, self._dtype, self._params.flat)
-        checks.same_form(name, given.shape, self._state_form(batch, width))
+        if batch is None:  # a state of one sequence may also have an axis for it, as a stepper's
+            forms = self._state_form(None, width), self._state_form(1, width)
+            checks.one_of_forms(name, given.shape, *forms)
+        else:
+            checks.same_form(name, given.shape, self._state_form(batch, width))
         rows = 1 if batch is None else batch
         return self._params.copied(given).reshape(self._network.num_passes, rows, width[1])
 
@@ -423,7 +438,23 @@ class Recurrent(Parametrized):
             return (*self._state_outer, width)
         return (*self._state_outer, ("B", batch), width)
 
-    def _backward(self, tape: Tape, dy: Array | None, dstate: State | None) -> Gradients:
+    def stepper(self, batch_size: int = 1) -> Stepper:
+        """Return an object that runs the layer, or the cell, one step a call, for streams.
+
+        It holds the parameters as they are now; later changes do not reach it. What a step returns
+        is the stepper's own buffer, which the next one overwrites: collect
+        ``step(x_t, copy=True)``. See `Stepper`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``batch_size`` is not an int of at least 1, or the layer is bidirectional or reverse.
+        MemoryError
+            ``batch_size`` is too large for any memory.
+        """
+        return (Stepper if self._xp is np else PlacedStepper)(self, batch_size)
+
+    def _backward(self, tape: Tape, dy: Array | None, dstate: StateGradient | None) -> Gradients:
         """Check what came with a backward and run it."""
         if not isinstance(tape, Tape):
             raise checks.no_tape(tape)
@@ -437,7 +468,7 @@ class Recurrent(Parametrized):
             form = (*self._form(batched, steps, batch), width)
             checks.same_form("dy", dy.shape, form)
             dy = self._time_major(dy, batched)
-        dh, dc = self._state("dstate", dstate, batch if batched else None)
+        dh, dc = self._state("dstate", dstate, batch if batched else None, parts=True)
         params = self._params.gradients(self._network.backend.new_gradients)
         dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._by_pass(params))
         state = pair(dh, dc, tape.state_index)

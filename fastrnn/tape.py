@@ -17,6 +17,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # A state in its caller's form: h, or (h, c) for an LSTM.
 State = Array | tuple[Array, Array]
 
+# A gradient in that form: a part that is None is zeros.
+StateGradient = Array | tuple[Array | None, Array | None]
+
 # The index that takes a state's axes (..., L*D, B, H) to its caller's form; None for no change.
 StateIndex = tuple[EllipsisType | int | slice, ...] | None
 

@@ -237,7 +237,7 @@ def test_settings_can_be_read(name: str) -> None:
 
 
 def test_sizes_may_be_numpys() -> None:
-    layer = fastrnn.LSTM(np.int32(I), np.uint8(H), np.int64(1), dropout=np.float32(0.5))
+    layer = fastrnn.LSTM(np.int32(I), np.uint8(H), np.int64(2), dropout=np.float32(0.5))
     assert type(layer.config()["hidden_size"]) is int
     assert type(layer.config()["dropout"]) is float
 

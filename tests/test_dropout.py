@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,8 +98,23 @@ def test_only_training_drops() -> None:
     drops = fastrnn.GRU(3, 4, 2, dropout=0.5, rng=0, backend="numpy")
     assert np.array_equal(drops(x)[0], plain(x)[0])
     assert not np.array_equal(drops.forward(x, rng=0)[0], plain(x)[0])
-    one = fastrnn.GRU(3, 4, dropout=0.5, rng=0, backend="numpy")
+    with pytest.warns(UserWarning, match="does nothing with num_layers=1"):
+        one = fastrnn.GRU(3, 4, dropout=0.5, rng=0, backend="numpy")
     assert np.array_equal(one.forward(x, rng=0)[0], one(x)[0])
+
+
+@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.GRU, fastrnn.LSTM])
+def test_dropout_of_one_layer_warns(kind: Any) -> None:
+    """As torch's does, where the layer is made; what is between two directions is no layer."""
+    text = r"^dropout is applied between layers, .* with num_layers=1, got dropout=0\.25$"
+    for more in ({}, {"bidirectional": True}, {"num_layers": 1}):
+        with pytest.warns(UserWarning, match=text) as caught:
+            layer = kind(3, 4, dropout=0.25, backend="numpy", **more)
+        assert [Path(each.filename).name for each in caught] == ["test_dropout.py"]
+    # copies are of a layer that somebody has been warned of
+    assert copy.deepcopy(layer).dropout == pickle.loads(pickle.dumps(layer)).dropout == 0.25
+    kind(3, 4, 2, dropout=0.25, backend="numpy")
+    kind(3, 4, dropout=0.0, backend="numpy")
 
 
 def test_layers_of_one_seed_have_masks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ DEVICES = ("cpu", "cuda")
 _AUTO = ("cpu", "numba", "numpy")
 """What "auto" tries, best first."""
 
+_BEST = _AUTO[0]
+
 
 def why_not(name: str) -> str | None:
     """Return why a backend cannot be used on this machine, or None if it can."""
@@ -179,31 +181,40 @@ def best_on_cpu() -> str:
     return next(usable for usable in _AUTO if why_not(usable) is None)
 
 
-def fallback(name: str = "auto") -> str | None:
-    """Return what to say of a backend that is slower than the compiled one and that nobody has
-    asked for; None if a name, or FASTRNN_BACKEND, asks for it, or if it is the compiled one."""
-    if name != "auto" or _asked_for():
-        return None
-    best, *_ = _AUTO
-    chosen = best_on_cpu()
-    if chosen == best:
-        return None
-    return (
-        f'backend "auto" ends at the fallback "{chosen}", many times slower than "{best}": '
-        f'{why_not(best)}. FASTRNN_BACKEND="{chosen}" asks for it, without these words'
-    )
+def fallback() -> str | None:
+    """Return what to say of "auto" if it is slower than the compiled backend and nobody has asked
+    for that; None if FASTRNN_BACKEND asks for it, or if it is the compiled one."""
+    chosen = _asked_for() or best_on_cpu()
+    return _words(chosen, _asked_for())
 
 
 _warned = False
 
 
-def warn_of_fallback(name: str = "auto") -> None:
-    """Warn, once in a process, if `fallback` has something to say."""
+def warn_of_fallback(name: str, chosen: str) -> None:
+    """Warn, once in a process, of the backend that was chosen for a layer, as `fallback` does."""
     global _warned
-    if _warned:
+    if name != "auto" or chosen == _BEST or _warned:
         return
-    text = fallback(name)
+    text = _words(chosen, _asked_for())
     if text is not None:
         # of the caller of the constructor of the layer
         warnings.warn(text, RuntimeWarning, stacklevel=5)
         _warned = True
+
+
+def _words(chosen: str, asked: str) -> str | None:
+    """Return what to say of a backend, None if it is the best one there is or was asked for."""
+    if chosen in (_BEST, asked):
+        return None
+    reason = why_not(_BEST)
+    if reason is None:  # for a cell that it does not have
+        if chosen == "numba" and not asked:
+            return None
+        reason = "it has no cells with other activations, clip or coupled gates"
+        if chosen == "numpy":
+            reason += f", and {why_not('numba')}"
+    return (
+        f'backend "auto" ends at the fallback "{chosen}", many times slower than "{_BEST}": '
+        f'{reason}. FASTRNN_BACKEND="{chosen}" asks for it, without these words'
+    )
