@@ -9,7 +9,17 @@ from .config import get_num_threads, num_threads, set_num_threads, show_config
 from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN
-from .models import Attention, Graph, Model, Parameter, inference
+from .models import (
+    Attention,
+    Graph,
+    Model,
+    Parameter,
+    batches,
+    beam_search,
+    inference,
+    pad,
+    sample,
+)
 from .modules import from_torch
 from .train import (
     SGD,
@@ -42,6 +52,8 @@ __all__ = [
     "Parameter",
     "RNNCell",
     "__version__",
+    "batches",
+    "beam_search",
     "clip_grad_norm",
     "distributed",
     "from_torch",
@@ -51,6 +63,8 @@ __all__ = [
     "load",
     "mse",
     "num_threads",
+    "pad",
+    "sample",
     "save",
     "set_num_threads",
     "show_config",

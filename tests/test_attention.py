@@ -1,4 +1,4 @@
-"""Attention against torch in float64, its stepper, and LayerNorm."""
+"""Attention, its stepper, LayerNorm and label smoothing against torch in float64."""
 
 from __future__ import annotations
 
@@ -184,3 +184,23 @@ def test_what_layer_norm_refuses() -> None:
     with pytest.raises(TypeError, match="tape must be what forward"):
         layer.backward(x, x)
     assert fastrnn.LayerNorm.from_params(layer.params).size == 7
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_label_smoothing_is_torchs(masked: bool) -> None:
+    logits, targets = RNG.standard_normal((4, 3, 5)), RNG.integers(0, 5, (4, 3))
+    mask = RNG.random((4, 3)) < 0.6 if masked else np.ones((4, 3), bool)
+    tl = torch.tensor(logits, requires_grad=True)
+    tt = torch.where(torch.tensor(mask), torch.tensor(targets), -100)
+    expected = torch.nn.functional.cross_entropy(
+        tl.reshape(-1, 5), tt.reshape(-1), label_smoothing=0.2
+    )
+    expected.backward()
+    g = fastrnn.Graph()
+    node = g.input(logits)
+    loss = g.cross_entropy(node, targets, mask=mask if masked else None, label_smoothing=0.2)
+    g.backward(loss)
+    np.testing.assert_allclose(float(loss), expected.item(), rtol=1e-13)
+    np.testing.assert_allclose(node.grad, tl.grad, rtol=1e-12, atol=1e-15)
+    with pytest.raises(ValueError, match=r"g\.cross_entropy: label_smoothing must be in \[0, 1\)"):
+        g.cross_entropy(logits, targets, label_smoothing=1.0)

@@ -280,10 +280,9 @@ class Joints(ABC):
         """
         value, places = self._loss_of("cross_entropy", "logits", logits, targets, mask, lengths)
         try:
-            how = {"mask": places}
-            if label_smoothing:
-                how["label_smoothing"] = label_smoothing
-            loss, dlogits = softmax_cross_entropy(value, targets, **how)
+            loss, dlogits = softmax_cross_entropy(
+                value, targets, places, label_smoothing=label_smoothing
+            )
         except _ERRORS as error:
             raise _named("g.cross_entropy", error) from None
         return self._loss("cross_entropy", loss, logits, dlogits)

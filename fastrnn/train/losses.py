@@ -15,7 +15,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def softmax_cross_entropy(
-    logits: Array, targets: ArrayLike, mask: ArrayLike | None = None
+    logits: Array,
+    targets: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
     """Mean cross entropy of softmax(logits) against class indices, and its gradient.
 
@@ -34,6 +38,10 @@ def softmax_cross_entropy(
         Indices in 0..C-1. Where `mask` is False they are not looked at.
     mask : bools, (...), optional
         True where a place counts; all do by default.
+    label_smoothing : float in [0, 1)
+        Share of the target's weight that is spread evenly over all C classes, in place of onehot:
+        (1 - s) onehot + s / C (Szegedy et al. 2016, "Rethinking the inception architecture for
+        computer vision").
 
     Returns
     -------
@@ -55,6 +63,7 @@ def softmax_cross_entropy(
     classes = logits.shape[-1]
     index = checks.indices("targets", targets, logits, "logits")
     checks.same_shape("targets", index.shape, logits.shape[:-1])
+    smoothing = checks.fraction("label_smoothing", label_smoothing)
     xp = backends.namespace(logits)
     with backends.quiet(logits):
         chosen = None
@@ -74,9 +83,14 @@ def softmax_cross_entropy(
         shifted = logits - logits.max(axis=-1, keepdims=True)
         dlogits = xp.exp(shifted).reshape(-1, classes)
         total = dlogits.sum(axis=-1)
-        losses = xp.log(total) - shifted.reshape(-1, classes)[place, flat]
+        rows = shifted.reshape(-1, classes)
+        hit = rows[place, flat]
+        losses = xp.log(total) - hit
         dlogits /= total[:, None]
-        dlogits[place, flat] -= 1
+        if smoothing:
+            losses += (hit - rows.sum(axis=-1) / classes) * smoothing
+            dlogits -= smoothing / classes
+        dlogits[place, flat] -= 1 - smoothing
         if xp is not np:
             losses[wrong] = dlogits[wrong] = np.nan
         if chosen is not None:
