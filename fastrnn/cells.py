@@ -18,7 +18,7 @@ from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
 class Cell(Recurrent):
     """Base of RNNCell, GRUCell and LSTMCell. Not for direct use."""
 
-    _x_name: ClassVar[str] = "x_t"
+    _x_name = "x_t"
     _x_rank: ClassVar[int] = 2
     _has_passes: ClassVar[bool] = False
     _state_index: ClassVar[dict[bool, StateIndex]] = {

@@ -43,6 +43,11 @@ class FormError(TypeError, ValueError):
 # ---------------------------------------------------------------------------------- arrays
 
 
+def needs(what: str, library: str, extra: str) -> ImportError:
+    """Return the error for a module whose library is not installed."""
+    return ImportError(f"{what} needs {library}: pip install 'fastrnn[{extra}]'")
+
+
 def type_name(value: object) -> str:
     """``list``, ``torch.Tensor``: the type of a value as a caller would write it."""
     kind = type(value)

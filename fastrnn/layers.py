@@ -31,7 +31,7 @@ class Layer(Recurrent):
     bidirectional = Setting[bool]()
     reverse = Setting[bool]()
 
-    _x_name: ClassVar[str] = "x"
+    _x_name = "x"
     _x_rank: ClassVar[int] = 3
     _has_passes: ClassVar[bool] = True
     _state_index: ClassVar[dict[bool, StateIndex]] = {True: None, False: (..., 0, slice(None))}

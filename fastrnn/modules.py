@@ -23,6 +23,10 @@ _HOMES = ("torch.nn.modules.", "fastrnn.torch.")
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module"}
 _WRAPPERS |= {"OptimizedModule": "_orig_mod"}
 
+# What names and shapes tell, and the dtype, which is chosen.
+_BY_SHAPE = {"input_size", "hidden_size", "num_layers", "bidirectional", "bias", "proj_size"}
+_BY_SHAPE |= {"peephole", "dtype"}
+
 
 def from_torch(module: Any, **arguments: Any) -> Any:
     """Make a layer of a module of torch, with a copy of its parameters.
@@ -100,6 +104,9 @@ def _arguments(kind: type[Parametrized], module: Any) -> tuple[dict[str, Any], d
                     f"an Embedding of torch with {name} cannot be taken: {name} must be off"
                 )
         return {name: getattr(module, name) for name in ("num_embeddings", "embedding_dim")}, {}
+    if type(module).__module__.startswith("fastrnn."):
+        config = module.config()
+        return config, {name: config[name] for name in config if name not in _BY_SHAPE}
     sizes = {name: getattr(module, name) for name in ("input_size", "hidden_size", "bias")}
     options: dict[str, Any] = {}
     for name in ("num_layers", "bidirectional", "proj_size", "peephole"):

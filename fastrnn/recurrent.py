@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -78,6 +78,13 @@ class _Frozen(NamedTuple):
     dtype: str  # of the weights
 
 
+def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a constructor's arguments but ``rng`` in the form that `config` returns."""
+    config = {name: _CHECKS[name](name, value) for name, value in arguments.items()}
+    checks.together(config)
+    return config
+
+
 class Recurrent(Parametrized):
     """Base of all layers and cells. Not for direct use."""
 
@@ -87,8 +94,9 @@ class Recurrent(Parametrized):
     precision = Setting[str]()
     reproducible = Setting[bool]()
 
-    _x_name: ClassVar[str]
-    """What a caller knows x as."""
+    _x_name: str
+    _state_name: str = "state"
+    """What a caller knows x and the state as."""
     _x_rank: ClassVar[int]
     """Number of axes of a batched x."""
     _has_passes: ClassVar[bool]
@@ -134,9 +142,16 @@ class Recurrent(Parametrized):
 
     # ------------------------------------------------------------------- construction
 
+    @classmethod
+    def _unset(cls: type[Self], config: dict[str, Any]) -> Self:
+        """Return a layer of checked arguments for calls that bring their weights; its own are
+        zeros, which take no memory until they are touched."""
+        layer = cls.__new__(cls)
+        layer._build(config)
+        return layer
+
     def _construct(self, arguments: dict[str, Any], rng: RNG) -> None:
-        config = {name: _CHECKS[name](name, value) for name, value in arguments.items()}
-        checks.together(config)
+        config = checked_arguments(arguments)
         if config.get("dropout") and config["num_layers"] == 1:
             warnings.warn(checks.idle_dropout(config["dropout"]), UserWarning, stacklevel=3)
         generator = checks.generator("rng", rng)
@@ -367,8 +382,12 @@ class Recurrent(Parametrized):
         *,
         training: bool = False,
         once: bool = True,
+        weights: Sequence[Weights] | None = None,
     ) -> tuple[Call, bool]:
-        """Check what came with a call; return it in the network's form, and whether batched."""
+        """Check what came with a call; return it in the network's form, and whether batched.
+
+        ``weights``, one a pass: to run with instead of the layer's own.
+        """
         x = checks.array(self._x_name, x, self._dtype, self._params.flat)
         rank, batched = x.ndim, x.ndim == self._x_rank
         if not (batched or rank == self._x_rank - 1) or x.shape[-1] != self._input_size:
@@ -379,11 +398,15 @@ class Recurrent(Parametrized):
         steps, batch, _ = x.shape
         if steps * batch > self._most_steps:
             raise checks.too_large(f"what belongs to {self._x_name} of T={steps} and B={batch}")
-        h0, c0 = self._state("state", state, batch if batched else None)
+        h0, c0 = self._state(self._state_name, state, batch if batched else None)
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:
             rows = _plan(lengths, resets, steps, batch if batched else None)
-        return Call(self._pack(training=training, once=once), x, h0, c0, rows), batched
+        if weights is None:
+            packed = self._pack(training=training, once=once)
+        else:
+            packed = self._network.pack(weights, backward=training, once=once)
+        return Call(packed, x, h0, c0, rows), batched
 
     def _pack(self, *, training: bool = False, once: bool = False) -> list[object]:
         """Return the packed weights: those kept by `freeze`, or new ones."""
