@@ -228,7 +228,7 @@ class Recurrent(Parametrized):
             raise foreign.missing(kind, [first], shapes)
         projection = shapes.get(recurrent.replace("weight_hh", "weight_hr", 1), ())
         peephole = recurrent.replace("weight_hh", "weight_peephole", 1) in shapes
-        gates = len(CELLS[cls._kind({**cls.defaults(), "peephole": peephole})].gates)
+        gates = len(cls._cell_of({**cls.defaults(), "peephole": peephole}).gates)
         hidden, left = divmod(shapes[recurrent][0] if shapes[recurrent] else 0, gates)
         width = projection[0] if len(projection) == 2 else hidden
         if left or not hidden or shapes[recurrent] != (gates * hidden, width):

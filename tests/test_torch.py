@@ -833,7 +833,7 @@ def test_compiled_with_lengths_resets_dropout_and_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         got, want = compiled(TOKENS), model(TOKENS)
     assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(got, want, atol=1e-2, rtol=2e-2)
 
 
 def test_a_packed_sequence_breaks_a_compiled_graph_and_runs() -> None:
