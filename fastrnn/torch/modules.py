@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from .. import functional
+from .. import checks, functional
 from ..layers import Layer
 from . import bridge, operator
 from .function import Request, Run, run
@@ -63,10 +63,7 @@ class Recurrent(torch.nn.Module):
             self.register_parameter(name, torch.nn.Parameter(empty))
         self.reset_parameters()
         if dropout and num_layers == 1:
-            warnings.warn(
-                f"dropout acts between layers: with num_layers=1, dropout={dropout} does nothing",
-                stacklevel=3,
-            )
+            warnings.warn(checks.idle_dropout(dropout), UserWarning, stacklevel=3)
 
     # ------------------------------------------------------------------------ as torch's
 
