@@ -37,6 +37,7 @@ def records(out: Path, emulated: bool, in_time: Callable[[], bool]) -> Iterator[
         if blocks <= device.multiprocessors:
             yield exchange(device, blocks, width, threads, 5 if emulated else 500)
     yield fragments(device)
+    yield round_trip(device, 3 if emulated else 2000)
     yield cooperative_graph(device, threads)
     for blocks in (2,) if emulated else (2, 4, 8):
         if not in_time():
@@ -120,6 +121,21 @@ def exchange(device: Any, blocks: int, width: int, threads: int, rounds: int) ->
     size = blocks * width * 4
     us = round(us / rounds, 3)
     return {"what": "exchange", "blocks": blocks, "bytes": size, "us": us, "ok": ok}
+
+
+def round_trip(device: Any, rounds: int) -> dict[str, Any]:
+    """A word to another block and back: two ways through the L2 cache."""
+    kernel, _ = device.cooperative(PROGRAM, "round_trip", 32, 16)
+    found: list[Any] = []
+
+    def run(_: Any, flag: Any) -> None:
+        words = device.xp.zeros((2, 32), np.float32)
+        kernel((2,), (32,), (rounds, address(words), address(flag)), 16)
+        found.append(words)
+
+    us, in_time = repeated(device, run)
+    ok = in_time and all((on_host(device, words)[:, 0] == rounds).all() for words in found)
+    return {"what": "round trip of a word", "us": round(us / rounds, 3), "ok": bool(ok)}
 
 
 def fragments(device: Any) -> dict[str, Any]:

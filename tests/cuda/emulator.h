@@ -114,6 +114,9 @@ constexpr unsigned kCluster = 1;
 // memory of a block that was not running.
 constexpr unsigned kNoCluster = ~0u;
 
+// What a launch returns that a thread has stopped.
+constexpr unsigned kStopped = kNoCluster - 1;
+
 struct Scheduler {
   ucontext_t context;
   jmp_buf jump;
@@ -124,7 +127,7 @@ struct Scheduler {
   void* stack_bottom;
   size_t stack_size;
   uint64_t random, progress, time;
-  bool astray;
+  bool astray, stopped;
 };
 static Scheduler scheduler;
 
@@ -133,7 +136,12 @@ EMULATOR_UNWATCHED static void got_on() { ++scheduler.progress; }
 // A nanosecond passes with each turn of a fiber, or as many as a test says.
 extern "C" uint64_t nanoseconds_a_turn;
 uint64_t nanoseconds_a_turn = 1;
-EMULATOR_UNWATCHED static uint64_t now() { return scheduler.time * nanoseconds_a_turn; }
+extern "C" uint64_t looks_at_the_clock;
+uint64_t looks_at_the_clock = 0;
+EMULATOR_UNWATCHED static uint64_t now() {
+  ++looks_at_the_clock;
+  return scheduler.time * nanoseconds_a_turn;
+}
 
 EMULATOR_UNWATCHED static void acquire(const void* p) {
 #if defined(__SANITIZE_THREAD__)
@@ -328,7 +336,7 @@ EMULATOR_UNWATCHED static unsigned run(std::vector<Fiber>& fibers, unsigned thre
   std::vector<unsigned> order(fibers.size());
   for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
   unsigned live = fibers.size(), idle = 0;
-  while (live && idle < kPatience) {
+  while (live && idle < kPatience && !scheduler.stopped) {
     const uint64_t before = scheduler.progress;
     uint64_t blocks = ~0ull, warps = ~0ull;  // those that may run in this round
     if (seed)
@@ -358,7 +366,7 @@ EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, 
   scheduler.sanitizer = __tsan_get_current_fiber();
 #endif
   unsigned waiting = 0;
-  for (unsigned first = 0; first < blocks && !waiting; first += together) {
+  for (unsigned first = 0; first < blocks && !waiting && !scheduler.stopped; first += together) {
     std::vector<Block> running(together);
     std::vector<Cluster> clusters(together / kCluster);
     std::vector<Fiber> fibers(size_t(together) * threads);
@@ -379,7 +387,7 @@ EMULATOR_UNWATCHED static unsigned launch(Dim3 grid, Dim3 block, size_t shared, 
     acquire(&scheduler.body);
     for (Block& b : running) operator delete[](b.shared, std::align_val_t(128));
   }
-  return scheduler.astray ? kNoCluster : waiting;
+  return scheduler.stopped ? kStopped : scheduler.astray ? kNoCluster : waiting;
 }
 
 // Calls a kernel with arguments as cuLaunchKernel takes them, an address each.
@@ -415,7 +423,7 @@ EMULATOR_UNWATCHED static Dim3 grid_size() { return scheduler.grid; }
 }  // namespace emulator
 
 // Two functions for a kernel: its parameters' kinds, and a launch, which returns how many threads
-// wait for ever, or kNoCluster.
+// wait for ever, kNoCluster or kStopped.
 #define EMULATE(name)                                                                           \
   extern "C" const char* kinds_##name() { return emulator::kinds(name); }                       \
   extern "C" unsigned launch_##name(const unsigned* grid, const unsigned* block, size_t shared, \
@@ -506,11 +514,6 @@ EMULATOR_UNWATCHED static void add_release(unsigned* p, unsigned value) {
   *static_cast<volatile unsigned*>(p) = *p + value;
   emulator::got_on();
 }
-EMULATOR_UNWATCHED static void or_release(unsigned* p, unsigned bits) {
-  emulator::release(p);
-  *static_cast<volatile unsigned*>(p) = *p | bits;
-  emulator::got_on();
-}
 static inline void cluster_arrive() {
   emulator::Fiber* f = emulator::self();
   f->meeting = emulator::arrive(f->block->cluster->barrier);
@@ -529,6 +532,10 @@ static inline void load_shared(const T* p, To& to) {
 }
 static inline Word nanoseconds() { return emulator::now(); }
 static inline void wait_a_little() { emulator::yield(); }
+EMULATOR_UNWATCHED static void stop() {
+  emulator::scheduler.stopped = true;
+  while (true) emulator::yield();
+}
 static inline float not_a_number(float) { return std::nanf(""); }
 static inline double not_a_number(double) { return std::nan(""); }
 

@@ -34,7 +34,7 @@ KERNEL = re.compile(
 )
 """Where a kernel's name stands."""
 
-NO_CLUSTER = 2**32 - 1  # as in emulator.h
+NO_CLUSTER, STOPPED = 2**32 - 1, 2**32 - 2  # as in emulator.h
 
 
 class EmulatedDevice:
@@ -241,6 +241,8 @@ def _launch(
             ctypes.c_uint64(seed),
             pointers,
         )
+    if waiting == STOPPED:
+        raise RuntimeError(f"{name} was stopped by one of its threads")
     if waiting == NO_CLUSTER:
         raise RuntimeError(f"{name} has no whole clusters, or writes to a block that does not run")
     if waiting:

@@ -18,8 +18,8 @@ from fastrnn.backends.cuda import compile
 
 BENCH = Path(__file__).parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
-gpu_check, gpu_table, primitives, table = map(
-    import_module, ("gpu_check", "gpu_table", "gpu.primitives", "gpu.table")
+gpu_check, gpu_table, first, primitives, table = map(
+    import_module, ("gpu_check", "gpu_table", "gpu.first", "gpu.primitives", "gpu.table")
 )
 ONE = np.ones(1, np.uint32)
 
@@ -49,6 +49,59 @@ def test_every_phase_ends(found: Any) -> None:
     assert found["emulated"]
     for phase in ("primitives", "correctness", "speed", "profile"):
         assert {record["device"] for record in records(found, phase)} == {"emulated"}
+
+
+def test_what_is_looked_at_first(found: Any) -> None:
+    """The ten lines without torch, what kernels rest on, exchanges, two streams, and changes."""
+    assert next(iter(gpu_check.LIMITS)) == "first"
+    assert sum(limit for _, limit in first.CHECKS.values()) <= gpu_check.LIMITS["first"] - 8
+    checked = records(found, "first")
+    assert all(record["ok"] for record in checked)
+    ended = [record["check"] for record in checked if "status" in record]
+    assert ended == list(first.CHECKS)
+    assert {each["way"] for each in checked if each.get("what") == "exchange"} == {
+        "counter",
+        "words",
+        "cluster",
+    }
+    assert len([each for each in checked if each.get("what") == "two streams"]) == 2
+    ways = [each["as before"] for each in checked if each.get("what") == "a step"]
+    assert ways == [None, *first.BEFORE]
+    whats = {each.get("what") for each in checked}
+    assert {"ten lines", "tensor cores", "round trip of a word", "meeting", "cluster"} <= whats
+
+
+@pytest.mark.parametrize("change", first.BEFORE)
+def test_what_was_before_is_known_in_the_kernels_text(change: str) -> None:
+    texts = [
+        compile.source(compile.persistent(np.dtype("f4"), "lstm", name))
+        for name in ("persistent_forward", "persistent_backward")
+    ]
+    for old, _ in first.BEFORE[change]:
+        assert any(text.count(old) == 1 for text in texts), old
+
+
+def test_a_first_check_that_goes_wrong_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """And the ones after it run."""
+    script = tmp_path / "bench" / "gpu_check.py"
+    script.parent.mkdir()
+    script.write_text(
+        PHASE + "if 'bad' in sys.argv: sys.exit(3)\nif 'slow' in sys.argv: time.sleep(99)"
+    )
+    monkeypatch.setattr(first, "ROOT", tmp_path)
+    monkeypatch.setattr(first, "CHECKS", dict.fromkeys(("bad", "slow", "good"), (None, 9)))
+    told = list(first.records(tmp_path, False, lambda: True))
+    assert [(each["check"], each["status"], each["ok"]) for each in told if "status" in each] == [
+        ("bad", "ended with 3", False),
+        ("slow", "stopped after 9 s", False),
+        ("good", "ended with 0", True),
+    ]
+    assert [each["n"] for each in told if "n" in each] == [1, 1, 1]
+    assert [each["not run"] for each in first.records(tmp_path, True, lambda: False)] == [
+        "the time is over"
+    ] * 3
 
 
 def test_what_is_probed_and_built(found: Any) -> None:

@@ -222,6 +222,55 @@ def test_tensor_cores_are_used(cuobjdump: str, tmp_path: Any) -> None:
         assert len(re.findall(loads, listing)) >= held
 
 
+def instructions(cuobjdump: str, tmp_path: Any, program: compile.Program) -> list[str]:
+    """The machine code of a program for sm_90, an instruction a line, in the order they stand."""
+    file = tmp_path / "program.cubin"
+    file.write_bytes(compile._compile(compile.nvrtc(), compile.source(program), SM_90)[0])
+    listing = subprocess.run(
+        [cuobjdump, "-sass", str(file)], capture_output=True, text=True, check=True
+    ).stdout
+    return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?(.*?);", listing, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [BF16, TF32, THREE], ids=lambda path: path.name)
+def test_the_exchange_does_not_wait_for_the_input(
+    cuobjdump: str, tmp_path: Any, path: persistent.Path
+) -> None:
+    """What a step needs besides is on its way from memory when the first words are asked for: an
+    addition before that would wait for it."""
+    code = instructions(
+        cuobjdump, tmp_path, persistent_program(path, "lstm", "forward", 1, 1, WORDS)
+    )
+    first = next(i for i, each in enumerate(code) if re.match(r"LDG\.E\S*\.STRONG", each))
+    before = code[first - 110 : first]
+    assert sum(each.startswith("LDG.E R") for each in before) >= 9  # c, and W x and b of four gates
+    assert not [each for each in before if each.startswith(("FADD", "FFMA", "FMUL"))]
+
+
+def chain(code: list[str]) -> int:
+    """How many products of tensor cores follow each other, each adding to the one before."""
+    depth: dict[str, int] = {}
+    for each in code:
+        found = re.match(r"HMMA\S* (R\w+), R\w+(?:\.reuse)?, R\w+(?:\.reuse)?, (R\w+)", each)
+        if found:
+            to, added = found.groups()
+            depth[to] = depth.get(added, 0) + 1
+    return max(depth.values())
+
+
+@pytest.mark.parametrize(("path", "each"), [(BF16, 1), (TF32, 2), (THREE, 4)])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_products_of_a_tile_are_no_chain(
+    cuobjdump: str, tmp_path: Any, path: persistent.Path, each: int, direction: str
+) -> None:
+    """Of one tile chunks go to four sums by turns. `each` is the chain of one chunk."""
+    program = persistent_program(path, "lstm", direction, 1, 1)
+    held = int(dict(program.defines)["FASTRNN_HELD"])
+    longest = chain(instructions(cuobjdump, tmp_path, program))
+    # those in registers; then in a loop one of four, and of its rest
+    assert longest <= (-(-held // 4) + 2) * each < held * each
+
+
 def test_cupy_has_what_its_stand_in_has() -> None:
     """The emulated device must not offer more than the real one."""
     import cupy

@@ -71,7 +71,13 @@ def test_nothing_is_found(sanitizer: str) -> None:
         # the blocks do not meet
         ("thread", "data race", "counter", "exchange.wait();", ""),
         # they meet, but what one wrote need not be what another reads
-        ("thread", "data race", "counter", "add_release(mark, 1);", "add_relaxed(mark, 1);"),
+        (
+            "thread",
+            "data race",
+            "counter",
+            "add_release(arrivals, 1);\n  }\n  FASTRNN_FN void wait",
+            "add_relaxed(arrivals, 1);\n  }\n  FASTRNN_FN void wait",
+        ),
         # a word is written as if nobody else looked at it
         ("thread", "data race", "words", "store_relaxed(to, blank(x)", "*to = (blank(x)"),
         # sums are overwritten that others of the block have yet to read

@@ -222,10 +222,14 @@ class CupyDevice:
                 module = self._modules.get((device, program))
                 if module is None:
                     module = self.xp.cuda.function.Module()
-                    module.load(compile.cubin(compile.source(program), self._arch()))
+                    module.load(compile.cubin(self.text(program), self._arch()))
                     self._modules[device, program] = module
                 found = self._kernels[key] = module.get_function(name)
         return found
+
+    def text(self, program: compile.Program) -> str:
+        """Return what is compiled."""
+        return compile.source(program)
 
     def gemm(self, a: Array, b: Array, out: Array, accumulate: bool, precision: str) -> None:
         """Write or add a product, through cuBLAS; see `Device.gemm`."""

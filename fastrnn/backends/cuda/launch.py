@@ -19,6 +19,10 @@ _GROUP = 128
 _MOST_GROUPS = 1 << 15
 """Of such groups: a grid has at most 65535 blocks in its second direction."""
 
+LONGEST = 1 << 13
+"""Terms that cuBLAS adds up in one float32 sum; of longer sums, parts are added in float64. A sum's
+error grows with its length, for numbers of one sign as fast."""
+
 _TILE = 16
 """Rows and columns of a block's tile in chain_product."""
 
@@ -71,10 +75,27 @@ class Launcher:
 
     def product(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
         """Write a (M, K) times b (K, N) to out (M, N), or add it to what is there."""
+        if self.chain or a.shape[1] <= LONGEST or self.dtype.itemsize == 8:
+            self.step_product(a, b, out, accumulate=accumulate)
+        else:
+            self._long_product(a, b, out, accumulate)
+
+    def step_product(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
+        """Do the same in one product, which reserves no memory: what a recorded step needs, whose
+        sums are over hidden units."""
         if self.chain:
             self._chain_product(a, b, out, accumulate)
         else:
             self.device.gemm(a, b, out, accumulate, self.precision)
+
+    def _long_product(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
+        part = self.xp.empty(out.shape, self.dtype)
+        total = out.astype(np.float64) if accumulate else self.xp.zeros(out.shape, np.float64)
+        for first in range(0, a.shape[1], LONGEST):
+            ks = slice(first, first + LONGEST)
+            self.device.gemm(a[:, ks], b[ks], part, False, self.precision)
+            total += part
+        out[...] = total
 
     def _chain_product(self, a: Array, b: Array, out: Array, accumulate: bool) -> None:
         (M, K), N = a.shape, b.shape[1]
@@ -101,18 +122,24 @@ class Launcher:
         if self.chain:
             if last_first:
                 a, factor = a[::-1], None if factor is None else factor[::-1]
-            self._sum(a, factor, len(a), out, out)
+            self._sum("column_chains", a, factor, len(a), out, out)
             return
         group = max(_GROUP, -(-len(a) // _MOST_GROUPS))
         partial = self.xp.empty((-(-len(a) // group), a.shape[1]), self.dtype)
-        self._sum(a, factor, group, None, partial)
-        self._sum(partial, None, len(partial), out, out)
+        self._sum("column_sums", a, factor, group, None, partial)
+        self._sum("column_sums", partial, None, len(partial), out, out)
 
     def _sum(
-        self, a: Array, factor: Array | None, group: int, seed: Array | None, out: Array
+        self,
+        name: str,
+        a: Array,
+        factor: Array | None,
+        group: int,
+        seed: Array | None,
+        out: Array,
     ) -> None:
         rows, columns = a.shape
-        kernel = self.device.kernel(self._shared, "column_sums")
+        kernel = self.device.kernel(self._shared, name)
         kernel(
             (-(-columns // THREADS), -(-rows // group)),
             (THREADS,),

@@ -85,13 +85,13 @@ class Step:
         """Advance h (n, P) and c (n, H) in place; gates (n, G*H) is W x; the rest is written."""
         launch, H, n = self._launch, self._H, len(h)
         recurrent = self._recurrent[:n]
-        launch.product(h, self._first, recurrent)
+        launch.step_product(h, self._first, recurrent)
         if self._cell.reset_before:
             saved = self._saved[:n] if saved is None else saved
             reset_h = self._reset_h[:n]
             launch.units("cell_reset", n, H, gates, recurrent, self._packed.bias, h, saved, reset_h)
             recurrent = self._n[:n]
-            launch.product(reset_h, self._last, recurrent)
+            launch.step_product(reset_h, self._last, recurrent)
         launch.units(
             "cell_forward",
             n,
@@ -108,7 +108,7 @@ class Step:
             saved,
         )
         if self._m is not None:
-            launch.product(self._m[:n], self._projection, y)
+            launch.step_product(self._m[:n], self._projection, y)
             h[...] = y
 
 
@@ -374,7 +374,7 @@ def _steps_back(
                 else:
                     np.add(dh_t, dy_t, out=dh_all[at])
                 d_out, dy_t = scratch[:n], None
-                launch.product(dh_all[at], hr, d_out)
+                launch.step_product(dh_all[at], hr, d_out)
             launch.units(
                 "cell_backward",
                 n,
@@ -394,7 +394,7 @@ def _steps_back(
                 part(m),
             )
             if reset_h is not None:
-                launch.product(input[at, first:], hh[first:], scratch[:n])
+                launch.step_product(input[at, first:], hh[first:], scratch[:n])
                 launch.units(
                     "cell_reset_backward",
                     n,
@@ -406,7 +406,7 @@ def _steps_back(
                     input[at],
                     reset_h[at],
                 )
-            launch.product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.keeps_h)
+            launch.step_product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.keeps_h)
             if cut is not None and rows.cuts(t):
                 _restart(launch, cut[at], dh_t, dc_t)
 

@@ -1,23 +1,44 @@
 // How the blocks of a group of rows hand each other words: the three exchanges that a program chooses
-// among. All have the same functions. Through memory, a block that has waited too long leaves a mark,
-// after which nobody waits: the results are NaN, and the GPU is free again. In a cluster nobody waits
-// for a block that does not run.
+// among. All have the same functions. Through memory, a block that waits in vain stops the kernel,
+// which is an error at the next synchronisation. In a cluster nobody waits for a block that does not
+// run.
 
-constexpr Word kPatience = 2000000000;  // nanoseconds until a block gives the others up
+// A wait for the other blocks of a group. It is over when one has lasted kPatience since all of the
+// group had begun: a cooperative launch begins where all of its blocks can run at once, and who waits
+// for that, beside other kernels, waits for no fault. Time in which the GPU runs something else
+// altogether is not counted: of what passes between two looks at the clock, at most kMostCounted is.
+// The clock takes longer to read than a poll, and is not read before the first ones.
+struct Wait {
+  static constexpr Word kPatience = 2000000000, kMostCounted = 100000000;  // nanoseconds
+  static constexpr unsigned kPolls = 16;                                   // from look to look
+  unsigned polls = 0;
+  Word last = 0, waited = 0;
+
+  // After a poll in vain. `arrivals` is not less than `blocks` once these have all begun.
+  FASTRNN_FN void again(const unsigned* arrivals, unsigned blocks) {
+    wait_a_little();
+    if (++polls % kPolls) return;
+    const Word now = nanoseconds(), passed = now - last;
+    if (polls > kPolls && load_acquire(arrivals) >= blocks) {
+      waited += passed < kMostCounted ? passed : kMostCounted;
+      if (waited > kPatience) stop();
+    }
+    last = now;
+  }
+};
 
 // What the blocks of a launch share: 128 bytes for each group of rows, zeros at first; then rows of
 // words, one of zeros and slots of a batch each, all padded with zeros.
 template <class Word>
 struct Published {
-  unsigned* mark;
+  unsigned* arrivals;  // of the group's blocks
   Word* words;
   Index B;
   int stride;
-  bool well = true;  // whether nobody has waited in vain
 
   // B rows of `padded` words in a slot; neither a group's rows nor the block's memory matter.
   FASTRNN_FN Published(unsigned* shared, Index B_, Index, int, int padded, void*)
-      : mark(shared + 32 * blockIdx.y),
+      : arrivals(shared + 32 * blockIdx.y),
         words(reinterpret_cast<Word*>(shared + 32 * gridDim.y)),
         B(B_),
         stride(padded) {}
@@ -25,12 +46,11 @@ struct Published {
   FASTRNN_FN Word* row(Index slot, Index m) const { return words + (1 + slot * B + m) * stride; }
 };
 
-// The blocks meet after each step: the mark counts arrivals. A slot is written again two steps later,
-// when nobody reads it any more.
+// The blocks meet after each step: a counter has their arrivals. A slot is written again two steps
+// later, when nobody reads it any more.
 template <class Word>
 struct CounterExchange : Published<Word> {
-  using Published<Word>::Published, Published<Word>::mark, Published<Word>::well;
-  static constexpr unsigned kFailed = 1u << 31;
+  using Published<Word>::Published, Published<Word>::arrivals;
   static constexpr int kTogether = 1;  // chunks that a loop takes at once: the compiler does more
   unsigned target = 0;
 
@@ -42,43 +62,39 @@ struct CounterExchange : Published<Word> {
   FASTRNN_FN void arrive() {
     target += gridDim.x;
     __syncthreads();
-    if (threadIdx.x == 0 && gridDim.x > 1) add_release(mark, 1);
+    if (threadIdx.x == 0 && gridDim.x > 1) add_release(arrivals, 1);
   }
-  FASTRNN_FN void wait() {
-    if (gridDim.x == 1 || !well) return;
-    int failed = 0;
+  FASTRNN_FN void wait() const {
+    if (gridDim.x == 1) return;
     if (threadIdx.x == 0) {
-      const ::Word begin = nanoseconds();
-      unsigned here = load_acquire(mark);
-      while (here < target) {
-        if (nanoseconds() - begin > kPatience) or_release(mark, kFailed);
-        wait_a_little();
-        here = load_acquire(mark);
-      }
-      failed = here >= kFailed;
+      Wait in_vain;
+      while (load_acquire(arrivals) < target) in_vain.again(arrivals, gridDim.x);
     }
-    well = !__syncthreads_or(failed);
+    __syncthreads();
   }
 
   // Loads what stands at from(i).
   template <int N, class From>
-  FASTRNN_FN void take(Loaded<Word> (&to)[N], const From& from) {
+  FASTRNN_FN static void take(Loaded<Word> (&to)[N], const From& from) {
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) load_fresh(from(i), to[i].v);
   }
   // Loads once more what the block has taken.
   FASTRNN_FN static Word look(const Word* from) { return load_fresh(from); }
-  // Until here the block's threads have taken; what they know of `well`, all know.
-  FASTRNN_FN static void agree() { __syncthreads(); }
 };
 
 // A word tells by itself whether it has been put: before, its bits are all ones, a NaN, and none
 // that is put is so. Each step of a launch has a slot of its own, so nothing is written twice.
 template <class Word>
 struct WordsExchange : Published<Word> {
-  using Published<Word>::Published, Published<Word>::mark, Published<Word>::well;
-  static constexpr int kTogether = 2;                  // over a check, the compiler moves no load
-  static constexpr ::Word kGlance = kPatience / 1000;  // nanoseconds until a look at the mark
+  using Published<Word>::arrivals;
+  static constexpr int kTogether = 2;  // over a check, the compiler moves no load
+
+  FASTRNN_FN WordsExchange(unsigned* shared, Index B, Index each, int slots, int padded,
+                           void* memory)
+      : Published<Word>(shared, B, each, slots, padded, memory) {
+    if (threadIdx.x == 0) add_release(arrivals, 1);
+  }
 
   FASTRNN_FN static Index slot(Index n) { return n; }
   FASTRNN_FN static void put(float* to, float x) {
@@ -95,32 +111,24 @@ struct WordsExchange : Published<Word> {
 
   // All loads are on their way at once; those of what was not there yet are repeated.
   template <int N, class From>
-  FASTRNN_FN void take(Loaded<Word> (&to)[N], const From& from) {
+  FASTRNN_FN void take(Loaded<Word> (&to)[N], const From& from) const {
     bool all = true;
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) load_relaxed(from(i), to[i].v);
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) all &= there(to[i]);
-    if (!all && well) {
-      const ::Word begin = nanoseconds();
-      do {
-        const ::Word waited = nanoseconds() - begin;
-        if (waited > kPatience) or_release(mark, 1);
-        if (waited > kGlance) well = !load_acquire(mark);
-        wait_a_little();
-        all = true;
-        FASTRNN_UNROLL
-        for (int i = 0; i < N; ++i) {
-          if (!there(to[i])) load_relaxed(from(i), to[i].v);
-        }
-        FASTRNN_UNROLL
-        for (int i = 0; i < N; ++i) all &= there(to[i]);
-      } while (!all && well);
+    for (Wait in_vain; !all; in_vain.again(arrivals, gridDim.x)) {
+      all = true;
+      FASTRNN_UNROLL
+      for (int i = 0; i < N; ++i) {
+        if (!there(to[i])) load_relaxed(from(i), to[i].v);
+      }
+      FASTRNN_UNROLL
+      for (int i = 0; i < N; ++i) all &= there(to[i]);
     }
     __syncwarp();
   }
   FASTRNN_FN static Word look(const Word* from) { return load_relaxed(from); }
-  FASTRNN_FN void agree() { well = !__syncthreads_or(!well); }
 
  private:
   FASTRNN_FN static bool blank(float x) { return bits_of(x) == ~0u; }
@@ -140,7 +148,6 @@ struct WordsExchange : Published<Word> {
 // barrier that all wait at: a block that has ended is not written to.
 template <class Word>
 struct ClusterExchange {
-  static constexpr bool well = true;
   static constexpr int kTogether = 1;
   Word* words;
   Index first, each;
@@ -172,5 +179,4 @@ struct ClusterExchange {
     for (int i = 0; i < N; ++i) load_shared(from(i), to[i].v);
   }
   FASTRNN_FN static Word look(const Word* from) { return *from; }
-  FASTRNN_FN static void agree() { __syncthreads(); }
 };

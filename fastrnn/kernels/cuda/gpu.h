@@ -104,9 +104,6 @@ FASTRNN_FN unsigned load_acquire(const unsigned* p) {
 FASTRNN_FN void add_release(unsigned* p, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
 }
-FASTRNN_FN void or_release(unsigned* p, unsigned bits) {
-  asm volatile("red.release.gpu.global.or.b32 [%0], %1;" ::"l"(p), "r"(bits) : "memory");
-}
 // A cluster of blocks, compute capability 9.0 and later. Whoever waits sees what all of its threads
 // had stored when they arrived.
 FASTRNN_FN void cluster_arrive() {
@@ -157,6 +154,8 @@ FASTRNN_FN Word nanoseconds() {
   return now;
 }
 FASTRNN_FN void wait_a_little() { __nanosleep(20); }
+// Ends the launch with an error at the next synchronisation, after which the context is of no use.
+FASTRNN_FN void stop() { asm volatile("trap;"); }
 FASTRNN_FN float not_a_number(float) { return __int_as_float(0x7fffffff); }
 FASTRNN_FN double not_a_number(double) { return __longlong_as_double(0x7fffffffffffffffll); }
 

@@ -97,25 +97,37 @@ struct Product {
     for (int n = 0; n < kColumns; ++n) rows[n] = row(n * kTileColumns + lane.group);
     Totals totals;
     if constexpr (kHeld > 0)
-      add<kHeld>(exchange, totals, rows, 0, [&](int step, int tile) { return held[tile][step]; });
+      add<kHeld>(exchange, totals, rows, 0, 0,
+                 [&](int step, int tile) { return held[tile][step]; });
     const auto kept = [&](int step, int tile) {
       return Path::load(shared + place(step, tile), lane);
     };
-    constexpr int kTogether = Exchange::kTogether;
+    constexpr int kTogether = Exchange::kTogether, kRound = kParts > kTogether ? kParts : kTogether;
     int step = kHeld;
-    FASTRNN_UNROLL_BY(2 / kTogether)
-    for (; step + kTogether <= steps; step += kTogether)
-      add<kTogether>(exchange, totals, rows, step, kept);
-    if (step < steps) add<1>(exchange, totals, rows, step, kept);
+    FASTRNN_UNROLL_BY(kRound > 1 ? 1 : 2)
+    for (; step + kRound <= steps; step += kRound) {
+      FASTRNN_UNROLL
+      for (int i = 0; i < kRound; i += kTogether)
+        add<kTogether>(exchange, totals, rows, step + i, kHeld + i, kept);
+    }
+    FASTRNN_UNROLL
+    for (int i = 0; i < kRound - 1; ++i) {
+      if (step + i < steps) add<1>(exchange, totals, rows, step + i, kHeld + i, kept);
+    }
     FASTRNN_UNROLL
     for (int tile = 0; tile < kTiles; ++tile) {
       FASTRNN_UNROLL
-      for (int n = 0; n < kColumns; ++n)
-        Path::leave(totals[tile][n], lane,
+      for (int n = 0; n < kColumns; ++n) {
+        if constexpr (kParts > 1) {
+          FASTRNN_UNROLL
+          for (int part = 1; part < kParts; ++part) totals[0][tile][n].add(totals[part][tile][n]);
+        }
+        Path::leave(totals[0][tile][n], lane,
                     sums + (warp * kRowsAtOnce + n * kTileColumns) * kStride + tile * kTileRows,
                     kStride);
+      }
     }
-    exchange.agree();
+    __syncthreads();
   }
 
   // The products of row m, which begins at `words`, with the weights' rows from `row` on; the rest is
@@ -150,12 +162,17 @@ struct Product {
 
  private:
   static constexpr float kLargest = 3.40282347e+38f;
-  using Totals = typename Path::Sums[kTiles][kColumns];
+  // Sums of each tile, to which chunks are added by turns: a tensor core's result is the next one's
+  // operand, so that one sum alone is a chain of waits.
+  static constexpr int kAtOnce = kTiles * kColumns;
+  static constexpr int kParts = !Path::kInRegisters || kAtOnce > 2 ? 1 : 4 / kAtOnce;
+  using Totals = typename Path::Sums[kParts][kTiles][kColumns];
 
-  // Adds the products of N chunks, from a step's on.
+  // Adds the products of N chunks, from a step's on. Which of the sums a chunk goes to depends on its
+  // number alone, which is `number` but for a multiple of kParts: bits are those of any exchange.
   template <int N, class Weights>
   FASTRNN_FN void add(Exchange& exchange, Totals& totals,
-                      const typename Path::Word* const (&rows)[kColumns], int step,
+                      const typename Path::Word* const (&rows)[kColumns], int step, int number,
                       const Weights& weights) const {
     Loaded<typename Path::Word> words[N * kColumns];
     exchange.take(words, [&](int i) { return rows[i % kColumns] + first_k(step + i / kColumns); });
@@ -168,7 +185,8 @@ struct Product {
       for (int tile = 0; tile < kTiles; ++tile) {
         const typename Path::Operand w = Path::operand(weights(step + i, tile));
         FASTRNN_UNROLL
-        for (int n = 0; n < kColumns; ++n) Path::multiply(totals[tile][n], w, x[n]);
+        for (int n = 0; n < kColumns; ++n)
+          Path::multiply(totals[(number + i) % kParts][tile][n], w, x[n]);
       }
     }
   }

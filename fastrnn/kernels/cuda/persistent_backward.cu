@@ -40,43 +40,53 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
   // others still are at the step before, and stored when the others need not wait for it.
   const int i0 = static_cast<int>(threadIdx.x);
   Unit<V> mine;
-  const auto prepare = [&](Index t) {
+  // What comes to the gradient of its h, a step ahead; dh only if `have_dh`, and from step to step
+  // where the thread that adds a row's product is the one that takes it in.
+  Real my_dy = 0, my_dh = 0;
+  bool have_dh = true;
+  // Loads step t, while `running` rows run.
+  const auto prepare = [&](Index t, int running) {
     const Rows rows(each, starts[t + 1] - starts[t]);
-    if (i0 < rows.many * owned)
-      mine = step_at(starts[t]).begin(rows.first + i0 / owned, first_unit + i0 % owned);
+    if (i0 >= rows.many * owned) return;
+    const Index m = rows.first + i0 / owned, unit = first_unit + i0 % owned;
+    mine = step_at(starts[t]).begin(m, unit);
+    if (dy) my_dy = dy[(starts[t] + m) * H + unit];
+    if (i0 >= running * owned) my_dh = dh[m * H + unit];
   };
   const auto time = [=](Index s) { return reverse ? T - 1 - s : s; };
-  prepare(time(end - 1));
+  prepare(time(end - 1), 0);
   for (Index s = end - 1; s >= begin; --s) {
     const Index start = starts[time(s)], slot = Exchange::slot(s - begin);
     const Rows rows(each, starts[time(s) + 1] - start);
+    const int at_once = rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce;
+    const bool works = i0 < rows.many * owned, stays = i0 < at_once * owned;
     const Backward step = step_at(start);
     const auto store = [&](const Unit<V>& u, int i, Real carry) {
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
       step.store(u, m, unit);
-      dh[m * H + unit] = carry;
+      if (i != i0 || !stays) dh[m * H + unit] = carry;
       if (Cell::kHasC && cut && cut[start + m]) dc[m * H + unit] = 0;
     };
     Real my_carry = 0;
     for (int i = i0; i < rows.many * owned; i += blockDim.x) {
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
-      Real gradient = dh[m * H + unit];
-      if (dy) gradient += dy[(start + m) * H + unit];
-      if (!exchange.well) gradient = not_a_number(Real());
-      Unit<V> now = i == i0 ? mine : step.begin(m, unit);
+      const bool is_mine = i == i0;
+      Real gradient = is_mine && have_dh ? my_dh : dh[m * H + unit];
+      if (dy) gradient += is_mine ? my_dy : dy[(start + m) * H + unit];
+      Unit<V> now = is_mine ? mine : step.begin(m, unit);
       const Real carry = step.finish(now, gradient);
       typename Path::Word* words = exchange.row(slot, m);
       FASTRNN_UNROLL
       for (int g = 0; g < G; ++g)
         Exchange::put(words + g * H + unit, Path::word(now.delta[Cell::kHiddenFirst + g].v));
-      if (i == i0)
+      if (is_mine)
         mine = now, my_carry = carry;
       else
         store(now, i, carry);
     }
     exchange.arrive();
-    if (i0 < rows.many * owned) store(mine, i0, my_carry);
-    if (s > begin) prepare(time(s - 1));
+    if (works) store(mine, i0, my_carry);
+    if (s > begin) prepare(time(s - 1), rows.many);
     exchange.wait();
     for (int first = 0; first < rows.many; first += kRowsAtOnce) {
       const int many = rows.many - first < kRowsAtOnce ? rows.many - first : kRowsAtOnce;
@@ -87,13 +97,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
         const Index m = rows.first + first + row, unit = first_unit + u;
-        const bool begins = cut && cut[start + m];
+        const bool is_mine = first == 0 && i == i0;
         Real part[1];
         product.sum(row, u, gradients(row), weight, part);
-        const Real total = dh[m * H + unit] + part[0];
-        dh[m * H + unit] = begins ? Real(0) : exchange.well ? total : not_a_number(Real());
+        const Real total = (is_mine ? my_carry : dh[m * H + unit]) + part[0];
+        const Real before = cut && cut[start + m] ? Real(0) : total;
+        dh[m * H + unit] = before;
+        if (is_mine) my_dh = before;
       }
       __syncthreads();
     }
+    have_dh = stays || !works;
   }
 }

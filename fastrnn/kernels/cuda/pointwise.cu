@@ -63,7 +63,7 @@ extern "C" __global__ void cell_forward(
   FASTRNN_UNROLL
   for (int g = 0; g < Cell::kGates; ++g)
     sums[g] = Cell::kResetBefore ? recurrent[i] : recurrent[(row * Cell::kGates + g) * H + unit];
-  Unit<V> u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
+  ForwardUnit u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
   step.finish(u, sums);
   step.store(u, row, unit);
   h[i] = u.h.v;

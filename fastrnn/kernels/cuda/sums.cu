@@ -1,8 +1,23 @@
 // Sums in an order that does not depend on how many blocks run or when.
 
-// out[p][j] = seed[j] + sum over the p-th group of rows i of a[i][j] (* factor[i][j]), a chain over
-// rising i. A block's threads have a column each and its y index is p. Called a second time on what
-// it wrote, it adds the groups up.
+// out[p][j] = seed[j] + sum over the p-th group of rows i of a[i][j] (* factor[i][j]), over rising i,
+// with a sum of the type Sum. A block's threads have a column each and its y index is p.
+template <class Sum>
+FASTRNN_FN void add_rows(Index rows, Index columns, Index group, const Real* a, Index stride,
+                         const Real* factor, Index factor_stride, const Real* seed, Real* out) {
+  const Index j = Index(blockIdx.x) * blockDim.x + threadIdx.x, p = blockIdx.y;
+  if (j >= columns) return;
+  const Index begin = p * group, end = begin + group < rows ? begin + group : rows;
+  Sum sum = seed ? Sum(seed[j]) : Sum(0);
+  for (Index i = begin; i < end; ++i) {
+    const Sum value = Sum(a[i * stride + j]);
+    sum = factor ? fused(value, Sum(factor[i * factor_stride + j]), sum) : sum + value;
+  }
+  out[p * columns + j] = Real(sum);
+}
+
+// In double, rounded once. Called a second time on what it wrote, it adds the groups up: the error is
+// that of one rounding of each group, however many rows there are.
 extern "C" __global__ void column_sums(Index rows, Index columns,
                                        Index group,  // group: rows of one sum
                                        const Real* a,
@@ -10,15 +25,14 @@ extern "C" __global__ void column_sums(Index rows, Index columns,
                                        const Real* factor, Index factor_stride,  // like a, or null
                                        const Real* seed,  // (columns,) or null: from 0
                                        Real* out) {       // (rows / group rounded up, columns)
-  const Index j = Index(blockIdx.x) * blockDim.x + threadIdx.x, p = blockIdx.y;
-  if (j >= columns) return;
-  const Index begin = p * group, end = begin + group < rows ? begin + group : rows;
-  Real sum = seed ? seed[j] : Real(0);
-  for (Index i = begin; i < end; ++i) {
-    const Real value = a[i * stride + j];
-    sum = factor ? fused(value, factor[i * factor_stride + j], sum) : sum + value;
-  }
-  out[p * columns + j] = sum;
+  add_rows<double>(rows, columns, group, a, stride, factor, factor_stride, seed, out);
+}
+
+// In one chain of operations, which goes on where a call before has left it.
+extern "C" __global__ void column_chains(Index rows, Index columns, Index group, const Real* a,
+                                         Index stride, const Real* factor, Index factor_stride,
+                                         const Real* seed, Real* out) {
+  add_rows<Real>(rows, columns, group, a, stride, factor, factor_stride, seed, out);
 }
 
 // A product in which each result is one chain of fused multiply-adds over rising k, whatever the

@@ -5,7 +5,7 @@
 //   Operand    what `operand` makes of Weights each time they are used
 //   Word       a value as the block that computes it publishes it, by `word`
 //   Values     what a lane takes of 8 x 16 values; `values` makes it of four words side by side
-//   Sums       what a lane has of 16 x 8 sums; `multiply` adds to them
+//   Sums       what a lane has of 16 x 8 sums; `multiply` adds to them, and their `add` others
 //   leave      writes the sums of a warp to shared memory, each exactly once
 //   kSplits    operands are split, which huge ones and inf do not survive: a sum is NaN or inf where
 //              it need not be
@@ -140,6 +140,11 @@ struct Tf32 {
   using Values = Loaded<Word>;
   struct Sums {
     float v[4] = {};
+
+    FASTRNN_FN void add(const Sums& other) {
+      FASTRNN_UNROLL
+      for (int i = 0; i < 4; ++i) v[i] += other.v[i];
+    }
   };
 
   FASTRNN_FN static Weights pack(const float (&w)[2][4]) {
@@ -200,8 +205,8 @@ struct Bf16 {
   }
 };
 
-// As exact as fused multiply-adds: an operand is the sum of two of TF32, and of the four products
-// the three large ones are computed. Tensor cores cut what they add up, so the large product starts
+// Sums as exact as those of fused multiply-adds: an operand is the sum of two of TF32, and of the four
+// products the three large ones are computed; one product alone is within 12 x 2^-24 of itself. Tensor cores cut what they add up, so the large product starts
 // from zero each time and is added by the ordinary, rounding addition (Ootomo and Yokota 2022).
 struct ThreeTf32 {
   static constexpr bool kInRegisters = true, kSplits = true;
@@ -216,6 +221,11 @@ struct ThreeTf32 {
   };
   struct Sums {
     float v[4] = {}, small[4] = {};
+
+    FASTRNN_FN void add(const Sums& other) {
+      FASTRNN_UNROLL
+      for (int i = 0; i < 4; ++i) v[i] += other.v[i], small[i] += other.small[i];
+    }
   };
 
   FASTRNN_FN static void split(float a, unsigned& large, unsigned& small) {
