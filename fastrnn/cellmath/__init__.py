@@ -40,6 +40,10 @@ class CellSpec:
     """Whether there is a second state c."""
     saved: tuple[str, ...]
     """Values kept per unit and step for backward, in order."""
+    split_last: bool = False
+    """Whether the last gate's recurrent part stays apart from its input part."""
+    reset_before: bool = False
+    """Whether the recurrent product of the last gate is over r * h."""
     options: Options | None = None
     """Of the cells in `GENERAL`, set by the layer."""
 
@@ -88,8 +92,20 @@ CELLS = {
         CellSpec(
             "lstm_peephole", gates=("i", "f", "g", "o"), has_c=True, saved=("i", "f", "g", "o")
         ),
-        CellSpec("gru", gates=("r", "z", "n"), has_c=False, saved=("r", "z", "n", "hn")),
-        CellSpec("gru_reset_before", gates=("r", "z", "n"), has_c=False, saved=("r", "z", "n")),
+        CellSpec(
+            "gru",
+            gates=("r", "z", "n"),
+            has_c=False,
+            saved=("r", "z", "n", "hn"),
+            split_last=True,
+        ),
+        CellSpec(
+            "gru_reset_before",
+            gates=("r", "z", "n"),
+            has_c=False,
+            saved=("r", "z", "n"),
+            reset_before=True,
+        ),
     )
 }
 
@@ -110,6 +126,7 @@ GENERAL = {
             gates=("r", "z", "n"),
             has_c=False,
             saved=("r", "z", "n", "hn"),
+            split_last=True,
             options=Options(),
         ),
         CellSpec(
@@ -117,6 +134,7 @@ GENERAL = {
             gates=("r", "z", "n"),
             has_c=False,
             saved=("r", "z", "n"),
+            reset_before=True,
             options=Options(),
         ),
     )

@@ -105,6 +105,23 @@ def test_a_program_is_one_text_that_includes_nothing() -> None:
     assert "#define FASTRNN_PATH Chains\n#define FASTRNN_TILES 2\n" in text
 
 
+def test_a_cells_traits_are_those_of_its_kernels() -> None:
+    """`CellSpec` says what kernels/cells say."""
+    text = "".join(path.read_text() for path in sorted(compile.KERNELS.glob("cells/*.h")))
+    types = dict(re.findall(r"F\((\w+), ([A-Z]\w+)(?:<\w+>)?\)", text))
+    bodies = dict(re.findall(r"struct (\w+) \{(.*?)\n\};", text, re.S))
+    assert set(types) == set(CELLS)
+    for kind, spec in CELLS.items():
+        constants = dict(re.findall(r"\b(k\w+) = (\w+)[,;]", bodies[types[kind]]))
+        assert {
+            "kGates": str(len(spec.gates)),
+            "kSaved": str(len(spec.saved)),
+            "kHasC": str(spec.has_c).lower(),
+            "kSplitLast": str(spec.split_last).lower(),
+            "kResetBefore": str(spec.reset_before).lower(),
+        }.items() <= constants.items(), kind
+
+
 def test_threads_are_counted_in_64_bits() -> None:
     """A launch of more than 2^31 threads takes more memory than a test can have."""
     counted = re.compile(r"(\w*)\(?blockIdx\.[xyz]\)? \* blockDim")

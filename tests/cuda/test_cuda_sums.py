@@ -7,7 +7,10 @@ from typing import Any
 import fake_cupy
 import numpy as np
 import pytest
+from cases import run
+from device import DeviceCase, reference
 
+import fastrnn
 from fastrnn.backends.cuda import launch
 from fastrnn.backends.cuda.launch import Launcher
 
@@ -82,6 +85,43 @@ def test_long_inner_sums() -> None:
     kernels.product(fake_cupy.asarray(x), fake_cupy.asarray(w).T, out)
     want = (x[0].astype(np.float64) * w[0]).sum()
     assert abs(float(out.get()[0, 0]) / want - 1) < 4e-5
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gradients_of_many_rows(device: Any, reproducible: bool, bidirectional: bool) -> None:
+    """All kinds of parameters, against float64; rows end where they like, spans too."""
+    options = {"lengths": "zeros", "proj": True, "bidirectional": bidirectional}
+    case = DeviceCase("lstm_peephole", (12, 120, 2, 2), dtype="float32", **options)
+    call = case.call()
+    call.x[...], call.dy[...] = np.abs(call.x), 0.1
+    layer = case.layer(reproducible=reproducible)
+    got, want = run(layer, call), run(*reference(case, call))
+    for name, value in want.items():
+        error = np.abs(got[name] - value).max(initial=0) / (np.abs(value).max(initial=0) + 1e-9)
+        assert error < 1e-5, name
+    for every in (1, 5):
+        spans = run(layer, call, checkpoint_every=every)
+        for name, value in got.items():
+            if reproducible:
+                np.testing.assert_array_equal(spans[name], value, err_msg=name)
+            else:
+                np.testing.assert_allclose(spans[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_chain_is_settled(device: Any) -> None:
+    """Gradients of h = relu(x), all of one sign: what a chain of all rows would lose is there."""
+    layer = fastrnn.RNN(1, 1, nonlinearity="relu", reproducible=True, rng=0, backend="cuda")
+    ones = {"weight_ih_l0": np.ones((1, 1), np.float32)}
+    zeros = {name: a.get() * 0 for name, a in layer.params.items()}
+    layer.load_params({name: fake_cupy.asarray(a) for name, a in {**zeros, **ones}.items()})
+    x = np.full((10, 1000, 1), 0.7, np.float32)
+    _, _, tape = layer.forward(fake_cupy.asarray(x))
+    grads = layer.backward(tape, fake_cupy.asarray(np.full_like(x, 0.1))).params
+    want = x.astype(np.float64).sum() * np.float32(0.1)
+    assert abs(float(grads["weight_ih_l0"].get()[0, 0]) / want - 1) < 128 * ROUNDING
+    chain = np.add.accumulate(x.ravel() * np.float32(0.1))[-1]
+    assert abs(chain / want - 1) > 1024 * ROUNDING
 
 
 def test_double_is_added_by_cublas_alone() -> None:

@@ -67,8 +67,8 @@ def test_what_is_looked_at_first(found: Any) -> None:
     assert len([each for each in checked if each.get("what") == "two streams"]) == 2
     ways = [each["as before"] for each in checked if each.get("what") == "a step"]
     assert ways == [None, *first.BEFORE]
-    whats = {each.get("what") for each in checked}
-    assert {"ten lines", "tensor cores", "round trip of a word", "meeting", "cluster"} <= whats
+    named = {each.get("what") for each in checked}
+    assert {"ten lines", "tensor cores", "round trip of a word", "meeting", "cluster"} <= named
 
 
 @pytest.mark.parametrize("change", first.BEFORE)

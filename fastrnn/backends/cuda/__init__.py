@@ -220,7 +220,7 @@ class CudaBackend:
         dy: Array | None,
         dh: Array,
         dc: Array | None,
-        grads: Weights,
+        grads: Weights | passes.Sums,
         *,
         reverse: bool,
         threads: int,
@@ -247,14 +247,14 @@ class CudaBackend:
             None if dy is None else run.pack(dy),
             dh,
             dc,
-            grads,
+            grads if isinstance(grads, passes.Sums) else passes.Sums(grads, 1),
         )
         return run.unpack(dx), run.unsort(dh), None if dc is None else run.unsort(dc)
 
     @staticmethod
-    def sums(grads: Weights, calls: int) -> Weights:
+    def sums(grads: Weights, calls: int) -> passes.Sums:
         """Return what sums up over calls; see `Backend.sums`."""
-        return grads  # zeros, to which each call adds
+        return passes.Sums(grads, calls)  # of zeros, to which each call adds
 
     def bind(
         self,

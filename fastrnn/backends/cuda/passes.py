@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,9 @@ CHUNK_ROWS = 8192
 """Rows of the input projection computed at once: enough for cuBLAS to run at full speed, and what
 they give, not that of all steps, is the memory that a long sequence needs."""
 
+CHAIN_ROWS = 512
+"""Rows that are summed in one float32 chain."""
+
 
 class Packed(NamedTuple):
     """Weights of one pass, copied, with the biases as the kernels want them."""
@@ -31,7 +35,7 @@ class Packed(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a driver must know of a cell besides its `CellSpec`: the traits of kernels/cells/*.h."""
+    """A cell's traits as numbers: what the launches must know of its `CellSpec`."""
 
     gates: int
     saved: int
@@ -49,8 +53,8 @@ def shape(cell: CellSpec) -> Shape:
     return Shape(
         gates=len(cell.gates),
         saved=len(cell.saved),
-        split_last="hn" in cell.saved,
-        reset_before=cell.kind == "gru_reset_before",
+        split_last=cell.split_last,
+        reset_before=cell.reset_before,
     )
 
 
@@ -261,9 +265,9 @@ def backward(
     dy: Array | None,
     dh: Array,
     dc: Array | None,
-    grads: Weights,
+    sums: Sums,
 ) -> Array:
-    """Take dh (B, P), dc (B, H) back to the start, in place, and add to `grads`; return dx."""
+    """Take dh (B, P), dc (B, H) back to the start, in place, and add to `sums`; return dx."""
     w, N, B = packed.weights, len(kept.x), len(dh)
     GH, P = w.hh.shape
 
@@ -272,6 +276,7 @@ def backward(
 
     dx = empty(kept.x.shape[1])
     if N == 0:
+        sums.end()
         return dx
     H = GH // cell.gates
     projected = w.hr is not None
@@ -322,7 +327,7 @@ def backward(
         )
     # In a chain, rows are summed in the order of backpropagation: then a sequence cut into spans,
     # last span first, gives the same bits as the whole.
-    _add_gradients(launch, cell, kept, deltas, grads, last_first=not rows.reverse)
+    _add_gradients(launch, cell, kept, deltas, sums, last_first=not rows.reverse)
     launch.product(delta, w.ih, dx)
     return dx
 
@@ -413,31 +418,80 @@ def _steps_back(
     return play
 
 
+class Sums:
+    """Gradients of parameters that are summed up by so many calls; see `Backend.sums`.
+
+    A sum's error grows with its length. So float32 chains are settled in float64 after every
+    CHAIN_ROWS rows of all calls, wherever calls end; `Launcher.product` cuts those of cuBLAS.
+    """
+
+    def __init__(self, grads: Weights, calls: int) -> None:
+        self.grads = grads
+        self._calls = calls
+        self._rows = 0
+        self._settled: list[tuple[Array, Array]] = []
+
+    def spans(self, rows: int, chain: bool) -> Iterator[slice]:
+        """Yield the rows of a call, counted in the order of backpropagation, in the parts that are
+        to be added to `grads`; then end the call."""
+        first = 0
+        while first < rows:
+            left = CHAIN_ROWS - self._rows % CHAIN_ROWS if chain else rows
+            last = min(rows, first + left)
+            yield slice(first, last)
+            self._rows += last - first
+            first = last
+            if chain and self._rows % CHAIN_ROWS == 0:
+                self._settle()
+        self.end()
+
+    def end(self) -> None:
+        """End a call; after the last one, set the gradients."""
+        self._calls -= 1
+        if not self._calls and self._settled:
+            self._settle()
+            for grad, total in self._settled:
+                grad[...] = total
+
+    def _settle(self) -> None:
+        if not self._settled:
+            arrays = [grad for grad in self.grads if grad is not None]
+            self._settled = [(grad, grad.astype(np.float64) * 0) for grad in arrays]
+        for grad, total in self._settled:
+            total += grad
+            grad[...] = 0
+
+
 def _add_gradients(
     launch: Launcher,
     cell: Shape,
     kept: Memory,
     deltas: Deltas,
-    grads: Weights,
+    sums: Sums,
     last_first: bool,
 ) -> None:
     """Add the gradients of all parameters, from the rows of all steps at once."""
+    grads, N = sums.grads, len(kept.x)
     H = grads.hh.shape[0] // cell.gates
     first = (cell.gates - cell.reset_before) * H
-    launch.add_product(grads.ih, deltas.input, kept.x, last_first)
-    launch.add_product(grads.hh[:first], deltas.hidden[:, :first], deltas.h_before, last_first)
-    if deltas.reset_h is not None:
-        launch.add_product(grads.hh[first:], deltas.input[:, first:], deltas.reset_h, last_first)
-    if grads.b_ih is not None and grads.b_hh is not None:
-        launch.add_sum(grads.b_ih, deltas.input, last_first)
-        launch.add_sum(grads.b_hh, deltas.hidden, last_first)
-    if deltas.dh is not None:
-        launch.add_product(grads.hr, deltas.dh, deltas.m, last_first)
-    if grads.peephole is not None:
-        before, after = deltas.c_before, kept.c
-        for k, (gate, c) in enumerate(((0, before), (1, before), (3, after))):  # i, f, o
-            of_gate = deltas.input[:, gate * H : (gate + 1) * H]
-            launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
+    for span in sums.spans(N, launch.chain and launch.dtype.itemsize == 4):
+        at = slice(N - span.stop, N - span.start) if last_first else span
+        delta, hidden = deltas.input[at], deltas.hidden[at]
+        h_before = deltas.h_before[at]
+        launch.add_product(grads.ih, delta, kept.x[at], last_first)
+        launch.add_product(grads.hh[:first], hidden[:, :first], h_before, last_first)
+        if deltas.reset_h is not None:
+            launch.add_product(grads.hh[first:], delta[:, first:], deltas.reset_h[at], last_first)
+        if grads.b_ih is not None and grads.b_hh is not None:
+            launch.add_sum(grads.b_ih, delta, last_first)
+            launch.add_sum(grads.b_hh, hidden, last_first)
+        if deltas.dh is not None and deltas.m is not None:
+            launch.add_product(grads.hr, deltas.dh[at], deltas.m[at], last_first)
+        if grads.peephole is not None and deltas.c_before is not None and kept.c is not None:
+            before, after = deltas.c_before[at], kept.c[at]
+            for k, (gate, c) in enumerate(((0, before), (1, before), (3, after))):  # i, f, o
+                of_gate = delta[:, gate * H : (gate + 1) * H]
+                launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
 
 
 def _restart(launch: Launcher, cut: Array, *states: Array | None) -> None:
