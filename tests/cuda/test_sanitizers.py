@@ -47,7 +47,7 @@ def run(sanitizer: str, *planted: str) -> subprocess.CompletedProcess[str]:
         [*command, sys.executable, str(SCRIPT), sanitizer, *planted],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3600,  # a hang; compilers take turns on a busy machine
     )
 
 
