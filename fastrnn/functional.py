@@ -129,15 +129,13 @@ def _filled(layer: Layer, tape: Tape, dstate: Sequence[Array | None]) -> State |
     return parts[0] if len(parts) == 1 else (parts[0], parts[1])
 
 
-def in_order(layer: Layer, params: Any) -> list[Any]:
-    """Return the values of a mapping with a layer's names, in its order.
+def host(layer: Any) -> Layer:
+    """Return a layer if it is one that runs on NumPy's arrays."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer must be an RNN, GRU or LSTM, got {checks.type_name(layer)}")
+    if layer.backend == "cuda":
+        raise TypeError('layer must be on the CPU, got one on the GPU: layer.to("cpu")')
+    return layer
 
-    Raises
-    ------
-    TypeError
-        It is no mapping.
-    ValueError
-        A name is missing or unknown.
-    """
-    checks.same_names(params, layer.params.shapes)
-    return [params[name] for name in layer.params]
+
+TWICE = "fastrnn computes first derivatives only: a gradient of a gradient was asked for"
