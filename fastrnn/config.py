@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib import import_module
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -108,12 +107,16 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     facts = _facts()
     if mode == "dicts":
         return facts
-    sys.stdout.write("\n".join(_lines(facts, 0)) + "\n")
+    text = "\n".join(_lines(facts, 0)) + "\n"
+    # paths and settings may hold what the terminal, or no text, can
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     return None
 
 
 def _facts() -> dict[str, Any]:
     from . import __version__, backends  # which need this module themselves
+    from .backends import cpu
 
     reasons = {name: backends.why_not(name) for name in backends.NAMES}
     return {
@@ -127,7 +130,7 @@ def _facts() -> dict[str, Any]:
         },
         "auto": _or_why_not(lambda: backends.get(backends.resolve("auto")).name),
         "instruction set": (
-            _or_why_not(lambda: import_module("fastrnn._core").isa())
+            _or_why_not(cpu.isa)
             if reasons["cpu"] is None
             else "none: no cpu backend"
         ),

@@ -26,9 +26,11 @@ def _to_int8(w: Array) -> Array:
 
     A row with an infinity or NaN becomes NaN.
     """
-    scale = np.max(np.abs(w), axis=1, keepdims=True, initial=0) / np.float32(127)
-    scale = np.where(np.isfinite(scale), scale, np.float32(np.nan))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):  # also what underflows is a number
+        scale = np.max(np.abs(w), axis=1, keepdims=True, initial=0) / np.float32(127)
+        scale = np.where(np.isfinite(scale), scale, np.float32(np.nan))
+        # 127 times what the largest numbers were divided to may be beyond them
+        scale = np.where(np.isinf(scale * np.float32(127)), np.nextafter(scale, 0), scale)
         # a scale that is no normal number is a coarse one: more than 127 steps of it may be wanted
         steps = np.clip(np.rint(w / np.where(scale == 0, np.float32(1), scale)), -127, 127)
         return (steps * scale).astype(np.float32)

@@ -100,6 +100,13 @@ class Parameters(Mapping[str, Array]):
 
     def set_writeable(self, writeable: bool) -> None:
         """Accept, or refuse, what is written; NumPy's arrays do so by themselves as well."""
+        try:
+            self._set_writeable(writeable)
+        except BaseException:  # an interrupt in the middle: there is no half of it
+            self._set_writeable(writeable)
+            raise
+
+    def _set_writeable(self, writeable: bool) -> None:
         self.writeable = writeable
         if self._xp is not np:  # CuPy's arrays know no such thing
             return

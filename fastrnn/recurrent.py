@@ -298,14 +298,15 @@ class Recurrent(Parametrized):
         """
         dtype = checks.weight_dtype("weight_dtype", weight_dtype, self._dtype, self.backend)
         with self._lock:
-            if self._frozen is None:
-                self._params.set_writeable(False)
             try:
+                if self._frozen is None:
+                    self._params.set_writeable(False)
                 if self._frozen is None or self._frozen.dtype != dtype:
                     self._frozen = _Frozen(self._packed_as(dtype), dtype)
-            finally:
+            except BaseException:
                 if self._frozen is None:
                     self._params.set_writeable(True)
+                raise
 
     def _packed_as(self, dtype: str) -> list[object]:
         if dtype == self._dtype.name:
@@ -316,8 +317,15 @@ class Recurrent(Parametrized):
     def unfreeze(self) -> None:
         """Make the parameters writeable again and drop the packed copies."""
         with self._lock:
-            self._frozen = None
-            self._params.set_writeable(True)
+            try:
+                self._thaw()
+            except BaseException:  # an interrupt in the middle: there is no half of it
+                self._thaw()
+                raise
+
+    def _thaw(self) -> None:
+        self._frozen = None
+        self._params.set_writeable(True)
 
     @property
     def frozen(self) -> bool:

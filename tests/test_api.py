@@ -23,6 +23,7 @@ from grid import BACKENDS
 import fastrnn
 import fastrnn.backends
 from fastrnn.backends import numpy as numpy_backend
+from fastrnn.params import Parameters
 
 T, B, I, H, L, P = 5, 3, 4, 6, 2, 2
 
@@ -603,6 +604,40 @@ def test_stepper_forms() -> None:
     # An array of ones has another form than a (I,) of one element: B and I are not mixed up.
     assert fastrnn.GRU(1, H, backend="numpy").stepper(1)(ones(1, 1)).shape == (1, H)
     assert fastrnn.GRU(1, H, backend="numpy").stepper(1)(ones(1)).shape == (H,)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 9])
+@pytest.mark.parametrize("what", ["freeze", "unfreeze"])
+@pytest.mark.parametrize("kind", [fastrnn.GRU, fastrnn.LSTMCell, fastrnn.Linear])
+def test_an_interrupt_leaves_a_layer_frozen_or_not(
+    kind: Any, what: str, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many of its arrays have been turned: nothing in between, and again does all."""
+    layer = kind(2, 3, rng=0, **({} if kind is fastrnn.Linear else {"backend": "numpy"}))
+    if what == "unfreeze":
+        layer.freeze()
+    turn, left = Parameters._set_writeable, [1]
+
+    def interrupted(params: Parameters, writeable: bool) -> None:
+        if params is not layer.params or not left:
+            return turn(params, writeable)
+        left.clear()
+        if done:
+            params.writeable = params.flat.flags.writeable = writeable
+        for view in list(params.values())[: max(done - 1, 0)]:
+            view.flags.writeable = writeable
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Parameters, "_set_writeable", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(layer, what)()
+    assert not left
+    flags = [a.flags.writeable for a in (layer.flat_params, *layer.params.values())]
+    assert flags == [not layer.frozen] * len(flags)
+    getattr(layer, what)()
+    assert layer.frozen == (what == "freeze")
+    flags = [a.flags.writeable for a in (layer.flat_params, *layer.params.values())]
+    assert flags == [not layer.frozen] * len(flags)
 
 
 # ---- threads -------------------------------------------------------------------------------------

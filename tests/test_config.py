@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,3 +186,25 @@ def test_show_config_shows_wrong_settings() -> None:
     assert "threads: none: FASTRNN_NUM_THREADS must be an int in 1..1024, got 'many'" in shown
     for name, value in wrong.items():
         assert f"\n  {name}: {value}\n" in shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="an environment of bytes")
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"avx2\xff", "é€".encode(), "\u202e".encode()])
+def test_an_instruction_set_that_is_no_text(name: bytes) -> None:
+    """An error that names the setting, on a terminal of any encoding; show_config shows it."""
+    pytest.importorskip("fastrnn._core")
+    make = "import fastrnn\ntry: fastrnn.GRU(2, 3)\nexcept RuntimeError as error: print(error)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", make + "fastrnn.show_config()"],
+        env=os.environb | {b"FASTRNN_ISA": name, b"PYTHONIOENCODING": b"ascii"},
+        cwd=Path(fastrnn.__path__[0]).parent,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = done.stdout.decode("ascii")
+    text = ascii(os.fsdecode(name))
+    assert shown.startswith("FASTRNN_ISA must be one of ")
+    assert shown.splitlines()[0].endswith(f"on this machine, got {text}")
+    assert "instruction set: none: FASTRNN_ISA must be one of " in shown
+    assert f"\n  FASTRNN_ISA: {text[1:-1]}\n" in shown

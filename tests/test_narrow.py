@@ -147,6 +147,35 @@ def test_rows_of_numbers_below_the_normal_ones(backend: str) -> None:
     np.testing.assert_allclose(layer(noise(2, 1, 3) * 0)[0], want, atol=0.01)
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-40, 1e-37, 1.0, 3.4e38, np.finfo("f4").max])
+@pytest.mark.parametrize("dtype", NARROW)
+def test_the_callers_floating_point_errors_do_not_matter(
+    backend: str, dtype: str, size: float
+) -> None:
+    """Weights at both ends of float32, where a program makes every floating-point error raise."""
+    layer = fastrnn.RNN(3, 4, nonlinearity="relu", rng=0, backend=backend)
+    rows = np.array([[1, -0.5, 0.25], [-1, 1, 1], [0.01, 0.6, 1], [1, 0, 0]])
+    layer.params["weight_ih_l0"][:] = rows * size
+    x = np.eye(3, dtype=np.float32)[:, None] / np.float32(max(size, 1.0))  # products of ones
+    with np.errstate(all="raise"):
+        layer.freeze(dtype)
+        narrow = rounded(layer._weights[0], dtype).ih
+        if size < 1e38 or dtype == "int8":  # the largest float32 are not bfloat16's
+            assert np.isfinite(narrow).all()
+            y, _ = layer(x)
+            layer.stepper()(x[0])
+    if np.isfinite(narrow).all():
+        least = 1e-45 if dtype == "int8" else 2.0**-133  # the smallest number there is
+        np.testing.assert_allclose(narrow, rows * size, rtol=0, atol=max(size / 200, least))
+        step = layer.stepper()
+        assert np.isfinite(y).all()
+        np.testing.assert_allclose([step(x_t, copy=True) for x_t in x], y, atol=1e-6)
+        if size >= 1:
+            plain = fastrnn.RNN(3, 4, nonlinearity="relu", dtype="f8", backend="numpy")
+            plain.load_params({k: v.astype("f8") for k, v in layer.params.items()})
+            np.testing.assert_allclose(y, plain(x.astype("f8"))[0], atol=0.02)
+
+
 def test_freezing_again_takes_the_new_type(backend: str) -> None:
     layer = fastrnn.LSTM(5, 20, rng=0, backend=backend)
     x = noise(4, 1, 5)

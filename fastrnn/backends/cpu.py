@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -106,10 +107,29 @@ def _code(halves: Halves | None) -> _core.Halves:
     return (halves.parts, halves.dots, halves.rows) if halves else (0, False, 0)
 
 
+def isa() -> str:
+    """Return the instruction set in use.
+
+    Raises
+    ------
+    RuntimeError
+        FASTRNN_ISA is none of this machine's. The extension says so too, but of a name that is no
+        text it cannot speak.
+    """
+    from fastrnn import _core
+
+    forced, usable = os.environ.get("FASTRNN_ISA", ""), _core.usable_isas()
+    if forced and forced not in usable:
+        expected = f"one of {', '.join(usable)} on this machine"
+        raise RuntimeError(f"FASTRNN_ISA must be {expected}, got {forced!a}")
+    return _core.isa()
+
+
 def units() -> set[str]:
     """Return what multiplies bfloat16 on this processor."""
     from fastrnn import _core
 
+    isa()
     there = {"tile unit": _core.tile_unit(), "dot products": _core.dots()}
     return {unit for unit, usable in there.items() if usable}
 
@@ -185,7 +205,7 @@ class CpuBackend:
         from fastrnn import _core
 
         # A wrong FASTRNN_ISA is an error here, not a reason for another backend.
-        self._isa = _core.isa()
+        self._isa = isa()
         self._units = units()
         self._make = {4: _core.Pass32, 8: _core.Pass64}  # by bytes of a number
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
