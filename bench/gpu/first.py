@@ -30,8 +30,11 @@ Records = Iterator[dict[str, Any]]
 # What kernels were like before, as changes of their text: they keep no code for it.
 BEFORE = {
     "W x and the bias are added before the exchange": (
-        ("u.bias[g] = load(bias + g * H + unit);", "u.a[g] = u.a[g] + load(bias + g * H + unit);"),
-        ("u.a[g] = u.a[g] + u.bias[g];", ""),
+        (
+            "u.a[g] = load(input + (row * G + g) * H + unit);",
+            "u.a[g] = load(input + (row * G + g) * H + unit) + load(bias + g * H + unit);",
+        ),
+        ("u.a[g] = u.a[g] + load(bias + g * H + unit);", ""),
     ),
     "dy and dh are loaded when they are needed": (
         ("is_mine && have_dh ? my_dh : dh[m * H + unit]", "dh[m * H + unit]"),

@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED pers
     const auto here = [&](Index m) { return exchange.row(kSteps + Exchange::slot(s - begin), m); };
     // The first of a thread is loaded while others still are at the step before, and stored when
     // the others need not wait for it.
-    ForwardUnit mine;
+    Unit<V> mine;
     const bool works = i0 < (rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce) * owned;
     if (works) mine = prepare(i0, 0);
     exchange.wait();
@@ -80,10 +80,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED pers
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
         const bool is_mine = first == 0 && i == i0;
-        ForwardUnit now = is_mine ? mine : prepare(i, first);
+        Unit<V> now = is_mine ? mine : prepare(i, first);
         Real sums[G];
         product.sum(row, u * G, h_before(row), weight, sums);
-        step.finish(now, sums);
+        step.finish(now, first_unit + u, sums);
         if (s + 1 < end)
           Exchange::put(here(rows.first + first + row) + first_unit + u, Path::word(now.h.v));
         if (is_mine)

@@ -63,8 +63,8 @@ extern "C" __global__ void cell_forward(
   FASTRNN_UNROLL
   for (int g = 0; g < Cell::kGates; ++g)
     sums[g] = Cell::kResetBefore ? recurrent[i] : recurrent[(row * Cell::kGates + g) * H + unit];
-  ForwardUnit u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
-  step.finish(u, sums);
+  Unit<V> u = step.begin(row, unit, Cell::kNeedsHPrev ? h[i] : Real(0));
+  step.finish(u, unit, sums);
   step.store(u, row, unit);
   h[i] = u.h.v;
   if (y) y[i] = u.h.v;

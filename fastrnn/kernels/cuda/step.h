@@ -11,12 +11,6 @@ FASTRNN_FN V load(const Real* p) { return {*p}; }
 // The gates whose recurrent product comes first: all, or those before a reset.
 constexpr int kFirst = Cell::kResetBefore ? Cell::kGates - 1 : Cell::kGates;
 
-// A unit of a step forward as `begin` loads it. Nothing is computed of it before R h is there: an
-// operation on what is still on its way from memory would wait for it, and all that follows.
-struct ForwardUnit : Unit<V> {
-  V bias[Cell::kGates];
-};
-
 // The arrays of one step forward.
 struct Forward {
   Index H;
@@ -28,10 +22,11 @@ struct Forward {
   Real* all_c;             // (n, H) another copy of c
   Real* saved;             // (n, S*H); reset before: holds what cell_reset wrote
 
-  // What one unit needs besides R h.
-  FASTRNN_FN ForwardUnit begin(Index row, Index unit, Real h_prev) const {
+  // What one unit needs besides R h. Nothing is computed of it before that is there: an operation on
+  // what is still on its way from memory would wait for it, and all that follows.
+  FASTRNN_FN Unit<V> begin(Index row, Index unit, Real h_prev) const {
     constexpr int G = Cell::kGates;
-    ForwardUnit u;
+    Unit<V> u;
     if constexpr (Cell::kResetBefore) {
       FASTRNN_UNROLL
       for (int g = 0; g < kFirst; ++g)
@@ -41,7 +36,6 @@ struct Forward {
     for (int g = 0; g < G; ++g) {
       if (Cell::kResetBefore && g < kFirst) continue;
       u.a[g] = load(input + (row * G + g) * H + unit);
-      u.bias[g] = load(bias + g * H + unit);
     }
     if constexpr (Cell::kSplitLast) u.recurrent = load(split_bias + unit);
     if constexpr (Cell::kNeedsHPrev) u.h_prev = V{h_prev};
@@ -54,11 +48,11 @@ struct Forward {
   }
 
   // Takes R h of a unit's gates (reset before: of the last one), and computes the cell.
-  FASTRNN_FN static void finish(ForwardUnit& u, const Real (&recurrent)[Cell::kGates]) {
+  FASTRNN_FN void finish(Unit<V>& u, Index unit, const Real (&recurrent)[Cell::kGates]) const {
     constexpr int G = Cell::kGates;
     FASTRNN_UNROLL
     for (int g = Cell::kResetBefore ? kFirst : 0; g < G; ++g) {
-      u.a[g] = u.a[g] + u.bias[g];
+      u.a[g] = u.a[g] + load(bias + g * H + unit);
       if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
     }
     if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
