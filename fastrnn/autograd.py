@@ -72,7 +72,8 @@ def apply(
     (12, 4)
     """
     functional.host(layer)
-    checks.same_names(params._value if isbox(params) else params, layer.params)
+    boxed: Any = params
+    checks.same_names(boxed._value if isbox(params) else params, layer.params)
     values = [params[name] for name in layer.params]
     parts = _parts(layer, state)
     # boxes are what autograd traces; without any there is nothing to keep
@@ -128,7 +129,7 @@ _FIRST = 5  # index of x among the arguments
 
 
 def _vjps(
-    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: Any
+    argnums: tuple[int, ...], _: Any, args: tuple[Any, ...], kwargs: Any
 ) -> Callable[[Any], tuple[Any, ...]]:
     """Return what makes of the gradients of the outputs those of some arguments."""
     layer, _, _, count, tapes = args[:_FIRST]

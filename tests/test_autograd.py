@@ -8,17 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import autograd
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.test_util import check_grads
 from cases import Case, run, same_bits, unpack
 
 import fastrnn
-
-pytest.importorskip("autograd", reason="autograd is an extra")
-import autograd
-import autograd.numpy as anp
-from autograd.test_util import check_grads
-
 import fastrnn.autograd
 
 CASES = [
