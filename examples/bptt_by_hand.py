@@ -15,6 +15,9 @@ and the exploding gradient (Bengio, Simard and Frasconi 1994).
 
 from __future__ import annotations
 
+import os
+import sys
+
 import numpy as np
 
 import fastrnn
@@ -89,4 +92,8 @@ def main() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

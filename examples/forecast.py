@@ -6,12 +6,14 @@ and a linear layer turns its last state into one number. It trains on the years 
 judged on those from then on, beside two plain forecasts: "as this year", and a linear
 autoregression of order 9 fitted by least squares.
 
-    python examples/forecast.py
+    OPENBLAS_NUM_THREADS=1 python examples/forecast.py
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 import numpy as np
 
@@ -103,4 +105,8 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -181,4 +183,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -228,10 +228,37 @@ def same_names(mapping: Any, known: Collection[str]) -> None:
         raise TypeError(f"parameters must be a mapping name -> array, got {type_name(mapping)}")
     missing = [name for name in known if name not in mapping]
     if missing:
-        raise ValueError(f"parameters are missing: {', '.join(missing)}")
+        given = _some(f"{name}" for name in mapping)
+        raise ValueError(
+            f"parameters are missing: {_some(missing)}; got {given}{_prefixed(mapping, known)}"
+        )
     extra = [str(name) for name in mapping if name not in known]
     if extra:
-        raise ValueError(f"unknown parameters: {', '.join(extra)}; known: {', '.join(known)}")
+        raise ValueError(f"unknown parameters: {_some(extra)}; known: {_some(known)}")
+
+
+def _some(names: Iterable[str], most: int = 12) -> str:
+    """Return names to read; of many the first, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more if every else "none"
+
+
+def _prefixed(mapping: Mapping[Any, Any], known: Collection[str]) -> str:
+    """Return what to do where known names stand behind a prefix, as in the state of a model."""
+    found: dict[str, int] = {}
+    for name in mapping:
+        for each in known:
+            if isinstance(name, str) and name.endswith(f".{each}"):
+                prefix = name.removesuffix(each)
+                found[prefix] = found.get(prefix, 0) + 1
+    if not found:
+        return ""
+    prefix = max(found, key=lambda each: found[each])
+    return (
+        f"; {found[prefix]} of {len(known)} are there behind {prefix!r}: take the names without "
+        f"it, or make the layer with from_params(mapping, {prefix!r})"
+    )
 
 
 def named_arrays(
@@ -243,6 +270,12 @@ def named_arrays(
     checked = {}
     for name, expected in shapes.items():
         given = mapping[name]
+        if callable(getattr(given, "detach", None)):
+            raise TypeError(
+                f"{name} must be a numpy.ndarray of {like.dtype}, got {type_name(given)}: "
+                "from_params and fastrnn.from_torch take tensors as they are, "
+                f"or make one with {name}.detach().cpu().numpy()"
+            )
         value = array(name, given, like.dtype, _HOST if isinstance(given, np.ndarray) else like)
         if value.shape != expected:
             raise ValueError(f"{name} must be {expected}, got {value.shape}")

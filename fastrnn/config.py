@@ -130,9 +130,7 @@ def _facts() -> dict[str, Any]:
         },
         "auto": _or_why_not(lambda: backends.get(backends.resolve("auto")).name),
         "instruction set": (
-            _or_why_not(cpu.isa)
-            if reasons["cpu"] is None
-            else "none: no cpu backend"
+            _or_why_not(cpu.isa) if reasons["cpu"] is None else "none: no cpu backend"
         ),
         "threads": _or_why_not(get_num_threads),
         "precision": _precisions(reasons["cpu"] is None),

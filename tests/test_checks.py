@@ -397,10 +397,47 @@ def test_load_params_misses_a_name() -> None:
     before = layer.flat_params.copy()
     new = {name: np.ones_like(value) for name, value in layer.params.items()}
     del new["bias_hh_l0"], new["weight_hh_l0"]
-    text = "parameters are missing: weight_hh_l0, bias_hh_l0"
+    text = "parameters are missing: weight_hh_l0, bias_hh_l0; got weight_ih_l0, bias_ih_l0"
     says(ValueError, text, layer.load_params, new)
     text = "parameters must be a mapping name -> array, got list"
     says(TypeError, text, layer.load_params, list(new.items()))
+    assert np.array_equal(layer.flat_params, before)
+
+
+def test_load_params_of_prefixed_names() -> None:
+    """It says what it was given, and what would do."""
+    layer = fastrnn.GRU(I, H, rng=0, backend="numpy")
+    prefixed = {f"encoder.rnn.{name}": value for name, value in layer.params.items()}
+    missing = ", ".join(layer.params)
+    text = (
+        f"parameters are missing: {missing}; got {', '.join(prefixed)}, head.weight; 4 of 4 are "
+        "there behind 'encoder.rnn.': take the names without it, or make the layer with "
+        "from_params(mapping, 'encoder.rnn.')"
+    )
+    says(ValueError, text, layer.load_params, {**prefixed, "head.weight": zeros(1, H)})
+    says(ValueError, f"parameters are missing: {missing}; got none", layer.load_params, {})
+    many = {f"layer{n}": zeros(1) for n in range(40)}
+    with pytest.raises(ValueError, match=r"; got layer0, .*, layer11 and 28 more$"):
+        layer.load_params(many)
+    linear = fastrnn.Linear(I, 2)
+    with pytest.raises(ValueError, match=r"2 of 2 are there behind 'module\.head\.'"):
+        linear.load_params({f"module.head.{name}": v for name, v in linear.params.items()})
+
+
+class Tensor:
+    """What load_params sees of another library's tensor."""
+
+    def detach(self) -> Tensor:
+        return self
+
+
+def test_load_params_of_tensors() -> None:
+    layer = fastrnn.GRU(I, H, rng=0, backend="numpy")
+    before = layer.flat_params.copy()
+    with pytest.raises(TypeError, match=r"from_params and .* take tensors as they are") as info:
+        layer.load_params({**layer.params, "bias_hh_l0": Tensor()})
+    assert "weight" not in str(info.value)
+    assert "bias_hh_l0.detach().cpu().numpy()" in str(info.value)
     assert np.array_equal(layer.flat_params, before)
 
 

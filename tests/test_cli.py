@@ -262,6 +262,94 @@ def test_without_matplotlib_the_picture_is_text(
     assert "gradient of the last step's loss, by step (* dL/dh, o dL/dc)" in drawn
 
 
+def fastrnn_program(*args: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own, without its restart."""
+    root = str(Path(fastrnn.__path__[0]).parent)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": root}
+    command = [sys.executable, "-m", "fastrnn", *args]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=env, **how)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
+def test_an_output_that_takes_nothing_is_one_line_and_status_2(text: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train = ["demo", "--text", text, "--out", str(out), *SMALL]
+    for args in (["info"], train):
+        with open("/dev/full", "w") as full:
+            done = fastrnn_program(*args, stdout=full)
+        assert done.returncode == 2
+        assert done.stderr.endswith("fastrnn: cannot write: [Errno 28] No space left on device\n")
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = fastrnn_program("info", stdout=write)
+    os.close(write)
+    said = "fastrnn: cannot write: [Errno 32] Broken pipe\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    # what was trained is there all the same
+    assert (out / "model.safetensors").exists()
+    for args in (["info"], train):
+        shell = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "fastrnn", *args]
+        root = Path(fastrnn.__path__[0]).parent
+        done = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False, cwd=root)
+        said = "fastrnn: cannot write: the standard output is closed\n"
+        assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_an_interrupt_at_the_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("_prepare", "run"):
+        monkeypatch.setattr(demo, place, interrupted)
+        assert main(["demo"]) == 130
+        assert capsys.readouterr().err == "\nfastrnn: interrupted\n"
+
+
+def test_numbers_beyond_all_bounds(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run_demo(out, text, "--minutes", "1e308") == 0
+    for flag in ("--batch", "--steps"):
+        assert run_demo(out, text, flag, str(10**30)) == 2
+        assert "is too short for" in capsys.readouterr().err
+    for flag in ("--hidden", "--layers"):
+        assert run_demo(out, text, flag, str(10**30)) == 2
+        assert "not enough memory" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_the_trainings_is_refused(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    (tmp_path / "else").write_text(TEXT.replace("cat", "dog"), encoding="utf-8")
+    assert run_demo(out, text) == 0
+    assert run_demo(other, str(tmp_path / "else")) == 0
+    resume = ["demo", "--text", text, "--out", str(out), "--resume"]
+    model = out / "model.safetensors"
+    good = model.read_bytes()
+    for content, said in [
+        ((other / "model.safetensors").read_bytes(), "is of another text or another training"),
+        (good[:-1], "is not the best model: "),
+        (None, f"there is no {model}, the best model"),
+    ]:
+        if content is None:
+            model.unlink()
+        else:
+            model.write_bytes(content)
+        capsys.readouterr()
+        assert main([*resume, "--epochs", "2"]) == 2
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert len(shown.splitlines()) == 1
+    model.write_bytes(good)
+    assert main(resume) == 0
+
+
 # ------------------------------------------------------------------------------ parts
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import fastrnn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -18,6 +22,25 @@ def test_the_forecast_beats_the_naive_one(
     errors = runpy.run_path(str(EXAMPLES / "forecast.py"))["main"]()
     assert errors["GRU"] < 0.75 * errors["as this year"]
     assert "GRU" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="reads a pipe as head does")
+@pytest.mark.parametrize("name", ["bptt_by_hand.py", "forecast.py"])
+def test_a_reader_may_stop_early(name: str) -> None:
+    command = [sys.executable, str(EXAMPLES / name)]
+    command += ["--epochs", "1"] if name == "forecast.py" else []
+    # nobody reads: the first flush meets a broken pipe, whenever it comes
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(fastrnn.__path__[0]).parent,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
 
 
 def test_the_sunspots_are_those_of_the_source() -> None:

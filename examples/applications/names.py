@@ -9,6 +9,7 @@ baseline is a naive Bayes model of character 1- to 4-grams.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections import Counter, defaultdict
 from typing import Any
@@ -105,4 +106,8 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

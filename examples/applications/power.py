@@ -11,7 +11,9 @@ against the same time a week before, with the quantiles 0.1, 0.5 and 0.9 (pinbal
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import zipfile
 from typing import Any
 
@@ -117,4 +119,8 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,9 @@ text"). A fifth is held out. Baseline: a naive Bayes model of words and pairs of
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import sys
 import tarfile
 from collections import Counter, defaultdict
 from typing import Any
@@ -112,4 +114,8 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

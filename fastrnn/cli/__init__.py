@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from .. import __version__, show_config
 from . import blas
@@ -14,6 +17,28 @@ from .tune import add_to as add_tune_options
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    if sys.stderr is None:  # closed by the shell
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
+    try:
+        if argv is None:
+            blas.take_interrupts()
+        if sys.stdout is None:
+            raise OSError("the standard output is closed")
+        status = _run(argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nfastrnn: interrupted\n")
+        return 130
+    except OSError as error:
+        with suppress(OSError):
+            sys.stderr.write(f"fastrnn: cannot write: {error}\n")
+        if argv is None and sys.stdout is not None:  # which Python would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.command is None:

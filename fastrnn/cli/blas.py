@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 _VARIABLES = (
@@ -25,4 +26,12 @@ def restart_on_one_thread() -> None:
         return  # Windows has no exec: the shell would not wait for the new process
     environment = os.environ | dict.fromkeys(_VARIABLES, "1")
     sys.stdout.flush()
+    # an interrupt of the new program's start waits until `take_interrupts`
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def take_interrupts() -> None:
+    """Let this process be interrupted, also by what has come while it started anew."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

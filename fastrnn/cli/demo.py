@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import Adam, clip_grad_norm, load, save
-from ..io import safetensors
+from ..io import read_metadata, safetensors
 from .model import CharModel
 from .ngram import witten_bell_bits
 from .plot import plot
@@ -97,14 +97,14 @@ class Training:
         self.corpus = corpus
         self.settings = settings
         self.folder = folder
-        self.inputs, self.targets = streams(corpus.train, settings.batch)
-        self.held = streams(corpus.held, _HELD_STREAMS)
-        self.windows = len(self.inputs) // settings.steps  # in one epoch
-        if not self.windows or not len(self.held[0]):
+        self.windows = (corpus.train.size - 1) // settings.batch // settings.steps  # in an epoch
+        if self.windows < 1 or corpus.held.size <= _HELD_STREAMS:
             raise UserError(
                 f"a text of {corpus.train.size + corpus.held.size} characters is too short for "
                 f"--batch {settings.batch} --steps {settings.steps}"
             )
+        self.inputs, self.targets = streams(corpus.train, settings.batch)
+        self.held = streams(corpus.held, _HELD_STREAMS)
         self.model = CharModel.new(
             len(corpus.characters), settings.cell, settings.hidden, settings.layers, settings.seed
         )
@@ -145,6 +145,23 @@ class Training:
         except OSError as error:
             raise UserError(f"cannot save to {self.folder}: {error}") from None
         return bits
+
+    def best(self) -> CharModel:
+        """Return the best model so far, from its file."""
+        path = self.folder / _MODEL
+        try:
+            characters = read_metadata(path).get("characters")
+            layers = load(path)
+            same = {name: layer.config() for name, layer in layers.items()} == {
+                name: layer.config() for name, layer in self.model.layers.items()
+            }
+        except FileNotFoundError:
+            raise UserError(f"there is no {path}, the best model: train anew") from None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UserError(f"{path} is not the best model: {error}") from None
+        if characters != self.corpus.characters or not same:
+            raise UserError(f"{path} is of another text or another training: train anew")
+        return CharModel(layers)
 
     def saved(self) -> str:
         """Say what stands in the folder."""
@@ -214,6 +231,7 @@ def _prepare(options: argparse.Namespace) -> Training:
             raise UserError(f"{path} was trained with other settings: {', '.join(changed)}")
         training = Training(corpus, replace(settings, **given), folder)
         training.restore(arrays, metadata["history"])
+        training.best()
     except FileNotFoundError:
         raise UserError(f"there is no {path} to resume") from None
     except (OSError, ValueError, TypeError, LookupError) as error:
@@ -247,7 +265,7 @@ def _train(training: Training, limit: float) -> None:
         if done and done % 10 == 0:
             # The learning rate is to have fallen when the time is over, so the plan must fit.
             each = (time.monotonic() - start) / done
-            total = min(planned, max(first + int(limit / each), history.update))
+            total = min(planned, max(first + int(min(limit / each, planned)), history.update))
         bits, norm = training.update(settings.lr * _rate(history.update / total))
         if not bits < _DIVERGED or not math.isfinite(norm):
             raise UserError(f"training diverged at update {history.update}: try a smaller --lr")
@@ -280,22 +298,23 @@ def _rate(done: float) -> float:
 def _report(training: Training) -> None:
     """Show the figures, the picture and a sample of the best model."""
     corpus, history, folder = training.corpus, training.history, training.folder
-    model = CharModel(load(folder / _MODEL))
+    model = training.best()
     ngram = witten_bell_bits(corpus.train, corpus.held, len(corpus.characters))
     updates = [update for update, _ in history.held]
-    picture = plot(
-        folder,
-        {
-            "training": (updates, [bits for _, bits in history.training]),
-            "held-out": (updates, [bits for _, bits in history.held]),
-            "order-4 n-gram, held-out": (updates, [ngram] * len(updates)),
-        },
-        model.gradient_by_step(*(part[: training.settings.steps] for part in training.held)),
-    )
+    curves: dict[str, Any] = {
+        "training": (updates, [bits for _, bits in history.training]),
+        "held-out": (updates, [bits for _, bits in history.held]),
+        "order-4 n-gram, held-out": (updates, [ngram] * len(updates)),
+    }
+    norms = model.gradient_by_step(*(part[: training.settings.steps] for part in training.held))
     rng = np.random.default_rng(training.settings.seed)
     written = model.write(int(corpus.held[0]), 500, 0.7, rng)
     sample = "".join(corpus.characters[index] for index in written)
-    (folder / "sample.txt").write_text(sample, encoding="utf-8")
+    try:
+        picture = plot(folder, curves, norms)
+        (folder / "sample.txt").write_text(sample, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot save to {folder}: {error}") from None
     characters = history.update * training.settings.batch * training.settings.steps
     say(f"\n{sample}\n")
     say(
