@@ -12,6 +12,7 @@
 
 #include "dispatch.h"
 #include "memory.h"
+#include "sequence_losses.h"
 
 namespace py = pybind11;
 
@@ -387,6 +388,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   py::class_<Split>(m, "Split");
   bind<float>(m, "32");
   bind<double>(m, "64");
+  bind_sequence_losses(m);
   m.def("memory_kept", [] { return memory().kept(); });
   m.def("dots", [] { return kernels().dots; });
   m.def("tile_unit", [] { return kernels().tile_unit; });

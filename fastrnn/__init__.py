@@ -21,6 +21,7 @@ from .models import (
     sample,
 )
 from .modules import from_torch
+from .sequences import CRF, bio_transitions, ctc_decode, ctc_loss
 from .train import (
     SGD,
     Adam,
@@ -36,6 +37,7 @@ from .train import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CRF",
     "GRU",
     "LSTM",
     "RNN",
@@ -54,7 +56,10 @@ __all__ = [
     "__version__",
     "batches",
     "beam_search",
+    "bio_transitions",
     "clip_grad_norm",
+    "ctc_decode",
+    "ctc_loss",
     "distributed",
     "from_torch",
     "get_num_threads",

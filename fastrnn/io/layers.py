@@ -14,6 +14,7 @@ from ..cells import GRUCell, LSTMCell, RNNCell
 from ..layers import GRU, LSTM, RNN
 from ..models import Attention, Model, Parameter
 from ..models.model import param_name
+from ..sequences import CRF
 from ..train import Embedding, LayerNorm, Linear
 from . import safetensors, training
 
@@ -21,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Path = str | os.PathLike[str]
 
 _RECURRENT = (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
-_OTHERS = (Linear, Embedding, LayerNorm, Attention, Parameter)
+_OTHERS = (Linear, Embedding, LayerNorm, Attention, CRF, Parameter)
 CLASSES: dict[str, Any] = {kind.__name__: kind for kind in (*_RECURRENT, *_OTHERS)}
 
 _LAYERS = training.OWN + "layers"
@@ -181,7 +182,7 @@ def load(
         return step
     layers = {}
     for name, (kind, config) in made.items():
-        if backend is not None and "backend" in config:
+        if backend is not None and "backend" in config and (kind is not CRF or backend != "cuda"):
             config["backend"] = backend
         if backend is not None and "device" in config:
             config["device"] = "cuda" if backend == "cuda" else "cpu"

@@ -18,6 +18,7 @@ from .. import dropout as masks
 from ..cells import Cell
 from ..checks import RNG
 from ..layers import Layer
+from ..sequences import CRF, ctc_loss
 from ..train import mse, softmax_cross_entropy
 from . import joints
 from .attention import Attention
@@ -299,6 +300,41 @@ class Joints(ABC):
             raise _named("g.mse", error) from None
         return self._loss("mse", loss, pred, dpred)
 
+    def ctc(
+        self,
+        logits: Any,
+        targets: Any,
+        input_lengths: Any = None,
+        target_lengths: Any = None,
+        blank: int = 0,
+        *,
+        zero_infinity: bool = False,
+    ) -> Node:
+        """Loss of connectionist temporal classification of logits (T, B, C); see `ctc_loss`."""
+        value, _ = self._loss_of("ctc", "logits", logits, targets, None, None)
+        try:
+            loss, dlogits = ctc_loss(
+                value, targets, input_lengths, target_lengths, blank, zero_infinity=zero_infinity
+            )
+        except _ERRORS as error:
+            raise _named("g.ctc", error) from None
+        return self._loss("ctc", loss, logits, dlogits)
+
+    def crf(self, crf: CRF, scores: Any, tags: Any, lengths: Any = None) -> Node:
+        """Negative log-likelihood of tags (T, B) under scores (T, B, C); see `CRF.loss`."""
+        if not isinstance(crf, CRF):
+            raise TypeError(f"g.crf: crf must be a CRF, got {checks.type_name(crf)}")
+        value, _ = self._loss_of("crf", "scores", scores, tags, None, None)
+        try:
+            loss, grads = crf.loss(value, tags, lengths)
+        except _ERRORS as error:
+            raise _named("g.crf", error) from None
+        return self._crf(crf, loss, scores, grads)
+
+    @abstractmethod
+    def _crf(self, crf: CRF, loss: float, scores: Any, grads: Any) -> Node:
+        """Record a CRF's loss."""
+
     def _loss_of(
         self, joint: str, name: str, value: Any, target: Any, mask: Any, lengths: Any
     ) -> tuple[Any, Any]:
@@ -577,6 +613,17 @@ class Graph(Joints):
         self._calls.append(Call(nodes, inputs, backward))
         return nodes
 
+    def _crf(self, crf: CRF, loss: float, scores: Any, grads: Any) -> Node:
+        self._layers[crf] = None
+
+        def backward(d: Any) -> Sequence[Any]:
+            if not (isinstance(d, float) and d == 1.0):
+                grads.flat = _times(grads.flat, d)
+            self._add(crf, grads)
+            return (_times(grads.x, d),)
+
+        return self._put("crf", (loss,), (scores,), backward)[0]
+
     def _add(self, layer: Any, grads: Any) -> None:
         """Add up the parameters' gradients of a layer."""
         if getattr(layer, "frozen", False) or not grads.flat.size:
@@ -644,6 +691,9 @@ class Inference(Joints):
         backward: Callable[..., Sequence[Any]],
     ) -> list[Node]:
         return [Node(value, what, self) for value in values]
+
+    def _crf(self, crf: CRF, loss: float, scores: Any, grads: Any) -> Node:
+        return Node(loss, "crf", self)
 
     def __reduce__(self) -> str:
         return "inference"

@@ -122,3 +122,27 @@ def test_arrays_of_two_places() -> None:
         TypeError, match=r"LayerNorm\(size=3\): x must be a cupy\.ndarray of float32"
     ):
         g(layer, x)
+
+
+def test_losses_of_whole_sequences() -> None:
+    z, tags = RNG.standard_normal((6, 3, 4)), RNG.integers(0, 4, (6, 3))
+    lengths, labels = [6, 2, 4], RNG.integers(1, 4, (3, 2))
+    host = fastrnn.CRF(4, rng=0, dtype=np.float64, backend="numpy")
+    layer = host.to("cuda")
+    expected, grads = host.loss(z, tags, lengths)
+    g = fastrnn.Graph()
+    node = g.input(up(z))
+    loss = g.crf(layer, node, tags, lengths)
+    found = g.backward(loss)[layer]
+    assert float(loss) == expected
+    np.testing.assert_array_equal(down(node.grad), grads.x)
+    np.testing.assert_array_equal(down(found.flat), grads.flat)
+    np.testing.assert_array_equal(layer.decode(up(z), lengths), host.decode(z, lengths))
+    np.testing.assert_array_equal(down(layer.marginals(up(z), lengths)), host.marginals(z, lengths))
+    expected, dz = fastrnn.ctc_loss(z, labels, lengths)
+    node = g.input(up(z))
+    loss = g.ctc(node, labels, lengths)
+    g.backward(loss)
+    assert float(loss) == expected
+    np.testing.assert_array_equal(down(node.grad), dz)
+    assert fastrnn.ctc_decode(up(z), lengths)[0] == fastrnn.ctc_decode(z, lengths)[0]
