@@ -23,7 +23,7 @@ using Index = std::ptrdiff_t;
 template <class Item>
 using Array = py::array_t<Item, py::array::c_style>;
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kLn2 = 0.693147180559945309417232121458;
 
@@ -98,7 +98,7 @@ Wide product(Wide a, Wide b) {
 // exp(log_p), of which p is the rounded value
 Wide wide(double p, double log_p) {
   if (p > 1e-290) return normal(p, 0);
-  if (log_p == -kInf) return kZero;
+  if (log_p == -kInfinity) return kZero;
   const double e = std::floor(log_p / kLn2);
   return normal(std::exp(log_p - e * kLn2), e);
 }
@@ -118,7 +118,7 @@ struct Labels {
 template <class Real>
 double ctc_row(const Real* z, Real* dz, Index stride, Index steps, Index classes,
                const std::int64_t* targets, Index labels, Index blank) {
-  if (steps == 0) return labels == 0 ? 0 : kInf;
+  if (steps == 0) return labels == 0 ? 0 : kInfinity;
   const Labels path(targets, labels, blank);
   const Index count = 2 * labels + 1;
   const auto at = [](Index n) { return static_cast<std::size_t>(n); };
@@ -162,7 +162,7 @@ double ctc_row(const Real* z, Real* dz, Index stride, Index steps, Index classes
   }
   const Wide* ends = alpha.data() + (steps - 1) * count;
   const Wide all = count > 1 ? sum(ends[count - 1], ends[count - 2]) : ends[0];
-  if (all.m == 0) return spoiled(kInf);
+  if (all.m == 0) return spoiled(kInfinity);
 
   std::vector<Wide> beta(at(count), kZero), next(at(count + 2), kZero);
   for (Index t = steps - 1; t >= 0; --t) {
@@ -220,9 +220,9 @@ py::tuple ctc(const Array<Real>& logits, const Array<std::int64_t>& targets,
 // log(sum(exp(a))) of n numbers; -inf of nothing else.
 template <class Number>
 double log_sum(Index n, const Number& a) {
-  double top = -kInf;
+  double top = -kInfinity;
   for (Index i = 0; i < n; ++i) top = std::max(top, a(i));
-  if (top == -kInf) top = 0;
+  if (top == -kInfinity) top = 0;
   double total = 0;
   for (Index i = 0; i < n; ++i) total += std::exp(a(i) - top);
   return std::log(total) + top;
