@@ -233,7 +233,7 @@ def run_elsewhere(
         env={**os.environ, **environment, "PYTHONPATH": tree},
         cwd=tree,
         check=True,
-        timeout=300,
+        timeout=1800,
     )
     build, raw = pickle.loads(done.stdout)
     return build, [

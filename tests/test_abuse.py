@@ -586,7 +586,7 @@ def test_allocations_that_fail(backend: str) -> None:
         [sys.executable, "-c", STARVE, backend],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1800,
         cwd=Path(fastrnn.__path__[0]).parent,
     )
     assert done.returncode == 0, done.stderr

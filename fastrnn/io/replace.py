@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -127,6 +126,8 @@ def _remove_unless_locked(path: str) -> None:
 
 def _hand_down(old: os.stat_result, target: str, descriptor: int, draft: str) -> None:
     """Give a draft the owner, the mode and the attributes of the file that it replaces."""
+    import shutil  # with the libraries of all archives, which `import fastrnn` need not wait for
+
     made = os.fstat(descriptor)
     if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):
         with suppress(OSError):  # only root may give a file away

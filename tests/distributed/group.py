@@ -13,7 +13,7 @@ class ThreadGroup:
     """Threads that sum and broadcast as processes would; `ranks` has one communicator for each."""
 
     def __init__(self, size: int) -> None:
-        self._barrier = threading.Barrier(size, timeout=60)
+        self._barrier = threading.Barrier(size, timeout=1800)
         self._flats: list[Any] = [None] * size
         self.calls = 0
         self.bytes = 0
