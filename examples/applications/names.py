@@ -70,7 +70,7 @@ class Namer(fastrnn.Model):
 
 
 def main() -> dict[str, float]:
-    args = training.arguments(__doc__, epochs=14)
+    args = training.arguments(__doc__, epochs=30)
     sys.path.insert(0, str(packages.archive("faker", "40.54.0")))
     pairs = [(name, label) for label, code in enumerate(LOCALES) for name in names_of(code)]
     if args.quick:

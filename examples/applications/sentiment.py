@@ -64,6 +64,7 @@ class Reviewer(fastrnn.Model):
 
     def __init__(self, words: int, rng: np.random.Generator, hidden: int = 64) -> None:
         self.words = fastrnn.Embedding(words, 64, rng=rng)
+        self.words.flat_params *= 0.1  # rare words say little at first
         self.lstm = fastrnn.LSTM(64, hidden, bidirectional=True, rng=rng)
         self.out = fastrnn.Linear(4 * hidden, 2, rng=rng)
 
