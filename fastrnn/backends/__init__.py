@@ -214,7 +214,8 @@ def _words(chosen: str, asked: str) -> str | None:
         reason = "it has no cells with other activations, clip or coupled gates"
         if chosen == "numpy":
             reason += f", and {why_not('numba')}"
+    times = "many times slower" if chosen == "numpy" else "slower"
     return (
-        f'backend "auto" ends at the fallback "{chosen}", many times slower than "{_BEST}": '
+        f'backend "auto" ends at the fallback "{chosen}", {times} than "{_BEST}": '
         f'{reason}. FASTRNN_BACKEND="{chosen}" asks for it, without these words'
     )
