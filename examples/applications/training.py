@@ -7,7 +7,7 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,22 @@ from tqdm import tqdm
 import fastrnn
 
 
-def arguments(text: str, epochs: int) -> argparse.Namespace:
-    """Read the options that every application has."""
+def arguments(
+    text: str, epochs: int | Mapping[str, int], option: str = "corpus"
+) -> argparse.Namespace:
+    """Read the options that every application has; ``epochs`` may depend on one more option."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=epochs)
+    if not isinstance(epochs, int):
+        parser.add_argument(f"--{option}", choices=list(epochs), default=next(iter(epochs)))
+    parser.add_argument("--epochs", type=int, help=f"by default {epochs}")
     parser.add_argument("--quick", action="store_true", help="little data, one epoch: does it run?")
     parser.add_argument("--out", type=Path, default=Path("fastrnn-applications"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     args.name = Path(parser.prog).stem
+    if args.epochs is None:
+        args.epochs = epochs if isinstance(epochs, int) else epochs[getattr(args, option)]
     if args.quick:
         args.epochs = 1
     return args
