@@ -25,6 +25,7 @@ from .sequences import CRF, bio_transitions, ctc_decode, ctc_loss
 from .train import (
     SGD,
     Adam,
+    Conv1d,
     Embedding,
     LayerNorm,
     Linear,
@@ -44,6 +45,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Attention",
+    "Conv1d",
     "Embedding",
     "GRUCell",
     "Graph",

@@ -15,14 +15,14 @@ from ..layers import GRU, LSTM, RNN
 from ..models import Attention, Model, Parameter
 from ..models.model import param_name
 from ..sequences import CRF
-from ..train import Embedding, LayerNorm, Linear
+from ..train import Conv1d, Embedding, LayerNorm, Linear
 from . import safetensors, training
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Path = str | os.PathLike[str]
 
 _RECURRENT = (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
-_OTHERS = (Linear, Embedding, LayerNorm, Attention, CRF, Parameter)
+_OTHERS = (Linear, Embedding, Conv1d, LayerNorm, Attention, CRF, Parameter)
 CLASSES: dict[str, Any] = {kind.__name__: kind for kind in (*_RECURRENT, *_OTHERS)}
 
 _LAYERS = training.OWN + "layers"

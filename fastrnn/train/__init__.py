@@ -1,5 +1,6 @@
 """What stands around the recurrent layers in training."""
 
+from .conv1d import Conv1d, Conv1dStepper
 from .distributed import distributed
 from .embedding import Embedding
 from .layer_norm import LayerNorm
@@ -10,6 +11,8 @@ from .optim import SGD, Adam
 __all__ = [
     "SGD",
     "Adam",
+    "Conv1d",
+    "Conv1dStepper",
     "Embedding",
     "LayerNorm",
     "Linear",
