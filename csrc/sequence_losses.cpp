@@ -9,7 +9,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <limits>
+#include <mutex>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -38,13 +41,28 @@ void each_row(Index rows, double work, int threads, const Row& row) {
     for (Index b = 0; b < rows; ++b) row(b);
     return;
   }
-  std::vector<std::thread> others;
+  std::mutex mutex;
+  std::exception_ptr failed;
   const auto part = [&](Index n) {
-    for (Index b = n; b < rows; b += count) row(b);
+    try {
+      for (Index b = n; b < rows; b += count) row(b);
+    } catch (...) {  // there is no memory; it must not leave the thread
+      const std::lock_guard<std::mutex> lock(mutex);
+      failed = std::current_exception();
+    }
   };
-  for (Index n = 1; n < count; ++n) others.emplace_back(part, n);
+  std::vector<std::thread> others;
+  others.reserve(static_cast<std::size_t>(count));
+  for (Index n = 1; n < count; ++n) {
+    try {
+      others.emplace_back(part, n);
+    } catch (const std::system_error&) {  // no more threads to be had
+      part(n);
+    }
+  }
   part(0);
   for (std::thread& each : others) each.join();
+  if (failed) std::rethrow_exception(failed);
 }
 
 // ---- CTC ----------------------------------------------------------------------------------------
