@@ -40,7 +40,6 @@ class Parameter(FeedForward):
         Examples
         --------
         >>> import numpy as np
-    from numpy.typing import DTypeLike
         >>> import fastrnn
         >>> start = fastrnn.Parameter(shape=(1, 1, 4))
         >>> start.value[...] = 0.5
