@@ -88,7 +88,8 @@ class BackwardPass {
         plan_(plan),
         weights_(call.sizes, call.split.how),
         barrier_(plan.threads),
-        step_barrier_(plan.threads) {
+        step_barrier_(plan.threads),
+        interrupt_(call.listener, plan.step(call.sizes.T)) {
     Arena arena(work);
     // A row of delta: D blocks, then what the recurrent weights' (reset before) or the projection's
     // gradient multiplies. An odd number of cache lines, so that a column of rows does not fall on
@@ -207,17 +208,21 @@ class BackwardPass {
       }
       me.own = 0;
       Index first = 0;
-      for (; s < end; ++s) {
+      bool ends = false;
+      for (; s < end && !ends; ++s) {
+        if (me.place.index == 0) interrupt_.ask(s, !plan_.by_rows);
         step(me, time(s), first);
         first += call_.rows.count(time(s), z_.B);
+        ends = interrupt_.ends(s);
       }
-      input_gradients(me);
+      if (!ends) input_gradients(me);
       const bool closes = s < z_.T || sums.last;
       const int parts = static_cast<int>(larger((rows + kLongChunkRows - 1) / kLongChunkRows, 1));
       for (int i = 0; i < parts; ++i) {
         const Share part(rows, i, parts);
-        pack_chunk(me, part);
+        if (!ends) pack_chunk(me, part);
         meet_all();
+        if (interrupt_.ends(end)) return;  // all of them: nobody asks before the next chunk
         if (Cell::kResetBefore || z_.projected) {
           pack_extra(me, part);
           meet_all();
@@ -569,6 +574,7 @@ class BackwardPass {
   Plan plan_;
   BackwardWeights<V, Cell> weights_;
   Barrier barrier_, step_barrier_;
+  Interrupt interrupt_;
   Index chunk_;       // rows, if a step has no more
   Index extra_, ld_;  // a row of delta: where what follows the blocks begins; its length
   Real *zero_, *delta_;

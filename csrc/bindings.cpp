@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <tuple>
@@ -11,8 +12,10 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "gil.h"
 #include "memory.h"
 #include "sequence_losses.h"
+#include "threads.h"
 
 namespace py = pybind11;
 
@@ -25,9 +28,8 @@ template <class Item>
 Item* pointer(py::handle value) {
   using Value = std::remove_const_t<Item>;
   if (value.is_none()) return nullptr;
-  static const int num = py::dtype::of<Value>().num();
   if (!py::isinstance<py::array>(value) ||
-      py::reinterpret_borrow<py::array>(value).dtype().num() != num)
+      py::reinterpret_borrow<py::array>(value).dtype().num() != py::dtype::num_of<Value>())
     throw py::type_error("an argument is not an array of the call's dtype");
   auto array = py::reinterpret_borrow<py::array>(value);
   if constexpr (std::is_const_v<Item>)
@@ -141,8 +143,14 @@ template <class Call>
 void run(Call& call, void (*kernel)(const Call&), Index size) {
   const Buffer work(static_cast<std::size_t>(size));
   call.work = work.data();
-  const py::gil_scoped_release release;  // raw pointers only from here
-  kernel(call);
+  bool interrupted;
+  {
+    WithoutGil listener;  // raw pointers only from here
+    call.listener = &listener;
+    kernel(call);
+    interrupted = listener.raised();
+  }
+  if (interrupted) throw py::error_already_set();
 }
 
 // A forward pass bound to its arrays, for a stepper.
@@ -157,9 +165,8 @@ class Bound {
     call_.work = work_.data();
   }
 
-  void run() {
+  void run() {  // without the GIL
     call_.down = !call_.down;
-    const py::gil_scoped_release release;  // raw pointers only from here
     kernel_(call_);
   }
 
@@ -168,6 +175,61 @@ class Bound {
   void (*kernel_)(const ForwardCall<Real>&);
   py::tuple owners_;  // of the memory that the call looks at
   Buffer work_;
+};
+
+// The passes of a stepper's step. Their buffers are for one thread at a time; another one gets an error.
+template <class Real>
+class Steps {
+ public:
+  Steps(py::array_t<Real> x, py::list passes) : x_(std::move(x)), owners_(std::move(passes)) {
+    for (const py::handle pass : owners_) passes_.push_back(&pass.cast<Bound<Real>&>());
+  }
+
+  void take() {
+    // what another thread of a parent had taken as this process was forked, nobody will give back
+    const unsigned mine = generation() + 1;
+    unsigned found = users_.load(std::memory_order_relaxed);
+    if (found == mine || !users_.compare_exchange_strong(found, mine)) raise_in_use();
+  }
+  void give() { users_.store(0, std::memory_order_release); }
+
+  // Copies x_t (B, I) or, for one row, (I,) into x, and runs them all.
+  void run(const py::array& x_t) {
+    const Index axes = x_t.ndim(), B = x_.shape(0), I = x_.shape(1);
+    if (axes < 1 || axes > 2 || x_t.shape(axes - 1) != I || (axes == 2 ? x_t.shape(0) : 1) != B ||
+        x_t.dtype().num() != py::dtype::num_of<Real>())
+      throw py::value_error("x_t is not what the stepper takes");
+    const Taken taken(*this);
+    const auto* from = reinterpret_cast<const char*>(x_t.data());
+    const Index along = x_t.strides(axes - 1), across = axes == 2 ? x_t.strides(0) : 0;
+    Real* to = x_.mutable_data();
+    for (Index b = 0; b < B; ++b, from += across) {
+      if (along == sizeof(Real))
+        std::memcpy(to + b * I, from, static_cast<std::size_t>(I) * sizeof(Real));
+      else
+        for (Index i = 0; i < I; ++i) std::memcpy(to + b * I + i, from + i * along, sizeof(Real));
+    }
+    const WithoutGil here;  // raw pointers only from here
+    for (Bound<Real>* pass : passes_) pass->run();
+  }
+
+ private:
+  struct Taken {
+    explicit Taken(Steps& all) : steps(all) { steps.take(); }
+    ~Taken() { steps.give(); }
+    Steps& steps;
+  };
+
+  [[noreturn]] static void raise_in_use() {
+    const py::object error = py::module_::import("fastrnn.checks").attr("stepper_in_use")();
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+    throw py::error_already_set();
+  }
+
+  py::array_t<Real> x_;
+  py::list owners_;
+  std::vector<Bound<Real>*> passes_;
+  std::atomic<unsigned> users_{0};  // 1 + the process that one of them is in
 };
 
 // The kernels for one cell and its sizes.
@@ -184,7 +246,7 @@ class Pass {
     const Index size = cell_.packed_size(sizes_, phase(backward));
     Panels<Real> out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Real)),
                      WeightType::real};
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     cell_.pack(sizes_, from, phase(backward), threads, static_cast<Real*>(out.buffer.data()));
     return out;
   }
@@ -194,7 +256,7 @@ class Pass {
     const WeightType type = dtype == "int8" ? WeightType::int8 : WeightType::bfloat16;
     const Index size = cell_.narrow_size(sizes_, type);
     Panels<Real> out{Buffer::of_weights(static_cast<std::size_t>(size)), type};
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     cell_.narrow(sizes_, type, panels.data(), out.buffer.data());
     return out;
   }
@@ -204,7 +266,7 @@ class Pass {
     const Ways how{halves(step), halves(chunk)};
     const Index size = cell_.split_size(sizes_, phase(backward), how);
     Split out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Half)), how};
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     cell_.split(sizes_, phase(backward), how, threads, panels.data(),
                 static_cast<Half*>(out.buffer.data()));
     return out;
@@ -289,6 +351,7 @@ class Pass {
                             pointer<Real>(dc),
                             sequence<Real>(dx),
                             sums.next(sizes.T * sizes.B),
+                            nullptr,
                             nullptr};
     if (call.rows.counts) zero(dx);
     run(call, cell_.backward, cell_.backward_work(call));
@@ -343,7 +406,13 @@ class Pass {
 
 template <class Real>
 void bind(py::module_& m, const std::string& suffix) {
-  py::class_<Bound<Real>>(m, ("Bound" + suffix).c_str()).def("__call__", &Bound<Real>::run);
+  py::class_<Bound<Real>>(m, ("Bound" + suffix).c_str());
+  py::class_<Steps<Real>>(m, ("Steps" + suffix).c_str())
+      .def(py::init<py::array_t<Real>, py::list>())
+      .def("__call__", &Steps<Real>::run)
+      .def("mine", [](py::object self) { return self; })
+      .def("__enter__", &Steps<Real>::take)
+      .def("__exit__", [](Steps<Real>& self, const py::args&) { self.give(); });
   py::class_<Panels<Real>>(m, ("Panels" + suffix).c_str());
   py::class_<GradientSums<Real>>(m, ("GradientSums" + suffix).c_str())
       .def(py::init<py::tuple, Index>());
@@ -369,7 +438,7 @@ void bind(py::module_& m, const std::string& suffix) {
   activation("sigmoid", &Kernels<Real>::sigmoid);
   activation("tanh", &Kernels<Real>::tanh);
   m.def(("fma_loop" + suffix).c_str(), [](Index rounds) {
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     Real sum;
     return kernels().of<Real>().fma_loop(rounds, &sum);
   });
@@ -377,7 +446,7 @@ void bind(py::module_& m, const std::string& suffix) {
         [](const py::array_t<Real, py::array::c_style>& x, Index repeats) {
           const Real* data = x.data();
           const Index n = x.size();
-          const py::gil_scoped_release release;
+          const WithoutGil release;
           return kernels().of<Real>().read_sum(data, n, repeats);
         });
 }
@@ -389,6 +458,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind<float>(m, "32");
   bind<double>(m, "64");
   bind_sequence_losses(m);
+  memory();  // made here: a fork while a thread makes it would leave the child without
+  m.def("set_flush_denormals", [](bool on) { flush_denormals = on; });
   m.def("memory_kept", [] { return memory().kept(); });
   m.def("dots", [] { return kernels().dots; });
   m.def("tile_unit", [] { return kernels().tile_unit; });

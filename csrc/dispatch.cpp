@@ -1,5 +1,6 @@
 #include "dispatch.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -102,9 +103,13 @@ const KernelTable& choose() {
 
 }  // namespace
 
+// No local static that is set once: a fork in the meantime would leave it locked in the child.
 const KernelTable& kernels() {
-  static const KernelTable& chosen = choose();
-  return chosen;
+  static std::atomic<const KernelTable*> chosen{nullptr};
+  const KernelTable* found = chosen.load(std::memory_order_acquire);
+  if (!found)
+    chosen.store(found = &choose(), std::memory_order_release);  // the same for all threads
+  return *found;
 }
 
 std::vector<std::string> usable_isas() {

@@ -81,7 +81,8 @@ class ForwardPass {
         plan_(plan),
         weights_(call.sizes, call.split.how, call.type),
         together_(makes_together()),
-        barrier_(plan.threads) {
+        barrier_(plan.threads),
+        interrupt_(call.listener, plan.step(call.sizes.T)) {
     Arena arena(work);
     zero_ = arena.take<Real>(larger(z_.H, z_.P));
     vectors_ = unpacked() ? arena.take<Real>(weights_.vectors_size()) : nullptr;
@@ -185,7 +186,9 @@ class ForwardPass {
       me.step.gates = me.gates;
       for (; s < end; ++s) {
         const Index rows = me.place.active(call_.rows.count(time(s), z_.B));
+        if (me.place.index == 0) interrupt_.ask(s, !plan_.by_rows);
         step(me, time(s), x, rows, (s & 1) != call_.down);
+        if (interrupt_.ends(s)) return;
         x += rows;
         if (!together_) me.step.gates += rows * G * z_.H;
       }
@@ -319,6 +322,7 @@ class ForwardPass {
   ForwardWeights<V, Cell> weights_;
   bool together_;
   Barrier barrier_;
+  Interrupt interrupt_;
   Real* zero_;
   Real* vectors_;  // unpacked: the parameters that are no matrix
   Real* out_;      // (B, H) the cell's output, before a projection

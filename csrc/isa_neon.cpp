@@ -1,3 +1,4 @@
+#include "interrupt.h"
 #include "kernel_table.h"
 #include "portability.h"
 #include "threads.h"

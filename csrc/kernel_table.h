@@ -77,6 +77,15 @@ struct SplitWeights {
 // holds them, for a forward call of one step, which reads them once.
 enum class WeightType { real, bfloat16, int8, unpacked };
 
+// Who may want a call to end before its time. Asked now and then, by the thread that made the call.
+class Listener {
+ public:
+  virtual bool interrupted() = 0;  // the call then ends soon, and leaves its results unset
+
+ protected:
+  ~Listener() = default;
+};
+
 template <class Real>
 struct ForwardCall {
   Sizes sizes;
@@ -93,12 +102,13 @@ struct ForwardCall {
   Real* cn;                        // (B, H) out; may be c0
   Sequence<Real> y;                // (T, B, P) out; rows that do not run are left alone
   // What is kept for backward, or null. Of gates and c rows that do not run are left alone, too.
-  Real* kept_y;  // (T, B, P) out: the same as y
-  Real* gates;   // (T, B, S*H) out
-  Real* c;       // (T, B, H) out: LSTM
-  void* work;    // forward_work(...) bytes
-  bool down;     // the first step goes through the weights from their end, the next one from their
-                 // beginning, and so on: what was used last may still be in a cache
+  Real* kept_y;        // (T, B, P) out: the same as y
+  Real* gates;         // (T, B, S*H) out
+  Real* c;             // (T, B, H) out: LSTM
+  void* work;          // forward_work(...) bytes
+  Listener* listener;  // or null
+  bool down;  // the first step goes through the weights from their end, the next one from their
+              // beginning, and so on: what was used last may still be in a cache
 };
 
 // Sums over rows are settled, once there are so many (backward.h).
@@ -136,6 +146,7 @@ struct BackwardCall {
   Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
   Sums<Real>* sums;         // of the parameters
   void* work;               // backward_work(...) bytes
+  Listener* listener;       // or null
 };
 
 enum class Phase { forward, backward };

@@ -47,6 +47,9 @@ struct Plan {
     if (step * z.T < 1e6 || (!by_rows && small)) threads = 1;
     if (threads == 1) by_rows = true;
   }
+
+  // What a step takes, in microseconds, roughly.
+  double step(Index T) const { return microseconds / static_cast<double>(threads * larger(T, 1)); }
 };
 
 // The share of the rows, sorted by falling length, that makes equal numbers of steps.

@@ -2,6 +2,8 @@
 // rounding, as fastrnn/sequences/loops_numpy.py, which is the reference; Python has checked all.
 #include "sequence_losses.h"
 
+#include "gil.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -222,7 +224,7 @@ py::tuple ctc(const Array<Real>& logits, const Array<std::int64_t>& targets,
   double* out = losses.mutable_data();
   const std::int64_t *to = targets.data(), *n = steps.data(), *s = labels.data();
   {
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     const double work =
         static_cast<double>(T) * static_cast<double>(B) * static_cast<double>(C + 8 * S + 1);
     each_row(B, work, threads, [&](Index b) {
@@ -312,7 +314,7 @@ py::tuple crf(const Array<double>& scores, const Array<double>& transitions,
   std::vector<double> own(static_cast<std::size_t>(c.B * c.C * c.C), 0.0);
   double *z = log_z.mutable_data(), *m = marginals.mutable_data(), *sum = pairs.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     const Index size = c.C * c.C;
     each_row(c.B, c.work(), threads,
              [&](Index b) { z[b] = crf_row(c, b, m, own.data() + b * size); });
@@ -359,7 +361,7 @@ py::array_t<std::int64_t> viterbi(const Array<double>& scores, const Array<doubl
   py::array_t<std::int64_t> tags({c.T, c.B});
   std::int64_t* to = tags.mutable_data();
   std::fill_n(to, tags.size(), -1);
-  const py::gil_scoped_release release;
+  const WithoutGil release;
   each_row(c.B, c.work() / 8, threads, [&](Index b) { viterbi_row(c, b, to); });
   return tags;
 }

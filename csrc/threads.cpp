@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include "float_mode.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -108,7 +110,7 @@ class Pool {
     running_.store(seated, std::memory_order_relaxed);
     keep_apart();
     go_.raise([&] {
-      task_ = task, argument_ = argument, team_ = n;
+      task_ = task, argument_ = argument, team_ = n, mode_ = FloatMode::now();
       gone_.store(round_);
     });
     if (n > 0) task(argument, 0);
@@ -182,7 +184,10 @@ class Pool {
       if (measured(taken.round)) answer(taken.round);
       go_.wait([&] { return gone_ == taken.round; });
       const int rank = taken.seats - taken.free;
-      if (rank < team_) task_(argument_, rank);
+      if (rank < team_) {
+        const InFloatMode callers(mode_);
+        task_(argument_, rank);
+      }
       finish_.raise([this] { --running_; });
     }
   }
@@ -201,6 +206,7 @@ class Pool {
   void (*task_)(void*, int) = nullptr;
   void* argument_ = nullptr;
   int team_ = 0;
+  FloatMode mode_ = FloatMode::now();  // the caller's
   std::atomic<int> running_{0};
   std::atomic<std::uint32_t> called_{0};
   std::atomic<int> answers_{0};
@@ -209,22 +215,23 @@ class Pool {
 };
 
 std::atomic<Pool*> pool_{nullptr};
+std::atomic<unsigned> generation_{0};
+
+#if !defined(_WIN32)
+// A forked child has no threads but this one: it starts with a new pool at its first call. Said as the
+// library is loaded: of what is set up at first use, a fork may see the half.
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] {
+  pool_.store(nullptr, std::memory_order_release);
+  generation_.fetch_add(1, std::memory_order_relaxed);
+});
+#endif
 
 // Never freed: its threads may be waiting when the process ends.
 Pool& pool() {
   Pool* found = pool_.load(std::memory_order_acquire);
   if (found) return *found;
   Pool* made = new Pool;
-  if (pool_.compare_exchange_strong(found, made, std::memory_order_acq_rel)) {
-#if !defined(_WIN32)
-    // a forked child has no threads but this one: it starts with a new pool at its first call
-    static std::once_flag once;
-    std::call_once(once, [] {
-      pthread_atfork(nullptr, nullptr, [] { pool_.store(nullptr, std::memory_order_release); });
-    });
-#endif
-    return *made;
-  }
+  if (pool_.compare_exchange_strong(found, made, std::memory_order_acq_rel)) return *made;
   delete made;
   return *found;
 }
@@ -250,6 +257,8 @@ void Barrier::wait() {
     pool().keep_apart();
   }
 }
+
+unsigned generation() { return generation_.load(std::memory_order_relaxed); }
 
 double meeting() { return pool().meeting(); }
 double meeting_or_trial() { return pool().meeting_or_trial(); }

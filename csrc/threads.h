@@ -90,6 +90,9 @@ double meeting();
 // The same for a call that is to be planned; 0 at times, so that what is not shared gets another trial.
 double meeting_or_trial();
 
+// The number of forks between this process and the one that loaded the library.
+unsigned generation();
+
 // The threads of one call: the caller, and those of the pool that come when they are asked to. While
 // another call has the pool, and where none comes in time, the caller is alone and does all the work
 // itself. Results never depend on the number of threads.
@@ -104,7 +107,7 @@ class Lease {
   int size() const { return size_; }
 
   // Runs task(argument, rank) for rank in 0 .. n-1, all at the same time, n <= size(); rank 0 is
-  // the caller. Returns when all are done. Once a lease.
+  // the caller, whose floating-point mode all have. Returns when all are done. Once a lease.
   void run(int n, void (*task)(void*, int), void* argument) const;
 
  private:

@@ -5,7 +5,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 """
 
 from .cells import GRUCell, LSTMCell, RNNCell
-from .config import get_num_threads, num_threads, set_num_threads, show_config
+from .config import get_num_threads, num_threads, set_flush_denormals, set_num_threads, show_config
 from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN
@@ -73,6 +73,7 @@ __all__ = [
     "pad",
     "sample",
     "save",
+    "set_flush_denormals",
     "set_num_threads",
     "show_config",
     "softmax_cross_entropy",

@@ -191,6 +191,14 @@ def uncopied_tape() -> TypeError:
     )
 
 
+def stepper_in_use() -> RuntimeError:
+    """Return the error for a stepper that two threads use at once."""
+    return RuntimeError(
+        "a stepper is for one thread at a time, and another one is using this; give each thread a "
+        "stepper of its own"
+    )
+
+
 def too_large(what: str) -> MemoryError:
     """Return the error for what no memory can hold."""
     return MemoryError(f"{what} needs more bytes than can be addressed")

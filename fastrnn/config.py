@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import checks
+from . import checks, cpus
 
 # More is never faster, and a runaway number must not bring the process down.
 MAX_THREADS = 1024
@@ -24,8 +25,18 @@ _here: ContextVar[int | None] = ContextVar("fastrnn_num_threads", default=None)
 def get_num_threads() -> int:
     """Return the number of threads that a call made here and now would use.
 
-    It is that of the innermost `num_threads` block around it, else that of `set_num_threads`, else
-    FASTRNN_NUM_THREADS from the environment, else the number of CPUs this process may run on.
+    It is the first of these that there is:
+
+    1. that of the innermost `num_threads` block around it,
+    2. that of `set_num_threads`,
+    3. FASTRNN_NUM_THREADS from the environment,
+    4. OMP_NUM_THREADS, by which loky, Dask, Ray and containers share CPUs out; of a list for nested
+       regions, such as ``4,2``, the first. If it is no such number, a RuntimeWarning says so,
+       and it is ignored, as OpenMP itself does,
+    5. the number of CPUs that this process may run on, or the CPU quota of its control group
+       (``docker run --cpus=2``), rounded up, where that is less.
+
+    What the environment says is looked up once.
 
     Raises
     ------
@@ -71,6 +82,33 @@ def num_threads(n: int) -> Iterator[None]:
         _here.reset(token)
 
 
+def set_flush_denormals(on: bool) -> None:
+    """Take denormal numbers for zeros in calls of the "cpu" backend, or not; off by default.
+
+    Products with numbers below 1.2e-38 (float32; 2.2e-308 in float64) take many times as long on
+    some processors. They come up where a state or a gradient decays towards zero. The mode is that
+    of the processor (FTZ and DAZ on x86-64, FZ on AArch64): it is set in all threads of each call
+    of a layer, a cell or a stepper, for as long as the call takes, and the caller's own is left as
+    it is. A caller's own mode, as `torch.set_flush_denormal` sets it, reaches all threads of its
+    calls without this.
+
+    Raises
+    ------
+    TypeError
+        ``on`` is not a bool.
+    RuntimeError
+        It is to be on, and the "cpu" backend cannot be used here.
+    """
+    on = checks.flag("on", on)
+    if on:
+        from . import backends  # which needs this module itself
+
+        backends.get("cpu")
+    extension = sys.modules.get("fastrnn._core")
+    if extension is not None:
+        extension.set_flush_denormals(on)
+
+
 def _default_threads() -> int:
     text = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
     if text:
@@ -79,9 +117,23 @@ def _default_threads() -> int:
         except ValueError:
             expected = f"an int in 1..{MAX_THREADS}"
             raise ValueError(f"FASTRNN_NUM_THREADS must be {expected}, got {text!r}") from None
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
+    return min(_openmp_threads() or cpus.available(), MAX_THREADS)
+
+
+def _openmp_threads() -> int | None:
+    """Return what OMP_NUM_THREADS asks for, or None."""
+    text = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not text:
+        return None
+    try:
+        return checks.size("OMP_NUM_THREADS", int(text.split(",")[0]))
+    except ValueError:
+        warnings.warn(
+            f"OMP_NUM_THREADS must be ints of at least 1 and commas, got {text!r}: ignored",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
 
 
 @overload
@@ -141,6 +193,7 @@ def _facts() -> dict[str, Any]:
                 "FASTRNN_CACHE_DIR",
                 "FASTRNN_ISA",
                 "FASTRNN_NUM_THREADS",
+                "OMP_NUM_THREADS",
             )
             if name in os.environ
         },

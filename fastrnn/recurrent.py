@@ -8,12 +8,12 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from . import backends, checks, foreign, narrow
+from . import backends, checks, foreign, forks, narrow
 from .backends.base import Numerics, Weights
 from .cellmath import CELLS, GENERAL, CellSpec, Options
 from .cellmath.ops import ACTIVATIONS
@@ -71,11 +71,14 @@ _PLAIN = {kind: (Options(),) for kind in CELLS} | {"rnn_relu": (Options(candidat
 _EVERY_ROW = ALL, ALL
 
 
-class _Frozen(NamedTuple):
-    """What a frozen layer holds."""
+@dataclass(eq=False)
+class Snapshot:
+    """Weights as calls use them: what a frozen layer holds, and every stepper."""
 
     packed: list[object]  # one a pass
     dtype: str  # of the weights
+    flat: Array | None = None  # the parameters, if they may no longer be the layer's
+    shared: bool = False  # a stepper holds it too
 
 
 def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,8 +198,9 @@ class Recurrent(Parametrized):
         suffixes = self._suffixes(config)
         self._names = [[name + suffix for name in _WEIGHTS] for suffix in suffixes]
         self._weights = self._by_pass(self._params)
-        self._frozen: _Frozen | None = None
+        self._frozen: Snapshot | None = None
         self._lock = threading.Lock()
+        forks.watch(self)
 
     @classmethod
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -302,11 +306,43 @@ class Recurrent(Parametrized):
                 if self._frozen is None:
                     self._params.set_writeable(False)
                 if self._frozen is None or self._frozen.dtype != dtype:
-                    self._frozen = _Frozen(self._packed_as(dtype), dtype)
+                    made = Snapshot(self._packed_as(dtype), dtype)
+                    self._leave_frozen()
+                    self._frozen = made
             except BaseException:
                 if self._frozen is None:
                     self._params.set_writeable(True)
                 raise
+
+    def _leave_frozen(self) -> None:
+        """Let steppers of a frozen layer have its parameters, which may change now."""
+        if self._frozen is not None and self._frozen.shared:
+            self._frozen.flat = self._params.flat.copy()
+
+    def after_fork(self) -> None:
+        """Undo, in the child of a fork, what another thread was in the midst of."""
+        if self._lock.locked():
+            self._lock = threading.Lock()
+            self._params.set_writeable(self._frozen is None)
+
+    def _snapshot(self) -> Snapshot:
+        """Return the weights of now, which later changes of the parameters do not reach."""
+        with self._lock:
+            if self._frozen is not None:
+                self._frozen.shared = True
+                return self._frozen
+        flat = self._params.flat.copy()
+        return Snapshot(self._pack(), self._dtype.name, flat)
+
+    def _as_of(self: Self, weights: Snapshot) -> Self:
+        """Return this layer, or one as it was when it had these weights."""
+        if weights.flat is None:
+            return self
+        made = type(self).__new__(type(self))
+        flat = self._params.on_host(weights.flat)
+        frozen = weights.dtype if weights.dtype in checks.NARROW else None
+        made.__setstate__(self.__getstate__() | {"flat_params": flat, "frozen": frozen})
+        return made
 
     def _packed_as(self, dtype: str) -> list[object]:
         if dtype == self._dtype.name:
@@ -317,6 +353,7 @@ class Recurrent(Parametrized):
     def unfreeze(self) -> None:
         """Make the parameters writeable again and drop the packed copies."""
         with self._lock:
+            self._leave_frozen()
             try:
                 self._thaw()
             except BaseException:  # an interrupt in the middle: there is no half of it

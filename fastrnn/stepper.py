@@ -11,7 +11,7 @@ from . import backends, checks, config
 from .tape import State, pair
 
 if TYPE_CHECKING:
-    from .recurrent import Recurrent
+    from .recurrent import Recurrent, Snapshot
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,7 +21,9 @@ class Stepper:
     ``layer.stepper(B)``.
 
     The parameters are those of the moment it was made, and so is the number of threads. A stepper
-    is for one thread at a time; make one for each stream.
+    is for one thread at a time; make one for each stream. `copy.copy`, `copy.deepcopy` and pickle
+    give another one with the same weights and state. In the child of a fork, one that another
+    thread was using has what that thread had come to: reset it.
     """
 
     def __init__(self, layer: Recurrent, batch_size: int = 1) -> None:
@@ -32,13 +34,12 @@ class Stepper:
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
         if layer._network.levels[0][0].reverse:
             raise ValueError("a stepper runs from the first step on, got a layer with reverse=True")
-        self._layer = layer
         with backends.there(layer.flat_params):
-            self._bind(batch)
+            self._bind(layer, layer._snapshot(), batch, config.get_num_threads())
 
-    def _bind(self, batch: int) -> None:
-        """Make the buffers and the function that advances a step."""
-        layer = self._layer
+    def _bind(self, layer: Recurrent, weights: Snapshot, batch: int, threads: int) -> None:
+        """Make the buffers and what advances a step."""
+        self._layer, self._weights, self._threads = layer, weights, threads
         network = layer._network
         passes, (width, hidden) = network.num_passes, network.widths
         self._dtype = layer.dtype
@@ -60,12 +61,13 @@ class Stepper:
                 self._h[n],
                 None if self._c is None else self._c[n],
                 outputs[n],
-                threads=config.get_num_threads(),
+                threads=threads,
                 numerics=network.numerics,
             )
-            for n, packed in enumerate(layer._pack())
+            for n, packed in enumerate(weights.packed)
         ]
-        self._advance = network.backend.join(steps)
+        self._state = [self._h] if self._c is None else [self._h, self._c]
+        self._advance = network.backend.join(steps, self._x, self._state)
         self.reset()
 
     def __call__(self, x_t: Array, *, copy: bool = False) -> Array:
@@ -88,6 +90,8 @@ class Stepper:
         TypeError, ValueError
             ``x_t`` has another type or dtype, or another shape, or ``copy`` is no bool. The state
             is untouched then.
+        RuntimeError
+            Another thread is using the stepper. The state is untouched then.
 
         Examples
         --------
@@ -108,8 +112,7 @@ class Stepper:
                 "x_t", x_t.shape, *([form, form[1:]] if len(self._outputs) == 2 else [form])
             )
         copied = copy is not False and checks.flag("copy", copy)
-        self._x[...] = x_t
-        self._advance()
+        self._advance(x_t)
         return y_t.copy() if copied else y_t
 
     @property
@@ -124,7 +127,7 @@ class Stepper:
         If B is 1 it can also be set to the state of an unbatched call, and an unbatched call takes
         it.
         """
-        with backends.there(self._h):
+        with backends.there(self._h), self._advance.mine():
             index = self._layer._state_index[True]
             return pair(self._h.copy(), None if self._c is None else self._c.copy(), index)
 
@@ -132,7 +135,7 @@ class Stepper:
     def state(self, state: State) -> None:
         batch = self.batch_size
         h, c = self._layer._state("state", state, None if batch == 1 else batch)
-        with backends.there(self._h):
+        with backends.there(self._h), self._advance.mine():
             self._h[...] = h
             if self._c is not None:
                 self._c[...] = c
@@ -152,7 +155,7 @@ class Stepper:
             untouched then.
         """
         chosen: Any = checks.rows("rows", rows, self.batch_size)
-        with backends.there(self._h):
+        with backends.there(self._h), self._advance.mine():
             chosen = self._xp.asarray(chosen)
             self._h[...] = self._h[:, chosen]
             if self._c is not None:
@@ -169,12 +172,26 @@ class Stepper:
         rows: Any = slice(None)
         if mask is not None:
             rows = np.flatnonzero(checks.mask("mask", mask, self.batch_size))
-        with backends.there(self._h):
+        with backends.there(self._h), self._advance.mine():
             if mask is not None:
                 rows = self._xp.asarray(rows)
             self._h[:, rows] = 0
             if self._c is not None:
                 self._c[:, rows] = 0
+
+    def __copy__(self) -> Stepper:
+        copied = type(self).__new__(type(self))
+        with backends.there(self._h):
+            copied._bind(self._layer, self._weights, self.batch_size, self._threads)
+        copied.state = self.state
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stepper:
+        return self.__copy__()  # the weights do not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        layer = self._layer._as_of(self._weights)
+        return _restore, (layer, self.batch_size, self._threads, self.state)
 
 
 class PlacedStepper(Stepper):
@@ -184,3 +201,11 @@ class PlacedStepper(Stepper):
         """See `Stepper.__call__`."""
         with backends.there(self._x):
             return super().__call__(x_t, copy=copy)
+
+
+def _restore(layer: Recurrent, batch_size: int, threads: int, state: State) -> Stepper:
+    """Return what `Stepper.__reduce__` described."""
+    with config.num_threads(threads):
+        step = layer.stepper(batch_size)
+    step.state = state
+    return step

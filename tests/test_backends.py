@@ -407,10 +407,10 @@ def test_bind(backend: str, kind: str) -> None:
     x, h, out = p.x[0].copy(), p.h0.copy(), np.empty_like(p.h0)
     c = None if p.c0 is None else p.c0.copy()
     packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
-    advance = engine.bind(p.cell, packed, x, h, c, out, threads=1, numerics=Numerics())
+    bound = engine.bind(p.cell, packed, x, h, c, out, threads=1, numerics=Numerics())
+    step = engine.join([bound], x, [h] if c is None else [h, c])
     for t in range(len(p.x)):
-        x[...] = p.x[t]
-        advance()
+        step(p.x[t])
         np.testing.assert_allclose(out, y[t], atol=1e-12)
     np.testing.assert_allclose(h, hn, atol=1e-12)
     if c is not None:

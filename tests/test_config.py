@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import config
+from fastrnn import config, cpus
 
 
 @pytest.fixture(autouse=True)
 def _threads_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTRNN_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(config, "_everywhere", None)
 
 
@@ -35,8 +38,146 @@ def elsewhere(question: Callable[[], Any]) -> Any:
 
 
 def test_default_is_the_cpus_of_this_process() -> None:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert fastrnn.get_num_threads() == cpus
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert affinity is not None
+    limit = cpus.quota()
+    expected = affinity if limit is None else min(affinity, max(1, math.ceil(limit)))
+    assert fastrnn.get_num_threads() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"), [("3", 3), (" 5 ", 5), ("4,2", 4), ("2, 1", 2), ("99999", 1024)]
+)
+def test_openmps_number(monkeypatch: pytest.MonkeyPatch, text: str, threads: int) -> None:
+    """It counts where FASTRNN_NUM_THREADS does not, whatever the CPUs."""
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert fastrnn.get_num_threads() == threads
+    monkeypatch.setattr(config, "_everywhere", None)
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", "7")
+    assert fastrnn.get_num_threads() == 7
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ",", ",2", "2;1", "9" * 9999])
+def test_openmps_number_with_nonsense(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """It is no setting of ours: a warning, once, and what would hold without it."""
+    without = fastrnn.get_num_threads()
+    monkeypatch.setattr(config, "_everywhere", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    with pytest.warns(RuntimeWarning, match=r"^OMP_NUM_THREADS must be .*, got .*: ignored$"):
+        assert fastrnn.get_num_threads() == without
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastrnn.get_num_threads()
+    monkeypatch.setattr(config, "_everywhere", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "  ")  # as if it were not set
+    assert fastrnn.get_num_threads() == without
+
+
+# What Linux shows: mount points of control groups and this process's own group.
+V2 = "35 24 0:31 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
+V1 = "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
+MEMORY = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+CPU1 = "sys/fs/cgroup/cpu,cpuacct/"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "limit"),
+    [
+        # version 2: docker --cpus=2 in a namespace of its own; no limit; half a CPU
+        ([V2], ["0::/"], {"sys/fs/cgroup/cpu.max": "200000 100000"}, 2.0),
+        ([V2], ["0::/"], {"sys/fs/cgroup/cpu.max": "max 100000"}, None),
+        ([V2], ["0::/"], {"sys/fs/cgroup/cpu.max": "50000 100000"}, 0.5),
+        # the top group has no such file
+        ([V2], ["0::/a/b"], {"sys/fs/cgroup/a/b/cpu.max": "150000 100000"}, 1.5),
+        # the least of all groups above counts
+        (
+            [V2],
+            ["0::/a/b"],
+            {"sys/fs/cgroup/a/b/cpu.max": "max 100000", "sys/fs/cgroup/a/cpu.max": "300000 100000"},
+            3.0,
+        ),
+        (
+            [V2],
+            ["0::/a/b"],
+            {"sys/fs/cgroup/a/b/cpu.max": "100000 50000", "sys/fs/cgroup/a/cpu.max": "3000 1000"},
+            2.0,
+        ),
+        # version 1, beside a controller of something else
+        (
+            [MEMORY, V1],
+            ["9:memory:/m", "4:cpu,cpuacct:/jobs/7"],
+            {
+                CPU1 + "jobs/7/cpu.cfs_quota_us": "250000",
+                CPU1 + "jobs/7/cpu.cfs_period_us": "100000",
+                CPU1 + "cpu.cfs_quota_us": "-1",
+                CPU1 + "cpu.cfs_period_us": "100000",
+            },
+            2.5,
+        ),
+        (
+            [V1],
+            ["4:cpu,cpuacct:/"],
+            {CPU1 + "cpu.cfs_quota_us": "-1", CPU1 + "cpu.cfs_period_us": "100000"},
+            None,
+        ),
+        # a container that sees the host's name of its group, which is mounted as the top
+        (
+            [V1.replace("/ /sys", "/docker/1f /sys")],
+            ["4:cpu,cpuacct:/docker/1f"],
+            {CPU1 + "cpu.cfs_quota_us": "400000", CPU1 + "cpu.cfs_period_us": "100000"},
+            4.0,
+        ),
+        (
+            [V2.replace("/ /sys", "/.. /sys")],
+            ["0::/../../x"],
+            {"sys/fs/cgroup/cpu.max": "100000 100000"},
+            1.0,
+        ),
+        # both versions side by side; a name with a space
+        (
+            [V1, V2.replace("/sys/fs/cgroup", r"/mnt/a\040b")],
+            ["4:cpu,cpuacct:/", "0::/s"],
+            {
+                CPU1 + "cpu.cfs_quota_us": "800000",
+                CPU1 + "cpu.cfs_period_us": "100000",
+                "mnt/a b/s/cpu.max": "600000 100000",
+            },
+            6.0,
+        ),
+        # nothing of the kind, or nothing that makes sense
+        ([], [], {}, None),
+        ([V2], ["0::/"], {}, None),
+        ([MEMORY], ["9:memory:/m", "0::/"], {}, None),
+        ([V1], ["4:cpu,cpuacct:/"], {CPU1 + "cpu.cfs_quota_us": "100000"}, None),
+        *(
+            ([V2], ["0::/"], {"sys/fs/cgroup/cpu.max": text}, None)
+            for text in ("", "two 100000", "100000", "100000 0", "-5 100000", "9" * 999 + " 1")
+        ),
+        (["nonsense", "1 2 3 - cgroup2", V2 + " -"], ["nonsense", "::", "0"], {}, None),
+    ],
+)
+def test_quota_of_control_groups(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mounts: list[str],
+    groups: list[str],
+    files: dict[str, str],
+    limit: float | None,
+) -> None:
+    proc = {"proc/self/mountinfo": mounts, "proc/self/cgroup": groups}
+    for name, text in {**{name: "\n".join(lines) for name, lines in proc.items()}, **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert cpus.quota(tmp_path) == limit
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert cpus.available(tmp_path) == (64 if limit is None else math.ceil(limit))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
+    assert cpus.available(tmp_path) == 1
+
+
+def test_default_minds_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "quota", lambda root: 0.3)
+    assert fastrnn.get_num_threads() == 1
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,12 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), G gates, S sav
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+
+from fastrnn import checks, forks
 
 if TYPE_CHECKING:
     from fastrnn.cellmath import CellSpec
@@ -186,25 +189,67 @@ class Backend(Protocol):
         *,
         threads: int,
         numerics: Numerics,
-    ) -> Callable[[], None]:
-        """Return a function that advances one step.
+    ) -> object:
+        """Return one pass over one step, for `join`.
 
         It reads x (B, I), updates h (B, P) and c (B, H) in place and writes y (B, P); all
-        C-contiguous, and alive as long as the function.
+        C-contiguous.
         """
 
-    def join(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
-        """Return a function that runs, one after the other, what `bind` returned for the passes of
-        one step. It may have been run once when this returns."""
+    def join(self, passes: Sequence[Any], x: Array, state: Sequence[Array]) -> Steps:
+        """Return what runs, one after the other, what `bind` returned for the passes of one step.
+
+        It may have been run once when this returns.
+
+        Parameters
+        ----------
+        x : what the first of them reads
+        state : what they update: h and, for cells that have it, c
+        """
 
 
-def in_turn(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
-    """Return a function that runs these one after the other."""
-    if len(steps) == 1:
-        return steps[0]
+class Steps(Protocol):
+    """A stepper's engine. Its buffers are for one thread at a time."""
 
-    def run() -> None:
-        for step in steps:
-            step()
+    def __call__(self, x_t: Array) -> None:
+        """Copy x_t (B, I), or (I,) for one row, to where the first pass reads it; run all.
 
-    return run
+        Raises
+        ------
+        RuntimeError
+            Another thread has the buffers.
+        """
+
+    def mine(self) -> AbstractContextManager[object]:
+        """Return a context that has the buffers; raise as a call does."""
+
+
+class InTurn:
+    """`Steps` in Python."""
+
+    def __init__(
+        self, passes: Sequence[Callable[[], None]], x: Array, state: Sequence[Array]
+    ) -> None:
+        self._passes, self._x, self._state = passes, x, state
+        self._lock = forks.Lock()
+
+    def __call__(self, x_t: Array) -> None:
+        """See `Steps.__call__`. An exception between the passes, as Ctrl-C makes one, leaves the
+        state before the step."""
+        with self.mine():
+            before = [a.copy() for a in self._state]
+            try:
+                self._x[...] = x_t
+                for run in self._passes:
+                    run()
+            except BaseException:
+                for a, value in zip(self._state, before, strict=True):
+                    a[...] = value
+                raise
+
+    def mine(self) -> AbstractContextManager[object]:
+        """See `Steps.mine`. Of threads that come at the same moment, one waits for the other."""
+        held = self._lock.held
+        if held.locked():
+            raise checks.stepper_in_use()
+        return held

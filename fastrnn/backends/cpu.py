@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from fastrnn import dropout
 from fastrnn.rows import ALL
 
-from .base import Array, Numerics, Saved, Weights, in_turn
+from .base import Array, Numerics, Saved, Steps, Weights
 
 if TYPE_CHECKING:
     from fastrnn import _core
@@ -161,7 +160,6 @@ class Packed:
         if dtype is not None:
             self._panels = {False: kernels.narrow(self._panels[False], dtype)}
         self._split: dict[tuple[bool, _core.Halves, _core.Halves], _core.Split] = {}
-        self._lock = threading.Lock()
 
     def forward(
         self, steps: int, ways: Ways | None, threads: int
@@ -188,10 +186,12 @@ class Packed:
         if ways is None:
             return None
         key = backward, *ways.codes()
-        with self._lock:
-            if key not in self._split:
-                self._split[key] = self.kernels.split(self._panels[backward], *key, threads)
-            return self._split[key]
+        parts = self._split.get(key)
+        if parts is None:
+            made = self.kernels.split(self._panels[backward], *key, threads)
+            # of threads that come here at once, all get what one of them made
+            parts = self._split.setdefault(key, made)
+        return parts
 
 
 class CpuBackend:
@@ -210,6 +210,7 @@ class CpuBackend:
         self._make = {4: _core.Pass32, 8: _core.Pass64}  # by bytes of a number
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
         self._sums = {4: _core.GradientSums32, 8: _core.GradientSums64}
+        self._steps = {4: _core.Steps32, 8: _core.Steps64}
         self._empty = {4: _core.empty32, 8: _core.empty64}
         self._kernels: dict[tuple[Any, ...], _core.Pass] = {}
 
@@ -383,14 +384,16 @@ class CpuBackend:
         *,
         threads: int,
         numerics: Numerics,
-    ) -> Callable[[], None]:
-        """Return a function that advances one step; see `Backend.bind`."""
+    ) -> _core.Bound:
+        """Return one pass over one step; see `Backend.bind`."""
         kernels = packed.kernels
         x, y = x[None], y[None]
         ways = self._ways(x, packed, ALL, numerics)
         return kernels.bind(*packed.forward(1, ways, threads), x, h, c, ALL, threads, y)
 
-    join = staticmethod(in_turn)
+    def join(self, passes: Sequence[_core.Bound], x: Array, state: Sequence[Array]) -> Steps:
+        """Return what runs them without a way back to Python between; see `Backend.join`."""
+        return self._steps[x.itemsize](x, list(passes))
 
 
 def _rows(a: Array) -> Array:

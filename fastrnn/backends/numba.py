@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn import forks
 from fastrnn.cellmath import MATHS, CellMath, CellSpec, general, gru, lstm, ops, rnn
 
 from . import numba_tanh, sequence
 from . import numpy as reference
-from .base import Array
+from .base import Array, Saved, Weights
+
+if TYPE_CHECKING:
+    from fastrnn.cellmath import Packed
+    from fastrnn.rows import Rows
 
 _AS_THEY_ARE = (
     ops.add,
@@ -124,7 +128,10 @@ _MEANINGS: dict[Callable[..., Any], Callable[..., Callable[..., Any]]] = {
     ops.add_product: lambda *_: _add_product,
 }
 
-_lock = threading.Lock()
+_lock = forks.Lock()
+
+PIECE = 10**8
+"""Floating-point operations of a piece."""
 
 
 def why_not() -> str | None:
@@ -145,8 +152,96 @@ class NumbaBackend(reference.NumpyBackend):
 
     def loops(self, cell: CellSpec) -> reference.Loops:
         """Return the loops of a cell, compiled when they are first called."""
-        with _lock:
+        with _lock.held:
             return _compiled(MATHS[cell.kind])
+
+    def forward(
+        self,
+        cell: CellSpec,
+        packed: Packed,
+        x: Array,
+        h0: Array,
+        c0: Array | None,
+        rows: Rows,
+        *,
+        reverse: bool,
+        **how: Any,
+    ) -> tuple[Array, Array, Array | None, Saved | None]:
+        """Run one pass, in pieces between which Python handles signals; see `Backend.forward`."""
+        forward = super().forward
+        how["reverse"] = reverse
+        pieces = _pieces(x, packed, reverse)
+        if len(pieces) < 2:
+            return forward(cell, packed, x, h0, c0, rows, **how)
+        y = np.empty((*x.shape[:2], h0.shape[1]), x.dtype)
+        h, c, kept = h0, c0, None
+        for at in pieces:
+            within = rows.span(at.start, at.stop)
+            y[at], h, c, saved = forward(cell, packed, x[at], h, c, within, **how)
+            if saved is not None:
+                if kept is None:
+                    kept = Saved._make(_longer(a, len(x)) for a in saved)
+                for whole, part in zip(kept, saved, strict=True):
+                    if whole is not None:
+                        whole[at] = part
+        return y, h, c, kept
+
+    def backward(
+        self,
+        cell: CellSpec,
+        packed: Packed,
+        x: Array,
+        h0: Array,
+        c0: Array | None,
+        rows: Rows,
+        saved: Saved,
+        dy: Array | None,
+        dh: Array,
+        dc: Array | None,
+        grads: Weights | reference.Sums,
+        *,
+        reverse: bool,
+        **how: Any,
+    ) -> tuple[Array, Array, Array | None]:
+        """Backpropagate through one pass, in such pieces; see `Backend.backward`."""
+        backward = super().backward
+        how["reverse"] = reverse
+        pieces = _pieces(x, packed, reverse)
+        if len(pieces) < 2:
+            return backward(cell, packed, x, h0, c0, rows, saved, dy, dh, dc, grads, **how)
+        sums = reference.Sums(grads, 1) if isinstance(grads, Weights) else grads
+        sums.expect(len(pieces) - 1)
+        dx = np.empty_like(x)
+        for at in reversed(pieces):
+            last = at.stop if reverse else at.start - 1  # the step before the first one
+            h, c = h0, c0
+            if 0 <= last < len(x):
+                ran = rows.span(last, last + 1).active(1, x.shape[1]).T
+                h = np.where(ran, saved.y[last], h0)
+                c = None if c0 is None or saved.c is None else np.where(ran, saved.c[last], c0)
+            part = Saved._make(None if a is None else a[at] for a in saved)
+            some_dy = None if dy is None else dy[at]
+            within = rows.span(at.start, at.stop)
+            dx[at], dh, dc = backward(
+                cell, packed, x[at], h, c, within, part, some_dy, dh, dc, sums, **how
+            )
+        return dx, dh, dc
+
+
+def _pieces(x: Array, packed: Packed, reverse: bool) -> list[slice]:
+    """Return steps that take some 50 ms together, in the order in which they run."""
+    T, B, I = x.shape
+    operations = 2 * B * packed.hh.shape[0] * (I + packed.hh.shape[1])
+    whole = max(1, sequence.CHUNK_ROWS // B)  # steps of a product over rows
+    steps = max(1, PIECE // (operations * whole)) * whole
+    starts = range(0, T, steps)
+    if reverse:
+        return [slice(max(0, T - start - steps), T - start) for start in starts]
+    return [slice(start, min(T, start + steps)) for start in starts]
+
+
+def _longer(a: Array | None, steps: int) -> Array | None:
+    return None if a is None else np.empty((steps, *a.shape[1:]), a.dtype)
 
 
 @cache

@@ -14,7 +14,7 @@ from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Options, Pack
 from fastrnn.cellmath.ops import settle
 
 from . import sequence
-from .base import Array, Numerics, Saved, Weights, in_turn
+from .base import Array, InTurn, Numerics, Saved, Weights
 from .packing import Packing
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Sums:
         self.sums = np.zeros((3, ends[-1]), grads.ih.dtype)
         parts = np.split(self.sums[0], ends[:-1])
         self.parts = Gradients(*map(np.reshape, parts, shapes))
+
+    def expect(self, calls: int) -> None:
+        """Wait for so many calls more."""
+        self._calls += calls
 
     def add(self, rows: int) -> None:
         """Count the rows of a call; after the last one, set the gradients."""
@@ -242,7 +246,7 @@ class NumpyBackend:
 
         return advance
 
-    join = staticmethod(in_turn)
+    join = InTurn
 
 
 def _or_empty(a: Array | None, like: Array) -> Array:

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from fastrnn import config
+
 _VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -25,6 +27,8 @@ def restart_on_one_thread() -> None:
     if os.name == "nt" or any(name in os.environ for name in _VARIABLES):
         return  # Windows has no exec: the shell would not wait for the new process
     environment = os.environ | dict.fromkeys(_VARIABLES, "1")
+    if not environment.get("FASTRNN_NUM_THREADS"):  # OMP_NUM_THREADS would count for the layers too
+        environment["FASTRNN_NUM_THREADS"] = str(config.get_num_threads())
     sys.stdout.flush()
     # an interrupt of the new program's start waits until `take_interrupts`
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

@@ -188,7 +188,7 @@ def test_a_phase_that_hangs_is_stopped_with_what_it_has_started(
     phase = run(monkeypatch, tmp_path, text, 3)
     assert phase["records"] == [{"n": 1}]
     assert phase["status"] == "stopped after 3 s"
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 90  # what it has started sleeps for 99
 
 
 def test_no_phase_begins_when_the_time_is_over(tmp_path: Any) -> None:

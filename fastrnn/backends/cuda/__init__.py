@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.backends import there
-from fastrnn.backends.base import Numerics, Saved, Weights, in_turn
+from fastrnn.backends.base import InTurn, Numerics, Saved, Steps, Weights
 from fastrnn.cellmath import CELLS
 
 from . import passes, persistent, tune
@@ -280,21 +280,26 @@ class CudaBackend:
 
         return advance
 
-    def join(self, steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
-        """Return a function that runs what `bind` returned as one graph; see `Backend.join`."""
-        device, run = self._device, in_turn(steps)
+    def join(self, passes: Sequence[Callable[[], None]], x: Array, state: Sequence[Array]) -> Steps:
+        """Return what runs them as one graph; see `Backend.join`."""
+        device = self._device
+
+        def run() -> None:
+            for one in passes:
+                one()
+
         if device.recording:
-            return run
+            return InTurn([run], x, ())
         run()  # which loads kernels and makes handles, as no recording can
         graph = device.record(run)
         if graph is None:
-            return run
+            return InTurn([run], x, ())
 
         def advance() -> None:
             # In a recording of the caller's, the steps become a part of that.
             (run if device.recording else graph)()
 
-        return advance
+        return InTurn([advance], x, ())
 
 
 def _time_loop(T: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+
+from fastrnn import forks
 
 from . import compile
 
@@ -133,7 +134,7 @@ class CupyDevice:
         self._modules: dict[tuple[int, compile.Program], Any] = {}
         self._known: dict[int, dict[str, int]] = {}
         self._names: dict[int, str] = {}
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
 
     def _arch(self) -> str:
         """Return the architecture of the current device."""
@@ -218,7 +219,7 @@ class CupyDevice:
         key = device, program, name
         found = self._kernels.get(key)
         if found is None:
-            with self._lock:
+            with self._lock.held:
                 module = self._modules.get((device, program))
                 if module is None:
                     module = self.xp.cuda.function.Module()

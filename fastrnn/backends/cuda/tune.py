@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from fastrnn import forks
 
 from . import compile
 
@@ -40,7 +41,7 @@ _WARM_UP = 3
 """Calls before those that count: the first compile, and record graphs."""
 
 _forced: ContextVar[str | None] = ContextVar("fastrnn_gpu_way", default=None)
-_lock = threading.Lock()
+_lock = forks.Lock()
 _loaded: dict[Path, dict[str, Any]] = {}
 
 
@@ -90,7 +91,7 @@ def path() -> Path:
 def _table() -> dict[str, Any]:
     """Return what is kept, read once."""
     where = path()
-    with _lock:
+    with _lock.held:
         if where not in _loaded:
             found: dict[str, Any] = {}
             for file in (*sorted(SHIPPED.glob("*.json")), where):
@@ -125,7 +126,7 @@ def keep(name: str, way: str, times: dict[str, float]) -> None:
         The file cannot be written.
     """
     where = path()
-    with _lock:
+    with _lock.held:
         # Another process may have added to it.
         ways = _read(where) | {name: {"way": way, "us": times}}
         text = json.dumps({"format": _FORMAT, "ways": ways}, indent=1, sort_keys=True)
