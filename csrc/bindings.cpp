@@ -62,14 +62,14 @@ Rows rows(const py::tuple& r, bool reverse) {
           reinterpret_cast<const std::uint8_t*>(pointer<const bool>(r[2])), reverse};
 }
 
-// A new array, uninitialized.
+// A new array, uninitialized; `what` it is, if there is no memory.
 template <class Item, int N>
-py::array_t<Item> make_array(const Index (&shape)[N]) {
+py::array_t<Item> make_array(const char* what, const Index (&shape)[N]) {
   py::array::ShapeContainer extents(shape, shape + N);
   Index size = sizeof(Item);
   for (const Index n : shape) size *= n;
   if (size < static_cast<Index>(Memory::kLeast)) return py::array_t<Item>(extents);
-  auto buffer = std::make_unique<Buffer>(static_cast<std::size_t>(size));
+  auto buffer = std::make_unique<Buffer>(static_cast<std::size_t>(size), what);
   const auto* data = static_cast<const Item*>(buffer->data());
   const py::capsule owner(buffer.get(), [](void* p) { delete static_cast<Buffer*>(p); });
   buffer.release();
@@ -104,7 +104,7 @@ class GradientSums {
 
  private:
   Real* add_vector() {
-    vectors_.emplace_back(static_cast<std::size_t>(size_) * sizeof(Real));
+    vectors_.emplace_back(static_cast<std::size_t>(size_) * sizeof(Real), "sums of gradients");
     return static_cast<Real*>(vectors_.back().data());
   }
 
@@ -141,7 +141,7 @@ SplitWeights split_weights(const Split* split) {
 
 template <class Call>
 void run(Call& call, void (*kernel)(const Call&), Index size) {
-  const Buffer work(static_cast<std::size_t>(size));
+  const Buffer work(static_cast<std::size_t>(size), "the workspace of a call");
   call.work = work.data();
   bool interrupted;
   {
@@ -161,7 +161,7 @@ class Bound {
       : call_(call),
         kernel_(cell.forward),
         owners_(std::move(owners)),
-        work_(static_cast<std::size_t>(cell.forward_work(call))) {
+        work_(static_cast<std::size_t>(cell.forward_work(call)), "the workspace of a stepper") {
     call_.work = work_.data();
   }
 
@@ -285,12 +285,13 @@ class Pass {
                     bool keep) const {
     auto call = forward_call(packed, split, x, h0, c0, which, reverse, threads);
     const auto [T, B, I, H, P, projected] = call.sizes;
-    py::array_t<Real> y = make_array<Real>({T, B, P}), hn = make_array<Real>({B, P});
+    py::array_t<Real> y = make_array<Real>("the output", {T, B, P});
+    py::array_t<Real> hn = make_array<Real>("the final state", {B, P});
     py::object cn = py::none(), kept_y = py::none(), gates = py::none(), c = py::none();
-    if (cell_.has_c) cn = make_array<Real>({B, H});
-    if (keep) kept_y = make_array<Real>({T, B, P});
-    if (keep) gates = make_array<Real>({T, B, cell_.saved * H});
-    if (keep && cell_.has_c) c = make_array<Real>({T, B, H});
+    if (cell_.has_c) cn = make_array<Real>("the final state", {B, H});
+    if (keep) kept_y = make_array<Real>("the outputs that backward needs", {T, B, P});
+    if (keep) gates = make_array<Real>("the gates that backward needs", {T, B, cell_.saved * H});
+    if (keep && cell_.has_c) c = make_array<Real>("the states that backward needs", {T, B, H});
     // rows that do not run; of gates and c nobody looks at those
     if (call.rows.counts) zero(y);
     if (call.rows.counts && keep) zero(kept_y);
@@ -333,7 +334,7 @@ class Pass {
                    py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
                    GradientSums<Real>& sums) const {
     const Sizes sizes = sizes_of(x);
-    const py::array_t<Real> dx = make_array<Real>({sizes.T, sizes.B, sizes.I});
+    const py::array_t<Real> dx = make_array<Real>("the gradient of x", {sizes.T, sizes.B, sizes.I});
     const py::object dh = copy(dhn), dc = copy(dcn);
     BackwardCall<Real> call{sizes,
                             rows(which, reverse),
@@ -364,7 +365,7 @@ class Pass {
   static py::object copy(py::handle value) {
     if (value.is_none()) return py::none();
     const auto array = py::reinterpret_borrow<py::array>(value);
-    auto out = make_array<Real>({array.shape(0), array.shape(1)});
+    auto out = make_array<Real>("the gradient of a state", {array.shape(0), array.shape(1)});
     std::memcpy(out.mutable_data(), pointer<const Real>(value),
                 static_cast<std::size_t>(array.nbytes()));
     return out;
@@ -426,7 +427,8 @@ void bind(py::module_& m, const std::string& suffix) {
       .def("forward", &Pass<Real>::forward)
       .def("backward", &Pass<Real>::backward)
       .def("bind", &Pass<Real>::bind);
-  m.def(("empty" + suffix).c_str(), [](Index n) { return make_array<Real>({n}); });
+  m.def(("empty" + suffix).c_str(),
+        [](Index n) { return make_array<Real>("the gradients of the parameters", {n}); });
   const auto activation =
       [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
         m.def((name + suffix).c_str(), [function](const py::array_t<Real, py::array::c_style>& x) {
@@ -461,6 +463,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   memory();  // made here: a fork while a thread makes it would leave the child without
   m.def("set_flush_denormals", [](bool on) { flush_denormals = on; });
   m.def("memory_kept", [] { return memory().kept(); });
+  m.def("memory_made", [] { return memory().made(); });
+  m.def("release_memory", [] {
+    const py::gil_scoped_release release;
+    return memory().release();
+  });
+  m.def("set_memory_limit", [](std::size_t bytes) { memory().set_limit(bytes); });
+  m.def("set_memory_patience",
+        [](int ms) { memory().set_patience(std::chrono::milliseconds(ms)); });
   m.def("dots", [] { return kernels().dots; });
   m.def("tile_unit", [] { return kernels().tile_unit; });
   m.def("isa", [] { return kernels().isa; });

@@ -3,44 +3,74 @@
 // allocates anew what the last one freed spends up to a third of its time in page faults.
 #pragma once
 
-#include <atomic>
+#include <chrono>
 #include <cstddef>
+#include <limits>
 #include <mutex>
+#include <new>
+#include <string>
 #include <vector>
 
 namespace fastrnn {
 
-// Blocks that are free, by size. May be used from any thread.
-class Memory {
+// Says for what there was no memory.
+class OutOfMemory : public std::bad_alloc {
  public:
-  // Uninitialized, on a cache line; throws std::bad_alloc.
-  void* take(std::size_t size);
-  void give(void* block, std::size_t size) noexcept;  // what take(size) returned
-
-  std::size_t kept();  // bytes that wait to be taken
-
-  static constexpr std::size_t kLeast = 1 << 16;  // bytes; smaller blocks are not kept
-  // So many requests a block waits for one that fits; a large one counts kLarge times.
-  static constexpr unsigned kPatience = 4096, kLarge = 64;
+  OutOfMemory(std::size_t size, const char* what)
+      : text_("out of memory: " + std::to_string(size) + " bytes for " + what) {}
+  const char* what() const noexcept override { return text_.c_str(); }
 
  private:
+  std::string text_;
+};
+
+// Blocks that are free, and how many bytes they may be (docs/adr/0022-what-memory-is-kept.md). May be
+// used from any thread, and in the child of a fork.
+class Memory {
+ public:
+  Memory();
+
+  // Uninitialized, on a cache line; throws OutOfMemory.
+  void* take(std::size_t size, const char* what);
+  void give(void* block, std::size_t size) noexcept;  // what take(size) returned
+
+  std::size_t kept();                 // bytes that wait to be taken
+  std::size_t made();                 // blocks that were made anew so far
+  std::size_t release();              // gives all of them back to the system; returns their bytes
+  void set_limit(std::size_t bytes);  // of what is kept, from now on
+  void set_patience(std::chrono::milliseconds wait);  // how long a block waits
+
+  static constexpr std::size_t kLeast = 1 << 16;  // bytes; smaller blocks are not kept
+
+ private:
+  using Clock = std::chrono::steady_clock;
   struct Free {
     void* block;
     std::size_t size;  // that it was made with
-    unsigned since;    // which request
+    unsigned step;     // in which it was given back
+    Clock::time_point since;
   };
+  using Lock = std::lock_guard<std::mutex>;
 
-  // A block is as large as what was asked for first; who gives it back may know less. So its size
-  // stands before it, on a cache line of its own.
-  void sweep();
-  static void* make(std::size_t size);
-  static void destroy(void* block) noexcept;
-  static std::size_t& size_of(void* block) noexcept;
+  void begin_step();
+  std::size_t bound() const;
+  void* take_out(std::size_t most, Clock::time_point before) noexcept;
+  void sweep() noexcept;
 
-  // Never waited for: in the child of a fork another thread may hold it for ever.
+  // A fork takes it too (memory.cpp), so that no child finds it held.
   std::mutex mutex_;
-  std::vector<Free> free_;
-  std::atomic<unsigned> requests_{0};
+  std::vector<Free> free_;             // by the time at which they were given back
+  std::size_t idle_ = 0, in_use_ = 0;  // bytes of free blocks and of others
+  std::size_t made_ = 0;
+  std::size_t limit_ = std::numeric_limits<std::size_t>::max();
+  std::chrono::milliseconds patience_{2000};
+  bool sweeping_ = false;  // a thread looks from time to time
+
+  // Bytes of the blocks that were in use in this step, each counted once, and in those before.
+  static constexpr int kSteps = 3;
+  std::size_t of_step_ = 0, before_[kSteps] = {};
+  std::size_t most_in_use_ = 0;  // at a time, in this step
+  unsigned step_ = 0;
 };
 
 // The one that all calls share. Never destroyed: arrays may live until the process ends.
@@ -50,12 +80,12 @@ Memory& memory();
 // beyond the caches at each step then need few entries of those that translate addresses. It may refuse.
 void ask_for_large_pages(void* block, std::size_t size) noexcept;
 
-// A block as long as this lives.
+// A block as long as this lives; `what` is said where there is no memory.
 class Buffer {
  public:
-  explicit Buffer(std::size_t size) : size_(size), data_(memory().take(size)) {}
+  Buffer(std::size_t size, const char* what) : size_(size), data_(memory().take(size, what)) {}
   static Buffer of_weights(std::size_t size) {
-    Buffer buffer(size);
+    Buffer buffer(size, "packed weights");
     ask_for_large_pages(buffer.data(), size);
     return buffer;
   }

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +32,26 @@ def layer() -> fastrnn.LSTM:
     return fastrnn.LSTM(3, H, rng=0, backend="cpu")
 
 
-def let_go() -> None:
-    """Make more requests than a free block waits for, until the next look."""
-    small = fastrnn.RNN(2, 3, backend="cpu")
-    for _ in range(2 * 4096):
-        small(np.ones((1, 1, 2), np.float32))
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """Blocks wait as long as they may, however slow the machine is; no other test has left any."""
+    core.set_memory_patience(10**6)
+    fastrnn.release_memory()
+    yield
+    core.set_memory_patience(2000)
+
+
+def elsewhere(code: str, **environment: str) -> str:
+    """What a program prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        cwd=sys.prefix,  # where what is installed is imported
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def address(array: Array) -> int:
@@ -42,7 +59,6 @@ def address(array: Array) -> int:
 
 
 def test_a_block_comes_back_when_its_last_view_is_gone(layer: fastrnn.LSTM) -> None:
-    let_go()  # of what other tests have left
     _, tape = forward(layer)
     (kept,) = tape.levels[0].chains[0][0].kept
     where, view = address(kept.saved.gates), kept.saved.gates[3:]
@@ -72,20 +88,148 @@ def test_gradients_of_a_training_step_come_back(layer: fastrnn.LSTM) -> None:
     assert where in found
 
 
-def test_what_no_one_asks_for_again_is_let_go(layer: fastrnn.LSTM) -> None:
-    gates = 64 * T * B * 4 * H * 4
-    forward(layer, 64 * T)
-    assert core.memory_kept() > gates
-    for _ in range(100):
-        forward(layer)
-    assert core.memory_kept() < gates
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Wait for what another thread does; only one that hangs takes so long."""
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
-def test_small_calls_let_go_too(layer: fastrnn.LSTM) -> None:
+def test_blocks_go_back_by_themselves(layer: fastrnn.LSTM) -> None:
+    """Without a further call."""
     forward(layer)
     assert core.memory_kept() > 0
-    let_go()
-    assert core.memory_kept() == 0
+    core.set_memory_patience(0)
+    assert eventually(lambda: core.memory_kept() == 0)
+
+
+def test_release_memory(layer: fastrnn.LSTM) -> None:
+    forward(layer, 64 * T)
+    kept = core.memory_kept()
+    assert kept > 64 * T * B * 4 * H * 4
+    assert fastrnn.release_memory() == kept
+    assert core.memory_kept() == 0 == fastrnn.release_memory()
+
+
+def test_small_steps_forget_large_ones(layer: fastrnn.LSTM) -> None:
+    """What is kept is at most a fifth more than what the last steps needed, or 2 MiB."""
+    forward(layer, 64 * T)
+    large = core.memory_kept()
+    for _ in range(6):
+        forward(layer, 8 * T)
+    assert core.memory_kept() < large / 6 + (2 << 20)
+
+
+def test_a_free_block_is_no_second_one(layer: fastrnn.LSTM) -> None:
+    """Steps of other lengths each time: together no more than the longest needs, and a fifth."""
+    forward(layer, 100 * T)
+    longest = core.memory_kept()
+    core.set_memory_patience(10**6)
+    for steps in (90, 37, 61, 100, 95, 20, 83, 99, 64, 100):
+        forward(layer, steps * T)
+        assert core.memory_kept() < 1.2 * longest
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layers"), [((100, 256, 64, 64), 1), ((25, 2, 8, 512), 1), ((30, 64, 64, 128), 2)]
+)
+def test_steps_of_one_shape_make_no_block(sizes: tuple[int, ...], layers: int) -> None:
+    """What decision 21 gained: from the fourth step on."""
+    steps, batch, inputs, hidden = sizes
+    layer = fastrnn.LSTM(inputs, hidden, layers, bidirectional=layers > 1, rng=0, backend="cpu")
+    x = np.ones((steps, batch, inputs), np.float32)
+    made = []
+    for _ in range(8):
+        y, _, tape = layer.forward(x)
+        layer.backward(tape, y)
+        made.append(core.memory_made())
+    assert made[3] == made[-1]
+
+
+RLIMIT = """
+import resource, sys, fastrnn, numpy as np
+layer = fastrnn.LSTM(64, 64, rng=0, backend="cpu")
+layer(np.ones((1, 1, 64), np.float32))
+core = sys.modules["fastrnn._core"]
+core.set_memory_patience(10**6)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (480 << 20),) * 2)
+
+def step(T):
+    x = np.ones((T, 64, 64), np.float32)
+    y, _, tape = layer.forward(x)
+    layer.backward(tape, y)
+
+step(2000)
+print(core.memory_kept() > 100 << 20)
+step(2600)  # what is kept makes room
+try:
+    layer.forward(np.ones((6000, 64, 64), np.float32))
+except MemoryError as error:
+    print(error)
+step(2600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_lack_of_memory() -> None:
+    """What is kept goes first; then the error says how much was asked for, and for what."""
+    lines = elsewhere(RLIMIT, FASTRNN_NUM_THREADS="1").splitlines()
+    assert lines[0] == "True"
+    gates = 6000 * 64 * 4 * 64 * 4
+    assert lines[1] == f"out of memory: {gates} bytes for the gates that backward needs"
+    assert len(lines) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_fork_while_threads_take_blocks() -> None:
+    """No child finds the lock taken."""
+    code = """
+import os, threading, fastrnn, numpy as np
+layer = fastrnn.LSTM(64, 64, rng=0, backend="cpu")
+x = np.ones((30, 8, 64), np.float32)
+going = True
+def work():
+    while going:
+        layer.forward(x)
+with fastrnn.num_threads(1):
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(30):
+        child = os.fork()
+        if not child:
+            layer.forward(x)
+            fastrnn.release_memory()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    going = False
+    thread.join()
+print("ok")
+"""
+    assert elsewhere(code, FASTRNN_NUM_THREADS="1", PYTHONWARNINGS="ignore") == "ok\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("0", "0"), ("200K", "small"), ("1G", "all"), ("", "all")]
+)
+def test_the_limit_of_what_is_kept(text: str, kept: str) -> None:
+    code = """
+import fastrnn, numpy as np, sys
+fastrnn.LSTM(64, 64, backend="cpu").forward(np.ones((100, 8, 64), np.float32))
+core = sys.modules["fastrnn._core"]
+print(core.memory_kept())
+"""
+    found = int(elsewhere(code, FASTRNN_CACHE_LIMIT=text))
+    least, most = {"0": (0, 0), "small": (1, 200 << 10), "all": (800 << 10, 1 << 30)}[kept]
+    assert least <= found <= most
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "1.5G", "G", "1GB", "9" * 16])
+def test_a_wrong_limit(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTRNN_CACHE_LIMIT", text)
+    with pytest.raises(ValueError, match="FASTRNN_CACHE_LIMIT must be a number of bytes"):
+        fastrnn.backends.cpu.CpuBackend()
 
 
 def test_threads_never_share_a_block(layer: fastrnn.LSTM) -> None:
@@ -172,14 +316,5 @@ before = asked()
 layer.freeze()
 print(before, asked())
 """
-    environment = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=sys.prefix,  # where what is installed is imported
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    before, after = map(int, done.stdout.split())
+    before, after = map(int, elsewhere(code, NUMPY_MADVISE_HUGEPAGE="0").split())
     assert before == 0 < after

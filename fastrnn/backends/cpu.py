@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import dropout
+from fastrnn import config, dropout
 from fastrnn.rows import ALL
 
 from .base import Array, Numerics, Saved, Steps, Weights
@@ -204,8 +204,11 @@ class CpuBackend:
     def __init__(self) -> None:
         from fastrnn import _core
 
-        # A wrong FASTRNN_ISA is an error here, not a reason for another backend.
+        # A wrong setting in the environment is an error here, not a reason for another backend.
         self._isa = isa()
+        limit = config.cache_limit()
+        if limit is not None:
+            _core.set_memory_limit(limit)
         self._units = units()
         self._make = {4: _core.Pass32, 8: _core.Pass64}  # by bytes of a number
         self._cells = {name: index for index, (name, *_) in enumerate(_core.cells())}
