@@ -5,11 +5,14 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 """
 
 from .cells import GRUCell, LSTMCell, RNNCell
-<<<<<<< HEAD
-from .config import get_num_threads, num_threads, set_flush_denormals, set_num_threads, show_config
-=======
-from .config import get_num_threads, num_threads, release_memory, set_num_threads, show_config
->>>>>>> 38bcda0 (Memory that is kept: bounded by what the last steps needed, given back by itself; release_memory and FASTRNN_CACHE_LIMIT)
+from .config import (
+    get_num_threads,
+    num_threads,
+    release_memory,
+    set_flush_denormals,
+    set_num_threads,
+    show_config,
+)
 from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN

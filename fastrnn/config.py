@@ -82,7 +82,6 @@ def num_threads(n: int) -> Iterator[None]:
         _here.reset(token)
 
 
-<<<<<<< HEAD
 def set_flush_denormals(on: bool) -> None:
     """Take denormal numbers for zeros in calls of the "cpu" backend, or not; off by default.
 
@@ -108,7 +107,8 @@ def set_flush_denormals(on: bool) -> None:
     extension = sys.modules.get("fastrnn._core")
     if extension is not None:
         extension.set_flush_denormals(on)
-=======
+
+
 def release_memory() -> int:
     """Give back to the system the memory that the extension keeps for calls to come.
 
@@ -146,7 +146,6 @@ def cache_limit() -> int | None:
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
->>>>>>> 38bcda0 (Memory that is kept: bounded by what the last steps needed, given back by itself; release_memory and FASTRNN_CACHE_LIMIT)
 
 
 def _default_threads() -> int:

@@ -19,32 +19,32 @@ from ..train.feedforward import Array, FeedForward, Tape
 class Parameter(FeedForward):
     """A free array that is trained: an initial state, a scale, a table of scores.
 
-        As an attribute of a `Model` it is one of its parameters, under the attribute's own name;
-        ``g(parameter)`` is its node in a `Graph`.
+    As an attribute of a `Model` it is one of its parameters, under the attribute's own name;
+    ``g(parameter)`` is its node in a `Graph`.
 
-        Parameters
-        ----------
-        value : ndarray of float32 or float64, any shape
-            The initial value, which is copied; NumPy's, or CuPy's.
-        shape : tuple of int
-            In place of a value: zeros of this shape, of ``dtype`` and on ``device``.
-        dtype : float32 or float64, optional
-            That of ``value``, or float32.
-        device : {"cpu", "cuda"}, optional
+    Parameters
+    ----------
+    value : ndarray of float32 or float64, any shape
+        The initial value, which is copied; NumPy's, or CuPy's.
+    shape : tuple of int
+        In place of a value: zeros of this shape, of ``dtype`` and on ``device``.
+    dtype : float32 or float64, optional
+        That of ``value``, or float32.
+    device : {"cpu", "cuda"}, optional
 
-        Raises
-        ------
-        TypeError
-            ``value`` is no such array, or not one of it and ``shape`` is given.
+    Raises
+    ------
+    TypeError
+        ``value`` is no such array, or not one of it and ``shape`` is given.
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import fastrnn
-        >>> start = fastrnn.Parameter(shape=(1, 1, 4))
-        >>> start.value[...] = 0.5
-        >>> start.num_params, start().dtype
-        (4, dtype('float32'))
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> start = fastrnn.Parameter(shape=(1, 1, 4))
+    >>> start.value[...] = 0.5
+    >>> start.num_params, start().dtype
+    (4, dtype('float32'))
     """
 
     shape = Setting[tuple[int, ...]]()
