@@ -4,6 +4,9 @@ Names, shapes, gate orders and biases are those of ``torch.nn.RNN/LSTM/GRU``; no
 Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, L layers, G gates.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import (
     get_num_threads,
@@ -43,6 +46,17 @@ from .train import (
 )
 
 __version__ = "0.1.0"
+
+# Modules that need another library: imported when first used, by `import fastrnn.torch` or as an
+# attribute.
+_OPTIONAL = ("autograd", "jax", "keras", "onnx", "torch")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _OPTIONAL:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+
 
 __all__ = [
     "CRF",

@@ -22,6 +22,7 @@ CASES = [
     Case("lstm_peephole", batch_first=True),
     Case("gru", layers=2, state=False, bias=False),
     Case("gru_reset_before", dtype="float32"),
+    Case("gru", state=False, lengths="zeros", resets="some", batch_first=True),
     Case("rnn_relu", bidirectional=True, resets="often", lengths="positive"),
 ]
 

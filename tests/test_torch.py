@@ -7,6 +7,7 @@ import doctest
 import io
 import itertools
 import pickle
+import runpy
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ import fastrnn
 import fastrnn.torch
 from fastrnn.torch import function, modules, operator
 
+ROOT = Path(__file__).parents[1]
 KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 
 # What torch says on its own account.
@@ -946,6 +948,20 @@ def test_accelerate_names_what_it_leaves() -> None:
         fastrnn.torch.accelerate(nn.Linear(2, 3))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
         fastrnn.torch.accelerate([])
+
+
+# ---- the example ------------------------------------------------------------------------------
+
+
+def test_the_actor_critic_agrees_with_torchs_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    """It compares the gradients of all three before it times them."""
+    main = runpy.run_path(str(ROOT / "examples" / "actor_critic.py"))["main"]
+    sizes = {"steps": 12, "environments": 5, "hidden": 8, "ends": 0.3, "rounds": 1}
+    best = main([f"--{name}={value}" for name, value in sizes.items()])
+    assert len(best) == 3
+    out = capsys.readouterr().out
+    assert "T=12 B=5 H=8" in out
+    assert all(name in out for name in best)
 
 
 # ---- the package ---------------------------------------------------------------------------------

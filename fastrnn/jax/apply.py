@@ -182,8 +182,7 @@ def _callback(form: Form, function: Any) -> Callable[..., Any]:
         if function is host.forward:
             results = _outputs(form, arrays[0])
         else:
-            outputs = len(_outputs(form, arrays[-1 - len(form.layer.params)]))
-            x, *rest = arrays[outputs:]
+            x, *rest = arrays[form.outputs :]
             params = rest[len(rest) - len(form.layer.params) :]
             like = [x, *rest[: form.states], *params]
             results = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in like]

@@ -24,6 +24,11 @@ class Form(NamedTuple):
     resets: bool
 
     @property
+    def outputs(self) -> int:
+        """How many arrays forward returns: y and h, or y, h and c."""
+        return 3 if self.layer._cell.has_c else 2
+
+    @property
     def layer(self) -> Layer:
         """The engine."""
         return functional.engine(self.text)
@@ -67,9 +72,8 @@ def backward(form: Form, *arrays: Any) -> tuple[Array, ...]:
     so forward is run again.
     """
     layer = form.layer
-    outputs = 3 if layer._cell.has_c else 2
-    dy, *dstate = map(np.asarray, arrays[:outputs])
-    x, state, lengths, resets, weights = _call(form, arrays[outputs:])
+    dy, *dstate = map(np.asarray, arrays[: form.outputs])
+    x, state, lengths, resets, weights = _call(form, arrays[form.outputs :])
     tape = functional.forward(
         layer, weights, x, state, lengths=lengths, resets=resets, keep=True
     ).tape
