@@ -5,8 +5,8 @@
 Texts of user interfaces in the package homeassistant (Apache-2.0), of 2 to 8 words, of which 500
 are held out; longer ones, of up to 14, are trained on besides. BLEU (Papineni et al. 2002) and chrF
 (Popovic 2015, characters 1 to 6, beta 2) are computed here, of words in lower case; sacrebleu 2.6
-gives the same BLEU, and chrF to a hundredth. Baselines: the English as it is, and a translation memory, which gives the
-Spanish of the training text with most words in common.
+gives the same BLEU, and chrF to a hundredth. Baselines: the English as it is, and a translation
+memory, which gives the Spanish of the training text with most words in common.
 """
 
 from __future__ import annotations
