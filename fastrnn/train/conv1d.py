@@ -109,6 +109,12 @@ class Conv1d(FeedForward):
         drawn = generator.uniform(-bound, bound, self.num_params)
         self.flat_params[:] = self._xp.asarray(drawn, self._dtype)
 
+    def _build(self, config: dict[str, Any]) -> None:
+        super()._build(config)
+        # read at every call, where a `Setting` takes as long as a small product
+        self._seen: int = (config["kernel_size"] - 1) * config["dilation"] + 1
+        self._pace: int = config["stride"]
+
     @classmethod
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return ``weight (O, C / groups, K)``; with bias, ``bias (O,)``."""
@@ -129,7 +135,7 @@ class Conv1d(FeedForward):
     @property
     def receptive_field(self) -> int:
         """Steps of x that a step of y sees: (K - 1) dilation + 1."""
-        return (self.kernel_size - 1) * self.dilation + 1
+        return self._seen
 
     def __call__(self, x: Array) -> Array:
         """Return y (T', B, O) for x (T, B, C), or (T', O) for (T, C), with T' =
@@ -202,19 +208,16 @@ class Conv1d(FeedForward):
         return Conv1dStepper(self, batch_size)
 
     def _checked(self, x: Any) -> Array:
-        checked = checks.array("x", x, self.dtype, self.flat_params)
-        C = "C", self.in_channels
-        forms: tuple[checks.Form, ...] = (
-            (("T", None), ("B", None), C),
-            (("T", None), C),
-        )
+        checked = checks.array("x", x, self._dtype, self._params.flat)
         if checked.ndim not in (2, 3) or checked.shape[-1] != self.in_channels:
+            C = "C", self.in_channels
+            forms: tuple[checks.Form, ...] = (("T", None), ("B", None), C), (("T", None), C)
             raise checks.wrong_shape("x", checked.shape, *forms)
         return checked
 
     def _steps(self, steps: int) -> int:
         """Return T' for T."""
-        return max(0, (steps - self.receptive_field) // self.stride + 1)
+        return max(0, (steps - self._seen) // self._pace + 1)
 
     def _group(self, g: int) -> tuple[slice, slice]:
         """Return the output and the input channels of a group."""
@@ -224,24 +227,29 @@ class Conv1d(FeedForward):
     def _columns(self, x: Array) -> list[Array]:
         """Return, of each group, what its output channels see: (T'*B, C / groups * K)."""
         T, B = self._steps(len(x)), math.prod(x.shape[1:-1])
-        x = x.reshape(len(x), B, self.in_channels)
+        x = self._xp.ascontiguousarray(x).reshape(len(x), B, self.in_channels)
         step, row, channel = x.strides
         strides = self.stride * step, row, channel, self.dilation * step
         shape = T, B, self.in_channels, self.kernel_size
-        seen = self._xp.lib.stride_tricks.as_strided(x, shape, strides)
+        if self._xp is np:  # whose as_strided takes as long as a small product
+            seen: Array = np.ndarray(shape, x.dtype, x, 0, strides)
+        else:
+            seen = self._xp.lib.stride_tricks.as_strided(x, shape, strides)
         return [seen[:, :, self._group(g)[1]].reshape(T * B, -1) for g in range(self.groups)]
 
     def _map(self, x: Array) -> Array:
-        T = self._steps(len(x))
-        y: Array = self._xp.empty((T, *x.shape[1:-1], self.out_channels), self.dtype)
+        T, O, outer = self._steps(len(x)), self.out_channels, x.shape[1:-1]
+        if not T:
+            return self._xp.zeros((0, *outer, O), self._dtype)  # type: ignore[no-any-return]
+        weight, parts = self._params["weight"], []
         with backends.quiet(x):
-            for g, columns in enumerate(self._columns(x) if T else ()):
+            for g, columns in enumerate(self._columns(x)):
                 rows, _ = self._group(g)
-                weight = self.params["weight"][rows].reshape(-1, columns.shape[1])
-                y[..., rows] = (columns @ weight.T).reshape(*y.shape[:-1], -1)
+                parts.append(columns @ weight[rows].reshape(-1, columns.shape[1]).T)
+            y: Array = parts[0] if len(parts) == 1 else self._xp.concatenate(parts, axis=1)
             if self.bias:
-                y += self.params["bias"]
-        return y
+                y += self._params["bias"]
+        return y.reshape(T, *outer, O)
 
 
 class Conv1dStepper:
