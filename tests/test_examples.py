@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib.util
 import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastrnn
@@ -60,3 +63,20 @@ def test_bptt_by_hand_agrees(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gradcheck of the whole layer: True" in out
     norms = [float(line.split()[1]) for line in out.splitlines()[-13:]]
     assert norms[0] < 1e-2 * norms[-1]
+
+
+def test_one_network_for_each_mapping() -> None:
+    path = EXAMPLES / "applications" / "mappings.py"
+    spec = importlib.util.spec_from_file_location("mappings", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert doctest.testmod(module) == (0, 2)
+    for network, task in (
+        (module.OneToOne, module.one_to_one),
+        (module.OneToMany, module.one_to_many),
+        (module.ManyToMany, module.many_to_many),
+    ):
+        learnt = module.learn(network, task, steps=200, seed=1)
+        assert module.right(learnt, task(np.random.default_rng(2), 100)) > 0.9
