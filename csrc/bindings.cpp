@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "driver/pass.h"
 #include "gil.h"
 #include "memory.h"
 #include "sequence_losses.h"
@@ -57,7 +58,7 @@ Weights<Item> weights(const py::tuple& w) {
 }
 
 // In the order of fastrnn.rows.Rows.
-Rows rows(const py::tuple& r, bool reverse) {
+RowSchedule rows(const py::tuple& r, bool reverse) {
   return {pointer<const std::int64_t>(r[0]), pointer<const std::int64_t>(r[1]),
           reinterpret_cast<const std::uint8_t*>(pointer<const bool>(r[2])), reverse};
 }
@@ -116,21 +117,21 @@ class GradientSums {
 
 // The packed weights of one pass and phase.
 template <class Real>
-struct Panels {
+struct PackedWeights {
   Buffer buffer;
   WeightType type;
   const Real* data() const { return static_cast<const Real*>(buffer.data()); }
 };
 
-// Panels in parts of bfloat16.
+// The same in bfloat16 terms.
 struct Split {
   Buffer buffer;
-  Ways how;
+  Algorithms how;
 };
 
 // As Python holds them: the parts, and whether dot products take them.
-using HalvesOf = std::tuple<int, bool, Index>;
-Halves halves(const HalvesOf& from) {
+using AlgorithmOf = std::tuple<int, bool, Index>;
+MatmulAlgorithm algorithm(const AlgorithmOf& from) {
   return {std::get<0>(from), std::get<1>(from), std::get<2>(from)};
 }
 
@@ -139,8 +140,8 @@ SplitWeights split_weights(const Split* split) {
   return {static_cast<const Half*>(split->buffer.data()), split->how};
 }
 
-template <class Call>
-void run(Call& call, void (*kernel)(const Call&), Index size) {
+template <class Call, class Kernel>
+void run(Call& call, const Kernel& kernel, Index size) {
   const Buffer work(static_cast<std::size_t>(size), "the workspace of a call");
   call.work = work.data();
   bool interrupted;
@@ -157,22 +158,22 @@ void run(Call& call, void (*kernel)(const Call&), Index size) {
 template <class Real>
 class Bound {
  public:
-  Bound(const ForwardCall<Real>& call, const CellKernels<Real>& cell, py::tuple owners)
+  Bound(const ForwardCall<Real>& call, const Pass<Real>& pass, py::tuple owners)
       : call_(call),
-        kernel_(cell.forward),
+        pass_(pass),
         owners_(std::move(owners)),
-        work_(static_cast<std::size_t>(cell.forward_work(call)), "the workspace of a stepper") {
+        work_(static_cast<std::size_t>(pass.forward_work(call)), "the workspace of a stepper") {
     call_.work = work_.data();
   }
 
   void run() {  // without the GIL
-    call_.down = !call_.down;
-    kernel_(call_);
+    call_.reverse_panels = !call_.reverse_panels;
+    pass_.forward(call_);
   }
 
  private:
   ForwardCall<Real> call_;
-  void (*kernel_)(const ForwardCall<Real>&);
+  Pass<Real> pass_;
   py::tuple owners_;  // of the memory that the call looks at
   Buffer work_;
 };
@@ -234,48 +235,48 @@ class Steps {
 
 // The kernels for one cell and its sizes.
 template <class Real>
-class Pass {
+class SizedPass {
  public:
-  Pass(int cell, Index I, Index H, Index P, bool projected)
-      : cell_(kernels().of<Real>().cells[cell]), sizes_{0, 0, I, H, P, projected} {}
+  SizedPass(int cell, Index I, Index H, Index P, bool projected)
+      : pass_(kernels(), cell), sizes_{0, 0, I, H, P, projected} {}
 
   Index hidden_size() const { return sizes_.H; }
 
-  Panels<Real> pack(const py::tuple& w, bool backward, int threads) const {
+  PackedWeights<Real> pack(const py::tuple& w, bool backward, int threads) const {
     const Weights<const Real> from = weights<const Real>(w);
-    const Index size = cell_.packed_size(sizes_, phase(backward));
-    Panels<Real> out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Real)),
-                     WeightType::real};
+    const Index size = pass_.packed_size(sizes_, phase(backward));
+    PackedWeights<Real> out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Real)),
+                            WeightType::real};
     const WithoutGil release;
-    cell_.pack(sizes_, from, phase(backward), threads, static_cast<Real*>(out.buffer.data()));
+    pass_.pack(sizes_, from, phase(backward), threads, static_cast<Real*>(out.buffer.data()));
     return out;
   }
 
   // Panels of the forward phase in a narrow type.
-  Panels<Real> narrow(const Panels<Real>& panels, const std::string& dtype) const {
+  PackedWeights<Real> narrow(const PackedWeights<Real>& panels, const std::string& dtype) const {
     const WeightType type = dtype == "int8" ? WeightType::int8 : WeightType::bfloat16;
-    const Index size = cell_.narrow_size(sizes_, type);
-    Panels<Real> out{Buffer::of_weights(static_cast<std::size_t>(size)), type};
+    const Index size = pass_.quantized_size(sizes_, type);
+    PackedWeights<Real> out{Buffer::of_weights(static_cast<std::size_t>(size)), type};
     const WithoutGil release;
-    cell_.narrow(sizes_, type, panels.data(), out.buffer.data());
+    pass_.quantize(sizes_, type, panels.data(), out.buffer.data());
     return out;
   }
 
-  Split split(const Panels<Real>& panels, bool backward, const HalvesOf& step,
-              const HalvesOf& chunk, int threads) const {
-    const Ways how{halves(step), halves(chunk)};
-    const Index size = cell_.split_size(sizes_, phase(backward), how);
+  Split split(const PackedWeights<Real>& panels, bool backward, const AlgorithmOf& step,
+              const AlgorithmOf& chunk, int threads) const {
+    const Algorithms how{algorithm(step), algorithm(chunk)};
+    const Index size = pass_.split_size(sizes_, phase(backward), how);
     Split out{Buffer::of_weights(static_cast<std::size_t>(size) * sizeof(Half)), how};
     const WithoutGil release;
-    cell_.split(sizes_, phase(backward), how, threads, panels.data(),
+    pass_.split(sizes_, phase(backward), how, threads, panels.data(),
                 static_cast<Half*>(out.buffer.data()));
     return out;
   }
 
-  py::tuple how_run(Index T, Index B, int threads, const HalvesOf& step) const {
+  py::tuple how_run(Index T, Index B, int threads, const AlgorithmOf& step) const {
     Sizes sizes = sizes_;
     sizes.T = T, sizes.B = B;
-    const HowRun how = cell_.how_run(sizes, threads, halves(step));
+    const HowRun how = pass_.how_run(sizes, threads, algorithm(step));
     return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
   }
 
@@ -288,20 +289,22 @@ class Pass {
     py::array_t<Real> y = make_array<Real>("the output", {T, B, P});
     py::array_t<Real> hn = make_array<Real>("the final state", {B, P});
     py::object cn = py::none(), kept_y = py::none(), gates = py::none(), c = py::none();
-    if (cell_.has_c) cn = make_array<Real>("the final state", {B, H});
+    if (pass_.traits().has_c) cn = make_array<Real>("the final state", {B, H});
     if (keep) kept_y = make_array<Real>("the outputs that backward needs", {T, B, P});
-    if (keep) gates = make_array<Real>("the gates that backward needs", {T, B, cell_.saved * H});
-    if (keep && cell_.has_c) c = make_array<Real>("the states that backward needs", {T, B, H});
+    if (keep)
+      gates = make_array<Real>("the gates that backward needs", {T, B, pass_.traits().saved * H});
+    if (keep && pass_.traits().has_c)
+      c = make_array<Real>("the states that backward needs", {T, B, H});
     // rows that do not run; of gates and c nobody looks at those
-    if (call.rows.counts) zero(y);
-    if (call.rows.counts && keep) zero(kept_y);
+    if (call.rows.batch_sizes) zero(y);
+    if (call.rows.batch_sizes && keep) zero(kept_y);
     call.y = sequence<Real>(y);
     call.hn = pointer<Real>(hn);
     call.cn = pointer<Real>(cn);
-    call.kept_y = pointer<Real>(kept_y);
+    call.saved_y = pointer<Real>(kept_y);
     call.gates = pointer<Real>(gates);
     call.c = pointer<Real>(c);
-    run(call, cell_.forward, cell_.forward_work(call));
+    run(call, [&](const auto& of) { pass_.forward(of); }, pass_.forward_work(call));
     return py::make_tuple(y, hn, cn, kept_y, gates, c);
   }
 
@@ -312,14 +315,14 @@ class Pass {
     call.hn = pointer<Real>(h);
     call.cn = pointer<Real>(c);
     call.y = sequence<Real>(y);
-    return Bound<Real>(call, cell_, py::make_tuple(packed, parts, x, h, c, y));
+    return Bound<Real>(call, pass_, py::make_tuple(packed, parts, x, h, c, y));
   }
 
   // dx, dh0, dc0; the parameters' gradients are set in `grads`, or added to what is GradientSums
-  py::tuple backward(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
-                     py::handle c0, const py::tuple& which, bool reverse, int threads, py::handle y,
-                     py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
-                     const py::object& grads) const {
+  py::tuple backward(const PackedWeights<Real>& panels, const Split* split, py::handle x,
+                     py::handle h0, py::handle c0, const py::tuple& which, bool reverse,
+                     int threads, py::handle y, py::handle gates, py::handle c, py::handle dy,
+                     py::handle dhn, py::handle dcn, const py::object& grads) const {
     if (!py::isinstance<py::tuple>(grads))
       return sum_up(panels, split, x, h0, c0, which, reverse, threads, y, gates, c, dy, dhn, dcn,
                     grads.cast<GradientSums<Real>&>());
@@ -329,10 +332,10 @@ class Pass {
   }
 
  private:
-  py::tuple sum_up(const Panels<Real>& panels, const Split* split, py::handle x, py::handle h0,
-                   py::handle c0, const py::tuple& which, bool reverse, int threads, py::handle y,
-                   py::handle gates, py::handle c, py::handle dy, py::handle dhn, py::handle dcn,
-                   GradientSums<Real>& sums) const {
+  py::tuple sum_up(const PackedWeights<Real>& panels, const Split* split, py::handle x,
+                   py::handle h0, py::handle c0, const py::tuple& which, bool reverse, int threads,
+                   py::handle y, py::handle gates, py::handle c, py::handle dy, py::handle dhn,
+                   py::handle dcn, GradientSums<Real>& sums) const {
     const Sizes sizes = sizes_of(x);
     const py::array_t<Real> dx = make_array<Real>("the gradient of x", {sizes.T, sizes.B, sizes.I});
     const py::object dh = copy(dhn), dc = copy(dcn);
@@ -354,8 +357,8 @@ class Pass {
                             sums.next(sizes.T * sizes.B),
                             nullptr,
                             nullptr};
-    if (call.rows.counts) zero(dx);
-    run(call, cell_.backward, cell_.backward_work(call));
+    if (call.rows.batch_sizes) zero(dx);
+    run(call, [&](const auto& of) { pass_.backward(of); }, pass_.backward_work(call));
     return py::make_tuple(dx, dh, dc);
   }
 
@@ -390,7 +393,7 @@ class Pass {
       call.type = WeightType::unpacked;
       call.parameters = weights<const Real>(py::reinterpret_borrow<py::tuple>(packed));
     } else {
-      const auto& panels = packed.cast<const Panels<Real>&>();
+      const auto& panels = packed.cast<const PackedWeights<Real>&>();
       call.type = panels.type;
       call.packed = panels.data();
     }
@@ -401,7 +404,7 @@ class Pass {
     return call;
   }
 
-  const CellKernels<Real>& cell_;
+  Pass<Real> pass_;
   Sizes sizes_;  // with T = B = 0
 };
 
@@ -414,19 +417,19 @@ void bind(py::module_& m, const std::string& suffix) {
       .def("mine", [](py::object self) { return self; })
       .def("__enter__", &Steps<Real>::take)
       .def("__exit__", [](Steps<Real>& self, const py::args&) { self.give(); });
-  py::class_<Panels<Real>>(m, ("Panels" + suffix).c_str());
+  py::class_<PackedWeights<Real>>(m, ("Panels" + suffix).c_str());
   py::class_<GradientSums<Real>>(m, ("GradientSums" + suffix).c_str())
       .def(py::init<py::tuple, Index>());
-  py::class_<Pass<Real>>(m, ("Pass" + suffix).c_str())
+  py::class_<SizedPass<Real>>(m, ("Pass" + suffix).c_str())
       .def(py::init<int, Index, Index, Index, bool>())
-      .def_property_readonly("hidden_size", &Pass<Real>::hidden_size)
-      .def("pack", &Pass<Real>::pack)
-      .def("narrow", &Pass<Real>::narrow)
-      .def("split", &Pass<Real>::split)
-      .def("how_run", &Pass<Real>::how_run)
-      .def("forward", &Pass<Real>::forward)
-      .def("backward", &Pass<Real>::backward)
-      .def("bind", &Pass<Real>::bind);
+      .def_property_readonly("hidden_size", &SizedPass<Real>::hidden_size)
+      .def("pack", &SizedPass<Real>::pack)
+      .def("narrow", &SizedPass<Real>::narrow)
+      .def("split", &SizedPass<Real>::split)
+      .def("how_run", &SizedPass<Real>::how_run)
+      .def("forward", &SizedPass<Real>::forward)
+      .def("backward", &SizedPass<Real>::backward)
+      .def("bind", &SizedPass<Real>::bind);
   m.def(("empty" + suffix).c_str(),
         [](Index n) { return make_array<Real>("the gradients of the parameters", {n}); });
   const auto activation =
@@ -477,8 +480,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("usable_isas", &usable_isas);
   m.def("cells", [] {
     py::list cells;
-    for (const CellKernels<float>& cell : kernels().f32.cells)
+    for (const CellKernels<float>& each : kernels().f32.cells) {
+      const CellTraits& cell = each.traits;
       cells.append(py::make_tuple(cell.name, cell.gates, cell.saved, cell.has_c));
+    }
     return cells;
   });
 #ifdef FASTRNN_LINEAR_ACTIVATIONS

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "kernel_table.h"
+#include "kernels/table.h"
 
 namespace fastrnn {
 

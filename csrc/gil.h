@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "float_mode.h"
-#include "kernel_table.h"
+#include "driver/pass.h"
 
 namespace fastrnn {
 

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <limits>
 
-#include "kernel_table.h"
+#include "driver/pass.h"
 
 namespace fastrnn {
 

@@ -112,15 +112,15 @@ def build() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=["scalar", "avx2", "avx512"])
 def isa_object(request: pytest.FixtureRequest, build: dict[str, Any]) -> Path:
-    """The object of csrc/isa_*.cpp that the build of the extension has left; where there is none,
+    """The object of csrc/isa/*.cpp that the build of the extension has left; where there is none,
     one compiled with the flags of setup.py for tests, kept in build/, by one process at a time."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("reads x86-64 objects in ELF")
     import fcntl  # Linux has it
 
-    name = f"isa_{request.param}"
-    source, made = f"csrc/{name}.cpp", Path(f"build/objects/{name}.o")
-    for left in Path("build").glob(f"temp*/csrc/{name}.o"):
+    name = request.param
+    source, made = f"csrc/isa/{name}.cpp", Path(f"build/objects/{name}.o")
+    for left in Path("build").glob(f"temp*/csrc/isa/{name}.o"):
         if not build["stale"](left, source):
             return left
     made.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def test_wide_registers_appear_only_where_they_belong(isa_object: Path) -> None:
         check=True,
     ).stdout
     registers = set(re.findall(r"%([xyz]mm)\d", code))
-    widest = {"isa_scalar": "xmm", "isa_avx2": "ymm", "isa_avx512": "zmm"}[isa_object.stem]
+    widest = {"scalar": "xmm", "avx2": "ymm", "avx512": "zmm"}[isa_object.stem]
     assert max(registers) == widest
 
 

@@ -20,12 +20,12 @@ case $variant in
   neon)
     compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64) flags+=(-static) passes=15
     objects=build/objects-neon
-    mkdir -p "$objects"
-    printf '%s\n' csrc/isa_*.cpp csrc/threads.cpp |
-      xargs -P "$(nproc)" -I{} sh -c '"$@" -c {} -o "$0/$(basename {} .cpp).o"' "$objects" \
+    mkdir -p "$objects"/{isa,driver}
+    printf '%s\n' csrc/{isa,driver}/*.cpp csrc/threads.cpp |
+      xargs -P "$(nproc)" -I{} sh -c 'o={}; o=${o#csrc/}; "$@" -c {} -o "$0/${o%.cpp}.o"' "$objects" \
         "$compiler" "${flags[@]}"
     ;;
   *) echo "usage: $0 [neon]" >&2 && exit 2 ;;
 esac
-"$compiler" "${flags[@]}" tests/native/kernels_test.cpp "$objects"/{isa_*,threads}.o -o "$program"
+"$compiler" "${flags[@]}" tests/native/kernels_test.cpp "$objects"/{isa/*,driver/*,threads}.o -o "$program"
 "${run[@]}" "$program" "$passes"

@@ -30,7 +30,7 @@ if [ "${1:-}" = native ]; then # linked with the objects that pip has left
 setup = runpy.run_path("setup.py", run_name="flags")
 print(setup["VARIANT"], *setup["checked_flags"]())')"
   g++ "${setup[@]:1}" tests/native/kernels_test.cpp \
-    build/"${setup[0]}"/temp*/csrc/{isa_*,threads}.o -o "$tree/kernels_test"
+    build/"${setup[0]}"/temp*/csrc/{isa/*,driver/*,threads}.o -o "$tree/kernels_test"
   exec "${fixed[@]}" "$tree/kernels_test" 15
 fi
 

@@ -1,5 +1,5 @@
 // Every instruction set must give the scalar kernels' bits: random passes of every cell and type,
-// forward and backward, with tails, ragged rows, cuts, narrow weights, both directions, one to five
+// forward and backward, with tails, ragged rows, resets, quantised weights, both directions, one to five
 // threads, and several calls at a time. Dot products of bfloat16 must give the same bits for any number
 // of threads. Runs without Python, so also under an emulator and under sanitizers.
 //
@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernel_table.h"
+#include "driver/pass.h"
 
 namespace fastrnn {
 extern const KernelTable scalar_table, avx2_table, avx512_table, avx512bf16_table, neon_table;
@@ -55,29 +55,29 @@ class Array {
   std::vector<Real> values_;
 };
 
-// One random pass: everything that the kernels read.
+// One random call: everything that a pass reads.
 template <class Real>
-struct Pass {
+struct Inputs {
   int cell;
   Sizes sizes;
-  Rows rows;
-  std::vector<std::int64_t> order, counts;
-  std::vector<std::uint8_t> cut;
+  RowSchedule rows;
+  std::vector<std::int64_t> sorted_indices, batch_sizes;
+  std::vector<std::uint8_t> reset_mask;
   Array<Real> ih, hh, b_ih, b_hh, hr, peephole, x, h0, c0, dy, dh, dc;
   bool keep;
   WeightType type = WeightType::real;
   bool unpacked = false;  // the weights of one step, without packing: the same bits
 
-  Pass(const CellKernels<Real>& kernels, int index, std::mt19937& draw) : cell(index) {
+  Inputs(const CellTraits& traits, int index, std::mt19937& draw) : cell(index) {
     const auto below = [&](Index n) { return static_cast<Index>(draw() % n); };
     sizes.T = 1 + below(6);
     sizes.B = 1 + below(draw() % 4 ? 9 : 40);
     sizes.I = 1 + below(24);
     sizes.H = 1 + below(draw() % 4 ? 40 : 140);
-    sizes.projected = kernels.has_c && draw() % 3 == 0;
+    sizes.projected = traits.has_c && draw() % 3 == 0;
     sizes.P = sizes.projected ? 1 + below(sizes.H) : sizes.H;
     const auto [T, B, I, H, P, projected] = sizes;
-    const Index G = kernels.gates;
+    const Index G = traits.gates;
     const bool bias = draw() % 4 != 0;
 
     ih = random(G * H * I, draw);
@@ -85,32 +85,31 @@ struct Pass {
     b_ih = random(bias ? G * H : 0, draw);
     b_hh = random(bias ? G * H : 0, draw);
     hr = random(projected ? P * H : 0, draw);
-    const bool peepholes = std::string(kernels.name).find("peephole") != std::string::npos;
-    peephole = random(peepholes ? 3 * H : 0, draw);
+    peephole = random(traits.peephole ? 3 * H : 0, draw);
     x = random(T * B * I, draw);
     h0 = random(B * P, draw);
-    c0 = random(kernels.has_c ? B * H : 0, draw);
+    c0 = random(traits.has_c ? B * H : 0, draw);
     dy = random(draw() % 4 ? T * B * P : 0, draw);
     dh = random(B * P, draw);
-    dc = random(kernels.has_c ? B * H : 0, draw);
+    dc = random(traits.has_c ? B * H : 0, draw);
     keep = draw() % 4 != 0;
     if (!keep && sizeof(Real) == 4) type = WeightType(draw() % 3);
     unpacked = sizes.T == 1 && type == WeightType::real;
 
     rows = {nullptr, nullptr, nullptr, draw() % 2 == 0};
     if (draw() % 2) {  // lengths fall along order; 0 occurs
-      counts.resize(T);
+      batch_sizes.resize(T);
       Index running = B;
-      for (auto& count : counts) count = running = running - below(running / 2 + 1);
-      order.resize(B);
-      for (Index b = 0; b < B; ++b) order[b] = B - 1 - b;
-      rows.order = order.data();
-      rows.counts = counts.data();
+      for (auto& size : batch_sizes) size = running = running - below(running / 2 + 1);
+      sorted_indices.resize(B);
+      for (Index b = 0; b < B; ++b) sorted_indices[b] = B - 1 - b;
+      rows.sorted_indices = sorted_indices.data();
+      rows.batch_sizes = batch_sizes.data();
     }
     if (draw() % 2) {
-      cut.resize(T * B);
-      for (auto& flag : cut) flag = draw() % 3 == 0;
-      rows.cut = cut.data();
+      reset_mask.resize(T * B);
+      for (auto& flag : reset_mask) flag = draw() % 3 == 0;
+      rows.reset_mask = reset_mask.data();
     }
   }
 
@@ -122,8 +121,9 @@ struct Pass {
     return std::string(name) + (sizeof(Real) == 4 ? " float32 " : " float64 ") + isa +
            " T=" + std::to_string(sizes.T) + " B=" + std::to_string(sizes.B) +
            " I=" + std::to_string(sizes.I) + " H=" + std::to_string(sizes.H) +
-           " P=" + std::to_string(sizes.P) + " order=" + std::to_string(rows.order != nullptr) +
-           " cut=" + std::to_string(rows.cut != nullptr) +
+           " P=" + std::to_string(sizes.P) +
+           " lengths=" + std::to_string(rows.batch_sizes != nullptr) +
+           " resets=" + std::to_string(rows.reset_mask != nullptr) +
            " reverse=" + std::to_string(rows.reverse) + " keep=" + std::to_string(keep) +
            " type=" + std::to_string(static_cast<int>(type)) +
            " unpacked=" + std::to_string(unpacked) + " threads=" + std::to_string(threads);
@@ -141,11 +141,11 @@ struct Pass {
 // Everything that the kernels write.
 template <class Real>
 struct Result {
-  Array<Real> y, hn, cn, kept_y, gates, c;                   // forward
+  Array<Real> y, hn, cn, saved_y, gates, c;                  // forward
   Array<Real> dx, dh, dc, ih, hh, b_ih, b_hh, hr, peephole;  // backward
 
   bool operator==(const Result& o) const {
-    return y.same(o.y) && hn.same(o.hn) && cn.same(o.cn) && kept_y.same(o.kept_y) &&
+    return y.same(o.y) && hn.same(o.hn) && cn.same(o.cn) && saved_y.same(o.saved_y) &&
            gates.same(o.gates) && c.same(o.c) && dx.same(o.dx) && dh.same(o.dh) && dc.same(o.dc) &&
            ih.same(o.ih) && hh.same(o.hh) && b_ih.same(o.b_ih) && b_hh.same(o.b_hh) &&
            hr.same(o.hr) && peephole.same(o.peephole);
@@ -154,8 +154,8 @@ struct Result {
 
   bool guarded() const {
     if (!inside) return false;
-    for (const auto* a :
-         {&y, &hn, &cn, &kept_y, &gates, &c, &dx, &dh, &dc, &ih, &hh, &b_ih, &b_hh, &hr, &peephole})
+    for (const auto* a : {&y, &hn, &cn, &saved_y, &gates, &c, &dx, &dh, &dc, &ih, &hh, &b_ih, &b_hh,
+                          &hr, &peephole})
       if (!a->guarded()) return false;
     return true;
   }
@@ -168,90 +168,90 @@ Array<Real> zeros(Index size) {
   return values;
 }
 
-// The weights of a phase in parts of bfloat16, if `how` wants them.
+// The weights of a phase in bfloat16 terms, if `how` wants them.
 template <class Real>
-Array<Half> parts(const CellKernels<Real>& kernels, const Pass<Real>& pass, Phase phase,
-                  const Ways& how, int threads, const Array<Real>& packed) {
-  Array<Half> split(kernels.split_size(pass.sizes, phase, how));
-  if (split.size()) kernels.split(pass.sizes, phase, how, threads, packed.data(), split.data());
+Array<Half> terms(const Pass<Real>& pass, const Inputs<Real>& inputs, Phase phase,
+                  const Algorithms& how, int threads, const Array<Real>& packed) {
+  Array<Half> split(pass.split_size(inputs.sizes, phase, how));
+  if (split.size()) pass.split(inputs.sizes, phase, how, threads, packed.data(), split.data());
   return split;
 }
 
 template <class Real>
-Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads,
-                 const Ways& how = {}, bool unpacked = false) {
-  const CellKernels<Real>& kernels = table.of<Real>().cells[pass.cell];
-  const auto [T, B, I, H, P, projected] = pass.sizes;
-  const Index S = kernels.saved;
+Result<Real> run(const KernelTable& table, const Inputs<Real>& inputs, int threads,
+                 const Algorithms& how = {}, bool unpacked = false) {
+  const Pass<Real> pass(table, inputs.cell);
+  const auto [T, B, I, H, P, projected] = inputs.sizes;
+  const Index S = pass.traits().saved;
   Result<Real> out;
 
-  Array<Real> packed(kernels.packed_size(pass.sizes, Phase::forward));
-  kernels.pack(pass.sizes, pass.weights(), Phase::forward, threads, packed.data());
+  Array<Real> packed(pass.packed_size(inputs.sizes, Phase::forward));
+  pass.pack(inputs.sizes, inputs.weights(), Phase::forward, threads, packed.data());
   out.y = zeros<Real>(T * B * P);
   out.hn = zeros<Real>(B * P);
-  out.cn = zeros<Real>(kernels.has_c ? B * H : 0);
-  out.kept_y = zeros<Real>(pass.keep ? T * B * P : 0);
-  out.gates = zeros<Real>(pass.keep ? T * B * S * H : 0);
-  out.c = zeros<Real>(pass.keep && kernels.has_c ? T * B * H : 0);
+  out.cn = zeros<Real>(pass.traits().has_c ? B * H : 0);
+  out.saved_y = zeros<Real>(inputs.keep ? T * B * P : 0);
+  out.gates = zeros<Real>(inputs.keep ? T * B * S * H : 0);
+  out.c = zeros<Real>(inputs.keep && pass.traits().has_c ? T * B * H : 0);
   ForwardCall<Real> forward{};
-  forward.sizes = pass.sizes;
-  forward.rows = pass.rows;
+  forward.sizes = inputs.sizes;
+  forward.rows = inputs.rows;
   forward.threads = threads;
   forward.packed = packed.data();
-  const Array<Half> split = parts(kernels, pass, Phase::forward, how, threads, packed);
+  const Array<Half> split = terms(pass, inputs, Phase::forward, how, threads, packed);
   forward.split = {split.data(), how};
-  Array<Real> narrow;
-  if (pass.type != WeightType::real) {
-    narrow = Array<Real>(kernels.narrow_size(pass.sizes, pass.type) / sizeof(Real));
-    kernels.narrow(pass.sizes, pass.type, packed.data(), narrow.data());
-    forward.packed = narrow.data();
-    forward.type = pass.type;
+  Array<Real> quantized;
+  if (inputs.type != WeightType::real) {
+    quantized = Array<Real>(pass.quantized_size(inputs.sizes, inputs.type) / sizeof(Real));
+    pass.quantize(inputs.sizes, inputs.type, packed.data(), quantized.data());
+    forward.packed = quantized.data();
+    forward.type = inputs.type;
   }
   if (unpacked) {
     forward.type = WeightType::unpacked;
     forward.packed = nullptr;
-    forward.parameters = pass.weights();
+    forward.parameters = inputs.weights();
   }
-  forward.x = {pass.x.data(), B * I, I};
-  forward.h0 = pass.h0.data();
-  forward.c0 = pass.c0.data();
+  forward.x = {inputs.x.data(), B * I, I};
+  forward.h0 = inputs.h0.data();
+  forward.c0 = inputs.c0.data();
   forward.hn = out.hn.data();
   forward.cn = out.cn.data();
   forward.y = {out.y.data(), B * P, P};
-  forward.kept_y = out.kept_y.data();
+  forward.saved_y = out.saved_y.data();
   forward.gates = out.gates.data();
   forward.c = out.c.data();
-  Array<double> forward_work(kernels.forward_work(forward) / sizeof(double) + 1);
+  Array<double> forward_work(pass.forward_work(forward) / sizeof(double) + 1);
   forward.work = forward_work.data();
-  kernels.forward(forward);
+  pass.forward(forward);
   out.inside = forward_work.guarded() && split.guarded();
-  if (!pass.keep) return out;
+  if (!inputs.keep) return out;
 
-  Array<Real> packed_back(kernels.packed_size(pass.sizes, Phase::backward));
-  kernels.pack(pass.sizes, pass.weights(), Phase::backward, threads, packed_back.data());
+  Array<Real> packed_back(pass.packed_size(inputs.sizes, Phase::backward));
+  pass.pack(inputs.sizes, inputs.weights(), Phase::backward, threads, packed_back.data());
   out.dx = zeros<Real>(T * B * I);
-  out.dh = pass.dh;
-  out.dc = pass.dc;
-  out.ih = zeros<Real>(pass.ih.size());
-  out.hh = zeros<Real>(pass.hh.size());
-  out.b_ih = zeros<Real>(pass.b_ih.size());
-  out.b_hh = zeros<Real>(pass.b_hh.size());
-  out.hr = zeros<Real>(pass.hr.size());
-  out.peephole = zeros<Real>(pass.peephole.size());
+  out.dh = inputs.dh;
+  out.dc = inputs.dc;
+  out.ih = zeros<Real>(inputs.ih.size());
+  out.hh = zeros<Real>(inputs.hh.size());
+  out.b_ih = zeros<Real>(inputs.b_ih.size());
+  out.b_hh = zeros<Real>(inputs.b_hh.size());
+  out.hr = zeros<Real>(inputs.hr.size());
+  out.peephole = zeros<Real>(inputs.peephole.size());
   BackwardCall<Real> backward{};
-  backward.sizes = pass.sizes;
-  backward.rows = pass.rows;
+  backward.sizes = inputs.sizes;
+  backward.rows = inputs.rows;
   backward.threads = threads;
   backward.packed = packed_back.data();
-  const Array<Half> split_back = parts(kernels, pass, Phase::backward, how, threads, packed_back);
+  const Array<Half> split_back = terms(pass, inputs, Phase::backward, how, threads, packed_back);
   backward.split = {split_back.data(), how};
   backward.x = forward.x;
   backward.h0 = forward.h0;
   backward.c0 = forward.c0;
-  backward.y = {out.kept_y.data(), B * P, P};
+  backward.y = {out.saved_y.data(), B * P, P};
   backward.gates = out.gates.data();
   backward.c = out.c.data();
-  backward.dy = {pass.dy.data(), B * P, P};
+  backward.dy = {inputs.dy.data(), B * P, P};
   backward.dh = out.dh.data();
   backward.dc = out.dc.data();
   backward.dx = {out.dx.data(), B * I, I};
@@ -261,9 +261,9 @@ Result<Real> run(const KernelTable& table, const Pass<Real>& pass, int threads,
                   nullptr,
                   nullptr};
   backward.sums = &sums;
-  Array<double> backward_work(kernels.backward_work(backward) / sizeof(double) + 1);
+  Array<double> backward_work(pass.backward_work(backward) / sizeof(double) + 1);
   backward.work = backward_work.data();
-  kernels.backward(backward);
+  pass.backward(backward);
   out.inside = out.inside && backward_work.guarded() && split_back.guarded();
   return out;
 }
@@ -278,15 +278,15 @@ void check(bool right, const std::string& what) {
 template <class Real>
 void compare_passes(const KernelTable& table, int passes) {
   for (int cell = 0; cell < kCells; ++cell) {
-    const CellKernels<Real>& kernels = scalar_table.of<Real>().cells[cell];
+    const CellTraits& traits = scalar_table.of<Real>().cells[cell].traits;
     std::mt19937 draw(cell + 1);
     for (int i = 0; i < passes; ++i) {
-      const Pass<Real> pass(kernels, cell, draw);
+      const Inputs<Real> inputs(traits, cell, draw);
       const int threads = 1 + i % 5;
-      const Result<Real> want = run(scalar_table, pass, 1);
-      const Result<Real> got = run(table, pass, threads, {}, pass.unpacked);
+      const Result<Real> want = run(scalar_table, inputs, 1);
+      const Result<Real> got = run(table, inputs, threads, {}, inputs.unpacked);
       check(want.guarded() && got.guarded() && got == want,
-            pass.text(table.isa, kernels.name, threads));
+            inputs.text(table.isa, traits.name, threads));
     }
   }
 }
@@ -294,20 +294,20 @@ void compare_passes(const KernelTable& table, int passes) {
 #if defined(__x86_64__)
 void compare_dots(const KernelTable& table, int passes) {
   const int before = failed;
-  constexpr Halves dots{1, true, 3}, none{};
-  constexpr Ways ways[] = {{dots, dots}, {dots, none}, {none, dots}};
+  constexpr MatmulAlgorithm dots{1, true, 3}, none{};
+  constexpr Algorithms algorithms[] = {{dots, dots}, {dots, none}, {none, dots}};
   for (int cell = 0; cell < kCells; ++cell) {
-    const CellKernels<float>& kernels = table.f32.cells[cell];
+    const CellTraits& traits = table.f32.cells[cell].traits;
     std::mt19937 draw(cell + 50);
     for (int i = 0; i < passes; ++i) {
-      Pass<float> pass(kernels, cell, draw);
-      pass.type = WeightType::real;
+      Inputs<float> inputs(traits, cell, draw);
+      inputs.type = WeightType::real;
       const int threads = 2 + i % 4;
-      const Ways& how = ways[i % 3];
-      const Result<float> want = run(table, pass, 1, how);
-      const Result<float> got = run(table, pass, threads, how);
+      const Algorithms& how = algorithms[i % 3];
+      const Result<float> want = run(table, inputs, 1, how);
+      const Result<float> got = run(table, inputs, threads, how);
       check(want.guarded() && got.guarded() && got == want,
-            "dot products, " + pass.text(table.isa, kernels.name, threads));
+            "dot products, " + inputs.text(table.isa, traits.name, threads));
     }
   }
   std::printf("dot products: %s\n", failed == before ? "the same for all threads" : "differ");
@@ -342,11 +342,11 @@ void compare_calls_at_a_time(const KernelTable& table, int passes) {
   for (int caller = 0; caller < kCallers; ++caller) {
     callers.emplace_back([&, caller] {
       for (int cell = 0; cell < kCells; ++cell) {
-        const CellKernels<float>& kernels = scalar_table.f32.cells[cell];
+        const CellTraits& traits = scalar_table.f32.cells[cell].traits;
         std::mt19937 draw(100 * caller + cell);
         for (int i = 0; i < passes; ++i) {
-          const Pass<float> pass(kernels, cell, draw);
-          wrong[caller] += !(run(table, pass, 3) == run(scalar_table, pass, 1));
+          const Inputs<float> inputs(traits, cell, draw);
+          wrong[caller] += !(run(table, inputs, 3) == run(scalar_table, inputs, 1));
         }
       }
     });

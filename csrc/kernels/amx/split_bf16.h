@@ -1,9 +1,9 @@
-// Floats in parts of bfloat16: x = x0 + x1 + x2, each the rounding of what those before it left.
+// Floats in bfloat16 terms: x = x0 + x1 + x2, each the rounding of what those before it left.
 // Three hold all 24 bits of a float.
 //
-// Of the product of two such sums the parts' products of weight 2^-16 and more are taken: six for
-// three parts (float32 accuracy), three for two (that of TensorFloat-32 and better), one for one.
-// Parts of very small numbers would lose bits, their products would flush to zero, and those of huge
+// Of the product of two such sums the terms' products of weight 2^-16 and more are taken: six for
+// three terms (float32 accuracy), three for two (that of TensorFloat-32 and better), one for one.
+// Terms of very small numbers would lose bits, their products would flush to zero, and those of huge
 // numbers would overflow: so the range of the magnitudes is found on the way.
 
 // Finds ranges, of each lane and of all of them.
@@ -38,17 +38,17 @@ class RangeFinder {
   __m512i low_, high_;
 };
 
-// Takes the next part off x.
-FASTRNN_FN __m256i next_part(__m512* x) {
-  const __m256i part = (__m256i)_mm512_cvtneps_pbh(*x);
-  const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(part), 16);
+// Takes the next term off x.
+FASTRNN_FN __m256i next_term(__m512* x) {
+  const __m256i term = (__m256i)_mm512_cvtneps_pbh(*x);
+  const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(term), 16);
   *x = _mm512_sub_ps(*x, _mm512_castsi512_ps(wide));
-  return part;
+  return term;
 }
 
-// A's tiles of up to 16 rows: [k / 32][part][16][32], zero past the last row and k.
+// A's tiles of up to 16 rows: [k / 32][term][16][32], zero past the last row and k.
 template <class RowOf>
-FASTRNN_FN void split_rows(const RowOf& row, Index rows, Index K, int parts, Half* out,
+FASTRNN_FN void split_rows(const RowOf& row, Index rows, Index K, int terms, Half* out,
                            Range (&ranges)[kTileRows]) {
   for (Index m = 0; m < kTileRows; ++m) {
     RangeFinder finder;
@@ -57,19 +57,19 @@ FASTRNN_FN void split_rows(const RowOf& row, Index rows, Index K, int parts, Hal
       __m512 x = _mm512_setzero_ps();
       if (from && k < K) x = Vec<float>::load(from + k, K - k).v;
       finder.take(x);
-      Half* to = out + k / kTileDepth * parts * kTileSize + m * kTileDepth + k % kTileDepth;
-      for (int part = 0; part < parts; ++part)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + part * kTileSize), next_part(&x));
+      Half* to = out + k / kTileDepth * terms * kTileSize + m * kTileDepth + k % kTileDepth;
+      for (int term = 0; term < terms; ++term)
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + term * kTileSize), next_term(&x));
     }
     ranges[m] = finder.range();
   }
 }
 
 // As `split_rows`, of a matrix whose columns are the rows wanted: a[k * ld + m].
-FASTRNN_FN void split_columns(const float* a, Index ld, Index rows, Index K, int parts, Half* out,
+FASTRNN_FN void split_columns(const float* a, Index ld, Index rows, Index K, int terms, Half* out,
                               Range (&ranges)[kTileRows]) {
   RangeFinder finder;
-  for (Index k0 = 0; k0 < K; k0 += kTileDepth, out += parts * kTileSize) {
+  for (Index k0 = 0; k0 < K; k0 += kTileDepth, out += terms * kTileSize) {
     __m512i pairs[3][kTileRows];
     for (Index i = 0; i < kTileRows; ++i) {
       const Index k = k0 + 2 * i;
@@ -78,23 +78,23 @@ FASTRNN_FN void split_columns(const float* a, Index ld, Index rows, Index K, int
       if (k + 1 < K) odd = Vec<float>::load(a + (k + 1) * ld, rows).v;
       finder.take(even);
       finder.take(odd);
-      for (int part = 0; part < parts; ++part) {
-        const __m512i low = _mm512_cvtepu16_epi32(next_part(&even));
-        const __m512i high = _mm512_cvtepu16_epi32(next_part(&odd));
-        pairs[part][i] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+      for (int term = 0; term < terms; ++term) {
+        const __m512i low = _mm512_cvtepu16_epi32(next_term(&even));
+        const __m512i high = _mm512_cvtepu16_epi32(next_term(&odd));
+        pairs[term][i] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
       }
     }
-    for (int part = 0; part < parts; ++part) {
-      transpose_words(pairs[part]);
+    for (int term = 0; term < terms; ++term) {
+      transpose_words(pairs[term]);
       for (Index m = 0; m < kTileRows; ++m)
-        _mm512_store_si512(out + part * kTileSize + m * kTileDepth, pairs[part][m]);
+        _mm512_store_si512(out + term * kTileSize + m * kTileDepth, pairs[term][m]);
     }
   }
   finder.lanes(ranges);
 }
 
-// B's tiles of a panel of `vectors` vectors: [k / 32][vector][part][pair of k][lane][2].
-FASTRNN_FN Range split_panel(const float* panel, int vectors, Index K, int parts, Half* out) {
+// B's tiles of a panel of `vectors` vectors: [k / 32][vector][term][pair of k][lane][2].
+FASTRNN_FN Range split_panel(const float* panel, int vectors, Index K, int terms, Half* out) {
   RangeFinder finder;
   for (Index k = 0; k < tile_depth(K) * kTileDepth; k += 2) {
     for (int n = 0; n < vectors; ++n) {
@@ -103,11 +103,11 @@ FASTRNN_FN Range split_panel(const float* panel, int vectors, Index K, int parts
       __m512 odd = k + 1 < K ? _mm512_loadu_ps(from + vectors * 16) : _mm512_setzero_ps();
       finder.take(even);
       finder.take(odd);
-      Half* to = out + ((k / kTileDepth * vectors + n) * parts) * kTileSize + k % kTileDepth * 16;
-      for (int part = 0; part < parts; ++part) {
-        const __m512i low = _mm512_cvtepu16_epi32(next_part(&even));
-        const __m512i high = _mm512_cvtepu16_epi32(next_part(&odd));
-        _mm512_store_si512(to + part * kTileSize,
+      Half* to = out + ((k / kTileDepth * vectors + n) * terms) * kTileSize + k % kTileDepth * 16;
+      for (int term = 0; term < terms; ++term) {
+        const __m512i low = _mm512_cvtepu16_epi32(next_term(&even));
+        const __m512i high = _mm512_cvtepu16_epi32(next_term(&odd));
+        _mm512_store_si512(to + term * kTileSize,
                            _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
       }
     }

@@ -1,13 +1,12 @@
-#include "interrupt.h"
-#include "kernel_table.h"
+#include "kernels/table.h"
+#include "kernels/bf16_layout.h"
 #include "portability.h"
-#include "threads.h"
 
 namespace fastrnn {
 namespace {
 #include "isa/scalar.h"
 
-#include "engine.h"
+#include "kernels/engine.h"
 }  // namespace
 
 extern const KernelTable scalar_table = make_table("scalar");

@@ -1,7 +1,6 @@
-#include "interrupt.h"
-#include "kernel_table.h"
+#include "kernels/table.h"
+#include "kernels/bf16_layout.h"
 #include "portability.h"
-#include "threads.h"
 
 #if defined(FASTRNN_X86)
 
@@ -10,7 +9,7 @@ namespace fastrnn {
 namespace {
 #include "isa/avx2.h"
 
-#include "engine.h"
+#include "kernels/engine.h"
 }  // namespace
 
 extern const KernelTable avx2_table = make_table("avx2");

@@ -1,7 +1,6 @@
-#include "interrupt.h"
-#include "kernel_table.h"
+#include "kernels/table.h"
+#include "kernels/bf16_layout.h"
 #include "portability.h"
-#include "threads.h"
 
 #if defined(FASTRNN_ARM64)
 
@@ -9,7 +8,7 @@ namespace fastrnn {
 namespace {
 #include "isa/neon.h"
 
-#include "engine.h"
+#include "kernels/engine.h"
 }  // namespace
 
 extern const KernelTable neon_table = make_table("neon");
