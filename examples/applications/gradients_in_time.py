@@ -1,0 +1,165 @@
+"""Vanishing and exploding gradients, seen and mended.
+
+    python examples/applications/gradients_in_time.py
+
+1. How much of the gradient of a loss at the last of 200 steps reaches each earlier step: RNN, GRU
+   and LSTM as they begin, an LSTM whose forget gates begin open (bias 5: of a cell sigmoid(5)**100,
+   a half, is left after 100 steps), and an RNN with large weights, whose gradient explodes.
+2. Clipping (Pascanu et al. 2013): norms of the gradient of that RNN in training, and what is left.
+3. A copy task (Hochreiter and Schmidhuber 1997): two symbols are shown, 100 steps pass, and they
+   are asked for, of an RNN, an LSTM, and an LSTM with open forget gates; of the last once more with
+   truncated backpropagation, its gradient cut each 25 steps while its state goes on: what takes 100
+   steps it cannot learn.
+
+The picture is what was seen. Baseline of the copy task: guessing, one in eight.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import training
+from tqdm import tqdm
+
+import fastrnn
+
+HIDDEN, SYMBOLS, SHOWN = 64, 8, 2
+
+
+def open_gates(lstm: fastrnn.LSTM, bias: float) -> fastrnn.LSTM:
+    """Let forget gates begin at sigmoid(bias) (Gers et al. 2000; Jozefowicz et al. 2015)."""
+    lstm.params["bias_ih_l0"][HIDDEN : 2 * HIDDEN] = bias  # gates i, f, g, o
+    lstm.params["bias_hh_l0"][HIDDEN : 2 * HIDDEN] = 0
+    return lstm
+
+
+def large(rnn: fastrnn.RNN, factor: float) -> fastrnn.RNN:
+    """Make an RNN's recurrent weights larger."""
+    rnn.params["weight_hh_l0"][...] *= factor
+    return rnn
+
+
+def by_step(layer: Any, steps: int, rng: Any) -> Any:
+    """Return the norm of the gradient by the input of each step, of a loss at the last one."""
+    x = rng.normal(0, 0.1, (steps, 16, layer.input_size))
+    y, _, tape = layer.forward(x)
+    dy = np.zeros_like(y)
+    dy[-1] = rng.normal(size=y.shape[1:])
+    return np.linalg.norm(layer.backward(tape, dy).x, axis=(1, 2))
+
+
+class Copier(fastrnn.Model):
+    """A recurrent layer between an embedding and scores."""
+
+    def __init__(self, layer: Any, rng: Any) -> None:
+        self.symbols = fastrnn.Embedding(SYMBOLS + 2, 16, rng=rng)
+        self.layer = layer
+        self.out = fastrnn.Linear(HIDDEN, SYMBOLS, rng=rng)
+
+
+def copy_task(rng: Any, batch: int, wait: int) -> tuple[Any, Any]:
+    """Return x (T, B): symbols, blanks, as many questions; and the symbols (SHOWN, B)."""
+    shown = rng.integers(0, SYMBOLS, (SHOWN, batch))
+    blanks = np.full((wait, batch), SYMBOLS)
+    return np.concatenate([shown, blanks, np.full((SHOWN, batch), SYMBOLS + 1)]), shown
+
+
+def learn_to_copy(
+    model: Copier, rng: Any, updates: int, wait: int, *, max_norm: float = 1.0, cut: int = 0
+) -> tuple[list[float], list[float]]:
+    """Train on new sequences; return shares of right symbols, and norms before clipping.
+
+    With ``cut`` the sequence is read in parts of so many steps, each from the last state's values,
+    so that no gradient flows from one part into the one before.
+    """
+    adam, shares, norms = fastrnn.Adam(model, lr=1e-2), [], []
+    for _ in tqdm(range(updates), leave=False):
+        x, right = copy_task(rng, 64, wait)
+        size = cut or len(x)
+        state = None
+        for start in range(0, len(x), size):
+            g = fastrnn.Graph(rng)
+            y, state = g(model.layer, g(model.symbols, x[start : start + size]), state)
+            state = tuple(n.value for n in state) if isinstance(state, tuple) else state.value
+        scores = g(model.out, g.index(y, slice(-SHOWN, None)))
+        grads = g.backward(g.cross_entropy(scores, right))
+        norms.append(float(fastrnn.clip_grad_norm(grads, max_norm)))
+        adam.step(grads)
+        shares.append(float((scores.value.argmax(axis=-1) == right).mean()))
+    return shares, norms
+
+
+def main() -> dict[str, float]:
+    args = training.arguments(__doc__, epochs=1)
+    rng = np.random.default_rng(args.seed)
+    updates, wait = (5, 20) if args.quick else (400 * args.epochs, 100)
+
+    def layer(kind: Any, size: int, dtype: Any = np.float32) -> Any:
+        return kind(size, HIDDEN, dtype=dtype, rng=rng)
+
+    seen = {
+        "RNN": layer(fastrnn.RNN, 8, np.float64),
+        "GRU": layer(fastrnn.GRU, 8, np.float64),
+        "LSTM": layer(fastrnn.LSTM, 8, np.float64),
+        "LSTM, forget bias 5": open_gates(layer(fastrnn.LSTM, 8, np.float64), 5),
+        "RNN, weights times 4": large(layer(fastrnn.RNN, 8, np.float64), 4),
+    }
+    curves = {name: by_step(each, 200, rng) for name, each in seen.items()}
+    print("gradient 100 steps before the last, of that at the last step:")
+    for name, curve in curves.items():
+        print(f"  {name:40} {curve[-101] / curve[-1]:.1e}")
+
+    wild = Copier(large(layer(fastrnn.RNN, 16), 4), rng)
+    _, norms = learn_to_copy(wild, rng, min(updates, 100), wait)
+    print(f"norms of the large RNN's gradient: {min(norms):.1e} to {max(norms):.1e}, clipped to 1")
+    models = {
+        "RNN": Copier(layer(fastrnn.RNN, 16), rng),
+        "LSTM": Copier(layer(fastrnn.LSTM, 16), rng),
+        "LSTM, forget bias 5": Copier(open_gates(layer(fastrnn.LSTM, 16), 5), rng),
+        "the same, cut each 25 steps": Copier(open_gates(layer(fastrnn.LSTM, 16), 5), rng),
+    }
+    shares, figures = {}, {"guessing": 1 / SYMBOLS}
+    for name, model in models.items():
+        cut = 25 if name.startswith("the same") else 0
+        shares[name], _ = learn_to_copy(model, rng, updates, wait, cut=cut)
+        x, right = copy_task(rng, 500, wait)
+        y, _ = model.layer(model.symbols(x))
+        figures[name] = float((model.out(y[-SHOWN:]).argmax(axis=-1) == right).mean())
+    what = f"share of symbols right after {wait} steps"
+    training.finish(args, models["LSTM, forget bias 5"], figures, what)
+    picture(args.out / f"{args.name}.png", curves, norms, shares)
+    return figures
+
+
+def picture(path: Any, curves: Any, norms: Any, shares: Any) -> None:
+    """Draw gradients by step, norms before clipping, and what was learnt."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for name, curve in curves.items():
+        left.semilogy(np.arange(1 - len(curve), 1), curve / curve[-1], label=name)
+    left.set(xlabel="step, from the last", ylabel="gradient by the input, of that at the last")
+    left.set_ylim(1e-20, None)
+    middle.semilogy(norms, label="RNN, weights times 4")
+    middle.semilogy(np.minimum(norms, 1), label="clipped to 1")
+    middle.set(xlabel="update", ylabel="norm of the gradient")
+    for name, share in shares.items():
+        size = min(10, len(share))
+        right.plot(np.convolve(share, np.ones(size) / size, "valid"), label=name)
+    right.axhline(1 / SYMBOLS, color="gray", linestyle=":", label="guessing")
+    right.set(xlabel="update", ylabel="symbols copied right", ylim=(0, 1.05))
+    for axes in (left, middle, right):
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
