@@ -88,13 +88,19 @@ def fit(
 
 def finish(args: argparse.Namespace, model: Any, rows: dict[str, float], what: str) -> None:
     """Save the model; print and draw its figure beside the baselines'."""
+    path = args.out / f"{args.name}.safetensors"
+    fastrnn.save(path, model)
+    report(args, rows, what)
+    print(f"saved {path} and {args.name}.png")
+
+
+def report(args: argparse.Namespace, rows: dict[str, float], what: str) -> None:
+    """Print and draw figures, one beside the other."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    path = args.out / f"{args.name}.safetensors"
-    fastrnn.save(path, model)
     figure, axes = plt.subplots(figsize=(6, 0.5 + 0.4 * len(rows)), layout="constrained")
     axes.barh(list(rows)[::-1], list(rows.values())[::-1])
     axes.set_xlabel(what)
@@ -103,4 +109,3 @@ def finish(args: argparse.Namespace, model: Any, rows: dict[str, float], what: s
     print(what)
     for name, value in rows.items():
         print(f"  {name:40} {value:.4f}")
-    print(f"saved {path} and {args.name}.png")
