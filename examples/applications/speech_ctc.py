@@ -119,7 +119,8 @@ def main() -> dict[str, float]:
         "GRU and CTC, beam of 8": label_error(fastrnn.ctc_decode(*found, width=8)[0], tests[1]),
     }
     training.finish(args, model, figures, "label error on joined utterances")
-    picture(args.out / "speech_ctc_frames.png", found[0][: found[1][0], 0], tests[1][0])
+    row = max(range(len(tests[1])), key=lambda n: len(tests[1][n]))
+    picture(args.out / "speech_ctc_frames.png", found[0][: found[1][row], row], tests[1][row])
     return figures
 
 
