@@ -14,7 +14,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -22,7 +21,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 default_role = "code"
 nitpicky = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
 autosummary_generate = True
@@ -31,6 +30,7 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
 html_theme = "furo"
+html_favicon = "favicon.svg"
 html_title = f"fastrnn {release}"
 html_static_path: list[str] = []
 html_theme_options = {"navigation_with_keys": True}

@@ -1,5 +1,6 @@
 """What stands around the recurrent layers in training."""
 
+from . import schedules
 from .conv1d import Conv1d, Conv1dStepper
 from .distributed import distributed
 from .embedding import Embedding
@@ -19,5 +20,6 @@ __all__ = [
     "clip_grad_norm",
     "distributed",
     "mse",
+    "schedules",
     "softmax_cross_entropy",
 ]
