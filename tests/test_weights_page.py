@@ -44,7 +44,7 @@ def test_snippet(heading: str, text: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_page_has_all_of_its_table() -> None:
     rows = re.findall(r"^\| \[(.*?)\]\(#", PAGE.read_text(), re.M)
-    headings = set(re.findall(r"^## (.*)$", PAGE.read_text(), re.M))
+    headings = set(re.findall(r"^## (.*)$", PAGE.read_text(), re.M)) - {"Whole models"}
     assert len(rows) == 7
     assert {row.split(" 2, 3")[0] if row.startswith("Keras") else row for row in rows} == {
         heading[0].lower() + heading[1:] if heading == "Plain arrays" else heading
