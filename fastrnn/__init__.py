@@ -5,7 +5,7 @@ Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, 
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import (
@@ -32,6 +32,8 @@ from .models import (
 )
 from .modules import from_torch
 from .sequences import CRF, bio_transitions, ctc_decode, ctc_loss
+from .stepper import Stepper
+from .tape import Gradients, Tape
 from .train import (
     SGD,
     Adam,
@@ -51,11 +53,13 @@ __version__ = "0.1.0"
 # attribute.
 _OPTIONAL = ("autograd", "jax", "keras", "onnx", "torch")
 
+# Checkers know them by their import, so that they read those libraries only where one is used.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _OPTIONAL:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+    def __getattr__(name):
+        if name in _OPTIONAL:
+            return import_module(f".{name}", __name__)
+        raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
 
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "Conv1d",
     "Embedding",
     "GRUCell",
+    "Gradients",
     "Graph",
     "LSTMCell",
     "LayerNorm",
@@ -76,6 +81,8 @@ __all__ = [
     "Model",
     "Parameter",
     "RNNCell",
+    "Stepper",
+    "Tape",
     "__version__",
     "batches",
     "beam_search",

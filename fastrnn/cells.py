@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from . import checks
 from .checks import RNG
-from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
-from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
+from .recurrent import GRUKind, LSTMKind, Recurrent, RNNKind
+from .tape import Gradients, StateIndex, Tape, pair
+from .typing import Activation, Array, Backend, D, FloatDType, Pair, PairGradient, Precision, S
 
 
-class Cell(Recurrent):
+class Cell(Recurrent[S, D]):
     """Base of RNNCell, GRUCell and LSTMCell. Not for direct use."""
 
     _x_name = "x_t"
@@ -46,7 +46,7 @@ class Cell(Recurrent):
         like_x: Array = value[0] if batched else value[0, 0]
         return like_x
 
-    def __call__(self, x_t: Array, state: State | None = None) -> State:
+    def __call__(self, x_t: Array, state: S | None = None) -> S:
         """Run one step for inference.
 
         Parameters
@@ -66,9 +66,10 @@ class Cell(Recurrent):
         """
         call, batched = self._call(x_t, state)
         _, h, c, _ = self._network.forward(call)
-        return pair(h, c, self._state_index[batched])
+        new: S = pair(h, c, self._state_index[batched])
+        return new
 
-    def forward(self, x_t: Array, state: State | None = None) -> tuple[State, Tape]:
+    def forward(self, x_t: Array, state: S | None = None) -> tuple[S, Tape[S]]:
         """Run one step for training: as a call of the cell, and a tape for `backward`.
 
         The tape references x_t, so x_t must not be changed before `backward`.
@@ -78,7 +79,7 @@ class Cell(Recurrent):
         index = self._state_index[batched]
         return pair(h, c, index), Tape(self._network, call, levels, batched, index)
 
-    def backward(self, tape: Tape, dstate: StateGradient | None) -> Gradients:
+    def backward(self, tape: Tape[S], dstate: D | None) -> Gradients[S]:
         """Backpropagate through one step.
 
         Parameters
@@ -102,7 +103,7 @@ class Cell(Recurrent):
         return self._backward(tape, None, dstate)
 
 
-class RNNCell(RNNKind, Cell):
+class RNNCell(RNNKind, Cell[Array, Array]):
     """One step of an `RNN` of one layer.
 
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
@@ -114,15 +115,15 @@ class RNNCell(RNNKind, Cell):
         input_size: int,
         hidden_size: int,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Activation = "tanh",
         gate_slope: float = 0.2,
         clip: float | None = None,
         bias: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        precision: str = "highest",
+        precision: Precision = "highest",
         reproducible: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         self._construct(
             {
@@ -141,7 +142,7 @@ class RNNCell(RNNKind, Cell):
         )
 
 
-class GRUCell(GRUKind, Cell):
+class GRUCell(GRUKind, Cell[Array, Array]):
     """One step of a `GRU` of one layer.
 
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
@@ -154,16 +155,16 @@ class GRUCell(GRUKind, Cell):
         hidden_size: int,
         *,
         reset_after: bool = True,
-        gate_activation: str = "sigmoid",
+        gate_activation: Activation = "sigmoid",
         gate_slope: float = 0.2,
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         clip: float | None = None,
         bias: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        precision: str = "highest",
+        precision: Precision = "highest",
         reproducible: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         self._construct(
             {
@@ -184,7 +185,7 @@ class GRUCell(GRUKind, Cell):
         )
 
 
-class LSTMCell(LSTMKind, Cell):
+class LSTMCell(LSTMKind, Cell[Pair, PairGradient]):
     """One step of an `LSTM` of one layer.
 
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr and weight_peephole;
@@ -202,18 +203,18 @@ class LSTMCell(LSTMKind, Cell):
         *,
         proj_size: int = 0,
         peephole: bool = False,
-        gate_activation: str = "sigmoid",
+        gate_activation: Activation = "sigmoid",
         gate_slope: float = 0.2,
-        activation: str = "tanh",
-        output_activation: str | None = None,
+        activation: Activation = "tanh",
+        output_activation: Activation | None = None,
         clip: float | None = None,
         coupled: bool = False,
         bias: bool = True,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        precision: str = "highest",
+        precision: Precision = "highest",
         reproducible: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         self._construct(
             {

@@ -11,9 +11,11 @@ import math
 import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
+
+from .typing import WeightDType
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,7 +26,7 @@ RNG: TypeAlias = "int | np.random.Generator | None"
 MAX_LAYERS = 10_000
 
 # Types of weights that are rounded, narrower than the layer's own.
-NARROW = ("bfloat16", "int8")
+NARROW: tuple[str, ...] = get_args(WeightDType)
 
 # An expected shape: the letter of each axis, and its size where that is known.
 Form = Sequence[tuple[str, int | None]]

@@ -18,7 +18,8 @@ from . import checks
 from .backends.base import Weights
 from .layers import GRU, LSTM, RNN, Layer
 from .recurrent import checked_arguments
-from .tape import Gradients, State, Tape, pair
+from .tape import Gradients, Tape, pair
+from .typing import State
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import backends, checks
 from .checks import RNG
-from .tape import State
+from .typing import State
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

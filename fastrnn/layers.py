@@ -7,14 +7,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from . import checks, config
 from . import dropout as masks
 from .checks import RNG
 from .parametrized import Setting
-from .recurrent import Array, GRUKind, LSTMKind, Recurrent, RNNKind
-from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
+from .recurrent import GRUKind, LSTMKind, Recurrent, RNNKind
+from .tape import Gradients, StateIndex, Tape, pair
+from .typing import Activation, Array, Backend, D, FloatDType, Pair, PairGradient, Precision, S
 
 
 def _names(stems: str) -> re.Pattern[str]:
@@ -22,7 +23,7 @@ def _names(stems: str) -> re.Pattern[str]:
     return re.compile(rf"({stems})_l(0|[1-9]\d*)(_reverse)?")
 
 
-class Layer(Recurrent):
+class Layer(Recurrent[S, D]):
     """Base of RNN, GRU and LSTM. Not for direct use."""
 
     num_layers = Setting[int]()
@@ -73,11 +74,11 @@ class Layer(Recurrent):
     def __call__(
         self,
         x: Array,
-        state: State | None = None,
+        state: S | None = None,
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
-    ) -> tuple[Array, State]:
+    ) -> tuple[Array, S]:
         """Run the layer for inference: no dropout, and nothing is kept for backward.
 
         Parameters
@@ -115,13 +116,13 @@ class Layer(Recurrent):
     def forward(
         self,
         x: Array,
-        state: State | None = None,
+        state: S | None = None,
         *,
         lengths: ArrayLike | None = None,
         resets: ArrayLike | None = None,
         rng: RNG = None,
         checkpoint_every: int | None = None,
-    ) -> tuple[Array, State, Tape]:
+    ) -> tuple[Array, S, Tape[S]]:
         """Run the layer for training: with dropout, and with a tape for `backward`.
 
         Parameters
@@ -156,12 +157,10 @@ class Layer(Recurrent):
                 call = call._replace(seed=seed)
         y, h, c, levels = self._network.forward(call, keep=True, every=checkpoint_every)
         index = self._state_index[batched]
-        tape = Tape(self._network, call, levels, batched, index)
+        tape: Tape[S] = Tape(self._network, call, levels, batched, index)
         return self._like_x(y, batched), pair(h, c, index), tape
 
-    def backward(
-        self, tape: Tape, dy: Array | None, dstate: StateGradient | None = None
-    ) -> Gradients:
+    def backward(self, tape: Tape[S], dy: Array | None, dstate: D | None = None) -> Gradients[S]:
         """Backpropagate through time (Werbos 1990, "Backpropagation through time: what it does
         and how to do it").
 
@@ -225,7 +224,7 @@ class Layer(Recurrent):
         }
 
 
-class RNN(RNNKind, Layer):
+class RNN(RNNKind, Layer[Array, Array]):
     """Elman layers (Elman 1990, "Finding structure in time").
 
     ::
@@ -281,7 +280,7 @@ class RNN(RNNKind, Layer):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Activation = "tanh",
         gate_slope: float = 0.2,
         clip: float | None = None,
         bias: bool = True,
@@ -289,11 +288,11 @@ class RNN(RNNKind, Layer):
         dropout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        precision: str = "highest",
+        precision: Precision = "highest",
         reproducible: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         self._construct(
             {
@@ -317,7 +316,7 @@ class RNN(RNNKind, Layer):
         )
 
 
-class GRU(GRUKind, Layer):
+class GRU(GRUKind, Layer[Array, Array]):
     """Gated recurrent units (Cho et al. 2014, "Learning phrase representations using RNN
     encoder-decoder for statistical machine translation").
 
@@ -387,20 +386,20 @@ class GRU(GRUKind, Layer):
         num_layers: int = 1,
         *,
         reset_after: bool = True,
-        gate_activation: str = "sigmoid",
+        gate_activation: Activation = "sigmoid",
         gate_slope: float = 0.2,
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        precision: str = "highest",
+        precision: Precision = "highest",
         reproducible: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         self._construct(
             {
@@ -426,7 +425,7 @@ class GRU(GRUKind, Layer):
         )
 
 
-class LSTM(LSTMKind, Layer):
+class LSTM(LSTMKind, Layer[Pair, PairGradient]):
     """Long short-term memory (Hochreiter and Schmidhuber 1997, "Long short-term memory") with a
     forget gate (Gers et al. 2000, "Learning to forget").
 
@@ -509,10 +508,10 @@ class LSTM(LSTMKind, Layer):
         *,
         proj_size: int = 0,
         peephole: bool = False,
-        gate_activation: str = "sigmoid",
+        gate_activation: Activation = "sigmoid",
         gate_slope: float = 0.2,
-        activation: str = "tanh",
-        output_activation: str | None = None,
+        activation: Activation = "tanh",
+        output_activation: Activation | None = None,
         clip: float | None = None,
         coupled: bool = False,
         bias: bool = True,
@@ -520,11 +519,11 @@ class LSTM(LSTMKind, Layer):
         dropout: float = 0.0,
         bidirectional: bool = False,
         reverse: bool = False,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        precision: str = "highest",
+        precision: Precision = "highest",
         reproducible: bool = False,
-        backend: str = "auto",
+        backend: Backend = "auto",
     ) -> None:
         self._construct(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from .cells import GRUCell, LSTMCell, RNNCell
 from .layers import GRU, LSTM, RNN
 from .parametrized import Parametrized
 from .train import Embedding, Linear
+
+FromTorch: TypeAlias = RNN | GRU | LSTM | RNNCell | GRUCell | LSTMCell | Linear | Embedding
 
 _CLASSES: dict[str, type[Parametrized]] = {
     kind.__name__: kind for kind in (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell, Linear, Embedding)
@@ -28,7 +30,7 @@ _BY_SHAPE = {"input_size", "hidden_size", "num_layers", "bidirectional", "bias",
 _BY_SHAPE |= {"peephole", "dtype"}
 
 
-def from_torch(module: Any, **arguments: Any) -> Any:
+def from_torch(module: Any, **arguments: Any) -> FromTorch:
     """Make a layer of a module of torch, with a copy of its parameters.
 
     Parameters
@@ -71,7 +73,7 @@ def from_torch(module: Any, **arguments: Any) -> Any:
     }
     double = all(str(tensor.dtype) == "torch.float64" for tensor in tensors.values())
     chosen = {"dtype": np.float64 if double else np.float32, **options, **arguments}
-    return kind.from_params(tensors, **chosen)
+    return cast(FromTorch, kind.from_params(tensors, **chosen))
 
 
 def _kind(module: Any) -> type[Parametrized]:

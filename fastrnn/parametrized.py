@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from . import backends, checks, foreign
 from .params import Parameters
+from .typing import Array, FloatDType
 
-Array = np.ndarray[Any, np.dtype[Any]]
 V = TypeVar("V")
 Self = TypeVar("Self", bound="Parametrized")
 
@@ -38,7 +37,7 @@ class Setting(Generic[V]):
         value: V = layer._config[self.name]
         return value
 
-    def __set__(self, layer: Parametrized, value: object) -> NoReturn:
+    def __set__(self, layer: Parametrized, value: NoReturn) -> NoReturn:
         raise AttributeError(f"{self.name} is fixed when a {type(layer).__name__} is made")
 
 
@@ -62,7 +61,7 @@ class Parametrized(ABC):
         mapping: Mapping[str, Any],
         prefix: str = "",
         *,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         **arguments: Any,
     ) -> Self:
         """Make a layer of parameters from elsewhere: a state dict, an .npz file, any mapping.

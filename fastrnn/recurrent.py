@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import numpy as np
 
@@ -23,12 +23,20 @@ from .parametrized import Parametrized, Setting
 from .params import Parameters
 from .rows import ALL, Rows, plan
 from .stepper import PlacedStepper, Stepper
-from .tape import Gradients, State, StateGradient, StateIndex, Tape, pair
+from .tape import Gradients, StateIndex, Tape, pair
+from .typing import (
+    Activation,
+    Array,
+    Backend,
+    D,
+    Pair,
+    PairGradient,
+    Precision,
+    S,
+    WeightDType,
+)
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="Recurrent")
-
-PRECISIONS = ("highest", "high", "medium")
 
 # The constructors' arguments, and what each must be. `rng` is none of them: it is used once.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -53,7 +61,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "bidirectional": checks.flag,
     "reverse": checks.flag,
     "dtype": lambda _, value: checks.float_dtype(value).name,
-    "precision": lambda name, value: checks.choice(name, value, PRECISIONS),
+    "precision": lambda name, value: checks.choice(name, value, get_args(Precision)),
     "reproducible": checks.flag,
     "backend": lambda name, value: checks.choice(name, value, ("auto", *backends.NAMES)),
 }
@@ -88,13 +96,13 @@ def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-class Recurrent(Parametrized):
+class Recurrent(Parametrized, Generic[S, D]):
     """Base of all layers and cells. Not for direct use."""
 
     input_size = Setting[int]()
     hidden_size = Setting[int]()
     bias = Setting[bool]()
-    precision = Setting[str]()
+    precision = Setting[Precision]()
     reproducible = Setting[bool]()
 
     _x_name: str
@@ -274,11 +282,11 @@ class Recurrent(Parametrized):
         return proj
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> Backend:
         """Name of the backend in use, never "auto"."""
         return self._network.backend.name
 
-    def freeze(self, weight_dtype: str | None = None) -> None:
+    def freeze(self, weight_dtype: WeightDType | None = None) -> None:
         """Make the parameters read-only and keep the packed copies that the kernels use.
 
         Calls then pay no packing, and NumPy refuses a write to `params` or `flat_params` with its
@@ -421,7 +429,7 @@ class Recurrent(Parametrized):
     def _call(
         self,
         x: Array,
-        state: State | None,
+        state: S | None,
         lengths: Any = None,
         resets: Any = None,
         *,
@@ -506,7 +514,7 @@ class Recurrent(Parametrized):
             return (*self._state_outer, width)
         return (*self._state_outer, ("B", batch), width)
 
-    def stepper(self, batch_size: int = 1) -> Stepper:
+    def stepper(self, batch_size: int = 1) -> Stepper[S]:
         """Return an object that runs the layer, or the cell, one step a call, for streams.
 
         It holds the parameters as they are now; later changes do not reach it. What a step returns
@@ -522,7 +530,7 @@ class Recurrent(Parametrized):
         """
         return (Stepper if self._xp is np else PlacedStepper)(self, batch_size)
 
-    def _backward(self, tape: Tape, dy: Array | None, dstate: StateGradient | None) -> Gradients:
+    def _backward(self, tape: Tape[S], dy: Array | None, dstate: D | None) -> Gradients[S]:
         """Check what came with a backward and run it."""
         if not isinstance(tape, Tape):
             raise checks.no_tape(tape)
@@ -539,7 +547,7 @@ class Recurrent(Parametrized):
         dh, dc = self._state("dstate", dstate, batch if batched else None, parts=True)
         params = self._params.gradients(self._network.backend.new_gradients)
         dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._by_pass(params))
-        state = pair(dh, dc, tape.state_index)
+        state: S = pair(dh, dc, tape.state_index)
         return Gradients(self._like_x(dx, batched), params, self, state)
 
 
@@ -565,10 +573,10 @@ def _options_of(config: Mapping[str, Any]) -> Options:
     )
 
 
-class RNNKind(Recurrent):
+class RNNKind(Recurrent[Array, Array]):
     """What RNN and RNNCell share."""
 
-    nonlinearity = Setting[str]()
+    nonlinearity = Setting[Activation]()
     gate_slope = Setting[float]()
     clip = Setting["float | None"]()
 
@@ -581,13 +589,13 @@ class RNNKind(Recurrent):
         return "rnn_general", _options_of(config)._replace(candidate=config["nonlinearity"])
 
 
-class GRUKind(Recurrent):
+class GRUKind(Recurrent[Array, Array]):
     """What GRU and GRUCell share."""
 
     reset_after = Setting[bool]()
-    gate_activation = Setting[str]()
+    gate_activation = Setting[Activation]()
     gate_slope = Setting[float]()
-    activation = Setting[str]()
+    activation = Setting[Activation]()
     clip = Setting["float | None"]()
 
     @staticmethod
@@ -600,14 +608,14 @@ class GRUKind(Recurrent):
         return kind, _options_of(config)
 
 
-class LSTMKind(Recurrent):
+class LSTMKind(Recurrent[Pair, PairGradient]):
     """What LSTM and LSTMCell share."""
 
     peephole = Setting[bool]()
-    gate_activation = Setting[str]()
+    gate_activation = Setting[Activation]()
     gate_slope = Setting[float]()
-    activation = Setting[str]()
-    output_activation = Setting["str | None"]()
+    activation = Setting[Activation]()
+    output_activation = Setting["Activation | None"]()
     clip = Setting["float | None"]()
     coupled = Setting[bool]()
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import backends, checks, config
-from .tape import State, pair
+from .tape import pair
+from .typing import Array, S
 
 if TYPE_CHECKING:
     from .recurrent import Recurrent, Snapshot
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-
-class Stepper:
+class Stepper(Generic[S]):
     """Runs a layer or a cell step by step and holds the state between. Made by
     ``layer.stepper(B)``.
 
@@ -26,7 +25,7 @@ class Stepper:
     thread was using has what that thread had come to: reset it.
     """
 
-    def __init__(self, layer: Recurrent, batch_size: int = 1) -> None:
+    def __init__(self, layer: Recurrent[S, Any], batch_size: int = 1) -> None:
         batch = checks.size("batch_size", batch_size)
         if batch > layer._most_steps:
             raise checks.too_large(f"a stepper of batch_size={batch}")
@@ -37,7 +36,7 @@ class Stepper:
         with backends.there(layer.flat_params):
             self._bind(layer, layer._snapshot(), batch, config.get_num_threads())
 
-    def _bind(self, layer: Recurrent, weights: Snapshot, batch: int, threads: int) -> None:
+    def _bind(self, layer: Recurrent[S, Any], weights: Snapshot, batch: int, threads: int) -> None:
         """Make the buffers and what advances a step."""
         self._layer, self._weights, self._threads = layer, weights, threads
         network = layer._network
@@ -121,7 +120,7 @@ class Stepper:
         return len(self._x)
 
     @property
-    def state(self) -> State:
+    def state(self) -> S:
         """The state after the last step, as a copy in the layer's form; it can be set.
 
         If B is 1 it can also be set to the state of an unbatched call, and an unbatched call takes
@@ -129,10 +128,11 @@ class Stepper:
         """
         with backends.there(self._h), self._advance.mine():
             index = self._layer._state_index[True]
-            return pair(self._h.copy(), None if self._c is None else self._c.copy(), index)
+            state: S = pair(self._h.copy(), None if self._c is None else self._c.copy(), index)
+            return state
 
     @state.setter
-    def state(self, state: State) -> None:
+    def state(self, state: S) -> None:
         batch = self.batch_size
         h, c = self._layer._state("state", state, None if batch == 1 else batch)
         with backends.there(self._h), self._advance.mine():
@@ -179,7 +179,7 @@ class Stepper:
             if self._c is not None:
                 self._c[:, rows] = 0
 
-    def __copy__(self) -> Stepper:
+    def __copy__(self) -> Stepper[S]:
         copied = type(self).__new__(type(self))
         with backends.there(self._h):
             copied._bind(self._layer, self._weights, self.batch_size, self._threads)
@@ -194,7 +194,7 @@ class Stepper:
         return _restore, (layer, self.batch_size, self._threads, self.state)
 
 
-class PlacedStepper(Stepper):
+class PlacedStepper(Stepper[S]):
     """A stepper that runs on the GPU of its arrays, whatever the current one is."""
 
     def __call__(self, x_t: Array, *, copy: bool = False) -> Array:
@@ -203,7 +203,7 @@ class PlacedStepper(Stepper):
             return super().__call__(x_t, copy=copy)
 
 
-def _restore(layer: Recurrent, batch_size: int, threads: int, state: State) -> Stepper:
+def _restore(layer: Recurrent[S, Any], batch_size: int, threads: int, state: S) -> Stepper[S]:
     """Return what `Stepper.__reduce__` described."""
     with config.num_threads(threads):
         step = layer.stepper(batch_size)

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import Any, Generic, NoReturn
 
 from . import checks
 from .gradients import LayerGradients
 from .network import Call, Level, Network
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-# A state in its caller's form: h, or (h, c) for an LSTM.
-State = Array | tuple[Array, Array]
-
-# A gradient in that form: a part that is None is zeros.
-StateGradient = Array | tuple[Array | None, Array | None]
+from .typing import Array, S
 
 # The index that takes a state's axes (..., L*D, B, H) to its caller's form; None for no change.
 StateIndex = tuple[EllipsisType | int | slice, ...] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tape:
+class Tape(Generic[S]):
     """What one `forward` call keeps for `backward`.
 
     Made by a layer's or a cell's ``forward``. It belongs to that layer, can be used any number of
@@ -40,7 +31,7 @@ class Tape:
     batched: bool
     state_index: StateIndex
 
-    def states(self) -> State:
+    def states(self) -> S:
         """Return the state of every layer and direction after every step.
 
         Returns
@@ -50,7 +41,8 @@ class Tape:
             direction holds its last state, the reverse direction, which has not begun yet, its
             initial one. With ``checkpoint_every`` they are computed again.
         """
-        return pair(*self.network.states(self.call, self.levels), self.state_index)
+        states: S = pair(*self.network.states(self.call, self.levels), self.state_index)
+        return states
 
     @property
     def nbytes(self) -> int:
@@ -66,16 +58,16 @@ class Tape:
 
 
 @dataclass(eq=False)
-class Gradients(LayerGradients):
+class Gradients(LayerGradients, Generic[S]):
     """Gradients by the parameters of a recurrent layer or cell, by x and by the initial state."""
 
     x: Array
     """Like x."""
-    state: State
+    state: S
     """Of the initial state, in its form, also if the call was given none."""
 
 
-def pair(h: Array, c: Array | None, index: StateIndex) -> State:
+def pair(h: Array, c: Array | None, index: StateIndex) -> Any:
     """Return a state in its caller's form."""
     if index is not None:
         h = h[index]

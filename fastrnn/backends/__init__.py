@@ -11,11 +11,11 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from fastrnn import checks
+from fastrnn import checks, typing
 
 from .base import Array, Backend, Saved, Weights
 
@@ -42,9 +42,9 @@ __all__ = [
     "why_not",
 ]
 
-NAMES = ("cpu", "numba", "numpy", "cuda")
+NAMES: tuple[str, ...] = get_args(typing.Backend)[1:]
 
-DEVICES = ("cpu", "cuda")
+DEVICES: tuple[str, ...] = get_args(typing.Device)
 
 _AUTO = ("cpu", "numba", "numpy")
 """What "auto" tries, best first."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from fastrnn import checks, forks
+from fastrnn import checks, forks, typing
 
 if TYPE_CHECKING:
     from fastrnn.cellmath import CellSpec
@@ -60,7 +60,7 @@ class Numerics(NamedTuple):
 class Backend(Protocol):
     """One engine. Callers have checked every shape and dtype before."""
 
-    name: str
+    name: typing.Backend
     xp: Any
     """The namespace of the arrays it takes and returns: numpy, or cupy."""
     new_gradients: Callable[[int, np.dtype[Any]], Array] | None

@@ -8,9 +8,11 @@ may change the last bit of its result; a chain's cannot.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+
+from fastrnn.typing import Activation
 
 if TYPE_CHECKING:
     from fastrnn.backends.base import Array
@@ -40,7 +42,7 @@ def sigmoid(x: Array) -> Array:
 TANH, SIGMOID, RELU, HARD_SIGMOID = range(4)
 """What `activate` and `through` know a function as; `ACTIVATIONS` has their names."""
 
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "hard_sigmoid")
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
 
 def activate(x: Array, how: int, slope: float) -> Array:

@@ -151,7 +151,7 @@ class Training:
         path = self.folder / _MODEL
         try:
             characters = read_metadata(path).get("characters")
-            layers = load(path)
+            layers: Any = load(path)
             same = {name: layer.config() for name, layer in layers.items()} == {
                 name: layer.config() for name, layer in self.model.layers.items()
             }

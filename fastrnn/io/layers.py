@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -16,13 +16,18 @@ from ..models import Attention, Model, Parameter
 from ..models.model import param_name
 from ..sequences import CRF
 from ..train import Conv1d, Embedding, LayerNorm, Linear
+from ..train.optim import Optimizer
+from ..typing import Array, Backend
 from . import safetensors, training
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Path = str | os.PathLike[str]
 
 _RECURRENT = (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
 _OTHERS = (Linear, Embedding, Conv1d, LayerNorm, Attention, CRF, Parameter)
+AnyLayer = (
+    RNN | GRU | LSTM | RNNCell | GRUCell | LSTMCell
+    | Linear | Embedding | Conv1d | LayerNorm | Attention | CRF | Parameter
+)  # fmt: skip
 CLASSES: dict[str, Any] = {kind.__name__: kind for kind in (*_RECURRENT, *_OTHERS)}
 
 _LAYERS = training.OWN + "layers"
@@ -33,9 +38,9 @@ _FREE = {"backend", "batch_first", "device", "dropout", "precision", "reproducib
 
 def save(
     path: Path,
-    layers: Any | Mapping[str, Any],
-    optimizer: Any = None,
-    rng: Any = None,
+    layers: Model | AnyLayer | Mapping[str, AnyLayer],
+    optimizer: Optimizer | None = None,
+    rng: np.random.Generator | None = None,
     step: int | None = None,
     *,
     metadata: Mapping[str, str] | None = None,
@@ -99,13 +104,30 @@ def save(
     safetensors.write(path, arrays | more, text | said | {_LAYERS: json.dumps(records)})
 
 
+@overload
+def load(
+    path: Path,
+    *,
+    into: None = ...,
+    optimizer: None = ...,
+    rng: None = ...,
+    backend: Backend | None = ...,
+) -> AnyLayer | dict[str, AnyLayer]: ...
+@overload
+def load(
+    path: Path,
+    *,
+    into: Model | AnyLayer | Mapping[str, AnyLayer],
+    optimizer: Optimizer | None = ...,
+    rng: np.random.Generator | None = ...,
+) -> int | None: ...
 def load(
     path: Path,
     *,
     into: Any = None,
-    optimizer: Any = None,
-    rng: Any = None,
-    backend: str | None = None,
+    optimizer: Optimizer | None = None,
+    rng: np.random.Generator | None = None,
+    backend: Backend | None = None,
 ) -> Any:
     """Read what `save` wrote: a layer, or a dict of layers by name, of a model too.
 

@@ -10,7 +10,7 @@ import numpy as np
 from .. import functional
 from ..backends.base import Weights
 from ..layers import Layer
-from ..tape import State
+from ..typing import State
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

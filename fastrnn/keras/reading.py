@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.typing import FloatDType
 
 from .sources import Array, Config, Source, find
 
@@ -39,9 +39,9 @@ def load(
     path_or_model: Any,
     layer: str | None = None,
     *,
-    dtype: DTypeLike | None = None,
+    dtype: FloatDType | None = None,
     **arguments: Any,
-) -> Any:
+) -> RNN | GRU | LSTM:
     """Make a layer of a recurrent layer of a Keras model.
 
     SimpleRNN, GRU, LSTM, CuDNNGRU, CuDNNLSTM, RNN of SimpleRNNCell, GRUCell, LSTMCell or of a list
@@ -114,7 +114,7 @@ def load(
     if dtype is None:
         dtype = np.float64 if kernel.dtype == np.float64 else np.float32
     checked = checks.float_dtype(dtype)
-    made = _CLASSES[kind](
+    made: RNN | GRU | LSTM = _CLASSES[kind](
         kernel.shape[1],
         params["weight_hh_l0"].shape[1],
         len(cells),

@@ -6,19 +6,18 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from .. import backends, checks
 from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from ..train.feedforward import Array, FeedForward
+from ..train.feedforward import FeedForward
+from ..typing import Array, Device, FloatDType, Score
 from .joints import valid_steps
-
-SCORES = ("dot", "general", "additive")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,7 +92,7 @@ class Attention(FeedForward):
 
     query_size = Setting[int]()
     key_size = Setting[int]()
-    score = Setting[str]()
+    score = Setting[Score]()
     hidden_size = Setting[int]()
 
     _anchor: ClassVar[str] = "weight_query"
@@ -104,16 +103,16 @@ class Attention(FeedForward):
         query_size: int,
         key_size: int,
         *,
-        score: str = "dot",
+        score: Score = "dot",
         hidden_size: int | None = None,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        device: str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         config = {
             "query_size": checks.size("query_size", query_size),
             "key_size": checks.size("key_size", key_size),
-            "score": checks.choice("score", score, SCORES),
+            "score": checks.choice("score", score, get_args(Score)),
             "hidden_size": None,
             "dtype": checks.float_dtype(dtype).name,
             "device": checks.choice("device", device, backends.DEVICES),

@@ -13,9 +13,9 @@ from .. import backends, checks
 from ..checks import RNG
 from ..parametrized import Parametrized
 from ..recurrent import Recurrent
+from ..typing import Array, WeightDType
 from .parameter import Parameter
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="Model")
 
 
@@ -140,7 +140,7 @@ class Model:
 
     # --------------------------------------------------------------- freezing, moving
 
-    def freeze(self, weight_dtype: str | None = None) -> None:
+    def freeze(self, weight_dtype: WeightDType | None = None) -> None:
         """Freeze all layers: parameters become read-only, and recurrent layers keep their packed
         copies, in ``weight_dtype`` if that is given; see `LSTM.freeze`."""
         for layer in self.named_layers().values():

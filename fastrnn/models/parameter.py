@@ -8,12 +8,12 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from .. import backends, checks
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from ..train.feedforward import Array, FeedForward, Tape
+from ..train.feedforward import FeedForward, Tape
+from ..typing import Array, Device, FloatDType
 
 
 class Parameter(FeedForward):
@@ -57,8 +57,8 @@ class Parameter(FeedForward):
         value: Array | None = None,
         *,
         shape: Sequence[int] | None = None,
-        dtype: DTypeLike | None = None,
-        device: str = "cpu",
+        dtype: FloatDType | None = None,
+        device: Device = "cpu",
     ) -> None:
         if (value is None) == (shape is None):
             raise TypeError("one of value and shape must be given")

@@ -6,10 +6,10 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.typing import FloatDType
 
 from . import graph as graphs
 from .folding import Group, groups
@@ -82,9 +82,9 @@ def load(
     node: str | int | None = None,
     *,
     reset_after: bool | None = None,
-    dtype: DTypeLike | None = None,
+    dtype: FloatDType | None = None,
     **arguments: Any,
-) -> Any:
+) -> RNN | GRU | LSTM:
     """Make a layer of a recurrent layer of an ONNX model.
 
     The layer takes what the node takes: x (T, B, I), or with ``layout=1`` (B, T, I), and gives y
@@ -164,7 +164,7 @@ def load(
     checked = checks.float_dtype(dtype)
     if group.directions == 2:
         chosen["reverse"] = False
-    layer = _CLASSES[first.kind](
+    layer: RNN | GRU | LSTM = _CLASSES[first.kind](
         width.shape[1],
         first.hidden_size,
         len(group.levels),

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from .. import backends, checks, config
 from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from ..train.feedforward import Array, FeedForward
+from ..train.feedforward import FeedForward
+from ..typing import Array, Device, FloatDType, HostBackend
 from . import loops
 
 _NAMES = ("transitions", "start_transitions", "end_transitions")
@@ -85,10 +86,10 @@ class CRF(FeedForward):
         allowed: ArrayLike | None = None,
         allowed_start: ArrayLike | None = None,
         allowed_end: ArrayLike | None = None,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        device: str = "cpu",
-        backend: str = "auto",
+        device: Device = "cpu",
+        backend: HostBackend = "auto",
     ) -> None:
         size = checks.size("num_tags", num_tags)
         limits = allowed, allowed_start, allowed_end

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks, config
+from ..typing import Array, HostBackend
 from . import loops, loops_numpy
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def ctc_loss(
@@ -22,7 +21,7 @@ def ctc_loss(
     blank: int = 0,
     *,
     zero_infinity: bool = False,
-    backend: str = "auto",
+    backend: HostBackend = "auto",
 ) -> tuple[float, Array]:
     """Loss of connectionist temporal classification, and its gradient (Graves et al. 2006,
     "Connectionist temporal classification: labelling unsegmented sequence data with recurrent

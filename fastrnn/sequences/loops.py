@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from .. import backends, checks
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array, HostBackend
 
 
 def get(name: str, backend: str) -> Callable[..., Any]:
@@ -21,7 +20,7 @@ def get(name: str, backend: str) -> Callable[..., Any]:
     TypeError, ValueError, RuntimeError
         There is no such backend, or it cannot be used here.
     """
-    checks.choice("backend", backend, ("auto", "cpu", "numba", "numpy"))
+    checks.choice("backend", backend, get_args(HostBackend))
     resolved = backends.resolve(backend)
     if resolved == "cuda":  # FASTRNN_BACKEND
         resolved = backends.best_on_cpu()

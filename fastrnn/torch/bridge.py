@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import backends
-from ..tape import State
+from ..typing import State
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

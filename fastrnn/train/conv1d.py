@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from .. import backends, checks
 from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Tape
+from ..typing import Array, Device, FloatDType
+from .feedforward import FeedForward, Tape
 from .sums import sum_products, sum_rows
 
 
@@ -80,9 +80,9 @@ class Conv1d(FeedForward):
         groups: int = 1,
         bias: bool = True,
         *,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        device: str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         sizes = {
             "in_channels": in_channels,

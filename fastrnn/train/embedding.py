@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from .. import backends, checks
 from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Tape
+from ..typing import Array, Device, FloatDType
+from .feedforward import FeedForward, Tape
 from .sums import sum_runs
 
 
@@ -49,9 +50,9 @@ class Embedding(FeedForward):
         num_embeddings: int,
         embedding_dim: int,
         *,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        device: str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         config = {
             "num_embeddings": checks.size("num_embeddings", num_embeddings),

@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import backends, checks
 from ..parametrized import Parametrized, Setting
+from ..typing import Array, Device
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="FeedForward")
 
 
@@ -26,7 +26,7 @@ class Tape:
 class FeedForward(Parametrized):
     """Base of Linear and Embedding. Not for direct use."""
 
-    device = Setting[str]()
+    device = Setting[Device]()
 
     def _build(self, config: dict[str, Any]) -> None:
         """Make what follows from the constructor's arguments; the parameters are zeros."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from .. import backends, checks
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward
+from ..typing import Array, Device, FloatDType
+from .feedforward import FeedForward
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,8 +70,8 @@ class LayerNorm(FeedForward):
         size: int,
         *,
         eps: float = 1e-5,
-        dtype: DTypeLike = np.float32,
-        device: str = "cpu",
+        dtype: FloatDType = np.float32,
+        device: Device = "cpu",
     ) -> None:
         self._build(
             {

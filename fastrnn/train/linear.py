@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from .. import backends, checks
 from ..checks import RNG
 from ..gradients import LayerGradients
 from ..parametrized import Setting
-from .feedforward import Array, FeedForward, Tape
+from ..typing import Array, Device, FloatDType
+from .feedforward import FeedForward, Tape
 from .sums import sum_products, sum_rows
 
 
@@ -54,9 +54,9 @@ class Linear(FeedForward):
         out_features: int,
         bias: bool = True,
         *,
-        dtype: DTypeLike = np.float32,
+        dtype: FloatDType = np.float32,
         rng: RNG = None,
-        device: str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         config = {
             "in_features": checks.size("in_features", in_features),

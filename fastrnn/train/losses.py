@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import backends, checks
+from ..typing import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
+
+class Flat(Protocol):
+    """What a layer's `backward` returned, of ours or of one's own."""
+
+    @property
+    def flat(self) -> Array:
+        """All gradients by parameters, as one vector."""
+
+
+AnyGradients = Flat | Iterable[Flat] | Mapping[Any, Flat]
 
 
 def softmax_cross_entropy(
@@ -158,7 +168,7 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
     return loss, dpred
 
 
-def clip_grad_norm(grads: Any, max_norm: float) -> float:
+def clip_grad_norm(grads: AnyGradients, max_norm: float) -> float:
     """Scale gradients in place so that their common 2-norm is at most `max_norm`.
 
     The factor is min(1, max_norm / (norm + 1e-6)), as in `torch.nn.utils.clip_grad_norm_`; a norm

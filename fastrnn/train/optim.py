@@ -10,9 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import backends, checks
-from .losses import gradient_list, gradient_vectors
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
+from .losses import AnyGradients, gradient_list, gradient_vectors
 
 # Parameters go through an update in blocks of so many: what is read and written again and again
 # stays in the L1 or L2 cache, and the scratch arrays are small.
@@ -66,7 +65,7 @@ class Optimizer(ABC):
         with backends.there(flat):
             return {name: np.zeros_like(flat) for name in self._moments}
 
-    def step(self, grads: Any) -> None:
+    def step(self, grads: AnyGradients) -> None:
         """Change the parameters by one step.
 
         Parameters
