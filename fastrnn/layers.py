@@ -272,6 +272,34 @@ class RNN(RNNKind, Layer[Array, Array]):
         An argument has a wrong type, or a value out of its range.
     RuntimeError
         The backend cannot be used here; the text says what is missing.
+
+    See Also
+    --------
+    RNNCell, GRU, LSTM
+
+    Notes
+    -----
+    The entries of ``params``, as torch names and orders them; behind the names of the second
+    direction stands ``_reverse``:
+
+    =====================  ========
+    name                   shape
+    =====================  ========
+    ``weight_ih_l0``       (H, I)
+    ``weight_ih_l1``, ...  (H, D*H)
+    ``weight_hh_l0``, ...  (H, H)
+    ``bias_ih_l0``, ...    (H,)
+    ``bias_hh_l0``, ...    (H,)
+    =====================  ========
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> rnn = fastrnn.RNN(3, 4, nonlinearity="relu", rng=0)
+    >>> y, h = rnn(np.ones((5, 2, 3), np.float32))
+    >>> y.shape, h.shape
+    ((5, 2, 4), (1, 2, 4))
     """
 
     def __init__(
@@ -377,6 +405,36 @@ class GRU(GRUKind, Layer[Array, Array]):
         An argument has a wrong type, or a value out of its range.
     RuntimeError
         The backend cannot be used here; the text says what is missing.
+
+    See Also
+    --------
+    GRUCell, LSTM, RNN
+
+    Notes
+    -----
+    The entries of ``params``, as torch names and orders them; behind the names of the second
+    direction stands ``_reverse``:
+
+    =====================  ==========  ============
+    name                   shape       gate order
+    =====================  ==========  ============
+    ``weight_ih_l0``       (3*H, I)    rows r, z, n
+    ``weight_ih_l1``, ...  (3*H, D*H)  rows r, z, n
+    ``weight_hh_l0``, ...  (3*H, H)    rows r, z, n
+    ``bias_ih_l0``, ...    (3*H,)      rows r, z, n
+    ``bias_hh_l0``, ...    (3*H,)      rows r, z, n
+    =====================  ==========  ============
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> gru = fastrnn.GRU(3, 4, bidirectional=True, rng=0)
+    >>> y, h = gru(np.ones((5, 2, 3), np.float32))
+    >>> y.shape, h.shape
+    ((5, 2, 8), (2, 2, 4))
+    >>> gru.params["weight_ih_l0_reverse"].shape
+    (12, 3)
     """
 
     def __init__(
@@ -494,6 +552,41 @@ class LSTM(LSTMKind, Layer[Pair, PairGradient]):
         An argument has a wrong type, or a value out of its range.
     RuntimeError
         The backend cannot be used here; the text says what is missing.
+
+    See Also
+    --------
+    LSTMCell, GRU, RNN
+
+    Notes
+    -----
+    The entries of ``params``, as torch names and orders them; behind the names of the second
+    direction stands ``_reverse``:
+
+    ===========================  ==========  ===============================
+    name                         shape       gate order
+    ===========================  ==========  ===============================
+    ``weight_ih_l0``             (4*H, I)    rows i, f, g, o
+    ``weight_ih_l1``, ...        (4*H, D*P)  rows i, f, g, o
+    ``weight_hh_l0``, ...        (4*H, P)    rows i, f, g, o
+    ``bias_ih_l0``, ...          (4*H,)      rows i, f, g, o
+    ``bias_hh_l0``, ...          (4*H,)      rows i, f, g, o
+    ``weight_hr_l0``, ...        (P, H)      with ``proj_size``
+    ``weight_peephole_l0``, ...  (3*H,)      rows i, f, o; with ``peephole``
+    ===========================  ==========  ===============================
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> lstm = fastrnn.LSTM(3, 4, num_layers=2, rng=0)
+    >>> x = np.ones((5, 2, 3), np.float32)  # (T, B, I)
+    >>> y, (h, c) = lstm(x, lengths=[5, 2])
+    >>> y.shape, h.shape, c.shape
+    ((5, 2, 4), (2, 2, 4), (2, 2, 4))
+    >>> y, state, tape = lstm.forward(x)
+    >>> grads = lstm.backward(tape, np.ones_like(y))
+    >>> grads.params["weight_hh_l1"].shape
+    (16, 4)
     """
 
     _known: ClassVar[re.Pattern[str]] = _names(
