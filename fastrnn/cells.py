@@ -108,6 +108,21 @@ class RNNCell(RNNKind, Cell[Array, Array]):
 
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
     and errors are those of `RNN`.
+
+    See Also
+    --------
+    RNN
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.RNNCell(3, 4, rng=0)
+    >>> x_t = np.ones((2, 3), np.float32)  # (B, I)
+    >>> h = cell(x_t)
+    >>> h = cell(x_t, h)
+    >>> h.shape
+    (2, 4)
     """
 
     def __init__(
@@ -147,6 +162,21 @@ class GRUCell(GRUKind, Cell[Array, Array]):
 
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
     and errors are those of `GRU`.
+
+    See Also
+    --------
+    GRU
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.GRUCell(3, 4, rng=0)
+    >>> x_t = np.ones((2, 3), np.float32)  # (B, I)
+    >>> h = cell(x_t)
+    >>> h = cell(x_t, h)
+    >>> h.shape
+    (2, 4)
     """
 
     def __init__(
@@ -190,6 +220,21 @@ class LSTMCell(LSTMKind, Cell[Pair, PairGradient]):
 
     The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr and weight_peephole;
     equations, arguments and errors are those of `LSTM`.
+
+    See Also
+    --------
+    LSTM
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.LSTMCell(3, 4, rng=0)
+    >>> x_t = np.ones((2, 3), np.float32)  # (B, I)
+    >>> h, c = cell(x_t)
+    >>> h, c = cell(x_t, (h, c))
+    >>> h.shape
+    (2, 4)
     """
 
     _known: ClassVar[re.Pattern[str]] = re.compile(

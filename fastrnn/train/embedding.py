@@ -37,6 +37,22 @@ class Embedding(FeedForward):
         An argument has another type, or a size is not positive.
     RuntimeError
         There is no such device here; the text names what is missing.
+
+    See Also
+    --------
+    Linear
+
+    Notes
+    -----
+    The parameter is ``weight (num_embeddings, embedding_dim)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> table = fastrnn.Embedding(10, 4, rng=0)
+    >>> np.array_equal(table([[3, 1]])[0, 1], table.params["weight"][1])
+    True
     """
 
     num_embeddings = Setting[int]()

@@ -39,6 +39,23 @@ class Linear(FeedForward):
         An argument has another type, or a size is not positive.
     RuntimeError
         There is no such device here; the text names what is missing.
+
+    See Also
+    --------
+    Embedding, Conv1d
+
+    Notes
+    -----
+    The parameters are ``weight (out_features, in_features)``, W, and ``bias (out_features,)``, b.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> linear = fastrnn.Linear(3, 2, rng=0)
+    >>> y, tape = linear.forward(np.ones((5, 4, 3), np.float32))
+    >>> y.shape, linear.backward(tape, y).params["weight"].shape
+    ((5, 4, 2), (2, 3))
     """
 
     in_features = Setting[int]()

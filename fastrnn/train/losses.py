@@ -67,6 +67,18 @@ def softmax_cross_entropy(
     ValueError
         A shape differs, C is 0, or a target that counts is outside 0..C-1. On a GPU, whose answer
         a check would wait for, such a target makes the loss and its place of dlogits NaN instead.
+
+    See Also
+    --------
+    mse, ctc_loss
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> loss, dlogits = fastrnn.softmax_cross_entropy(np.zeros((2, 4)), [0, 3])
+    >>> round(loss, 4), dlogits[0].tolist()
+    (1.3863, [-0.375, 0.125, 0.125, 0.125])
     """
     logits = checks.floats("logits", logits)
     checks.last_axis("logits", logits.shape, "C")
@@ -150,6 +162,18 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
         A dtype is not one of those above.
     ValueError
         A shape differs.
+
+    See Also
+    --------
+    softmax_cross_entropy
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> loss, dpred = fastrnn.mse(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    >>> loss, dpred.tolist()
+    (2.0, [0.0, -2.0])
     """
     pred = checks.floats("pred", pred)
     target = checks.array("target", target, pred.dtype, pred, "pred")

@@ -205,6 +205,24 @@ class SGD(Optimizer):
     ------
     TypeError, ValueError
         An argument has another type or is negative.
+
+    See Also
+    --------
+    Adam, clip_grad_norm, distributed
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> linear = fastrnn.Linear(3, 1, rng=0)
+    >>> optimizer = fastrnn.SGD(linear, lr=0.1, momentum=0.9)
+    >>> x = np.eye(3, dtype=np.float32)
+    >>> for _ in range(200):
+    ...     y, tape = linear.forward(x)
+    ...     loss, dy = fastrnn.mse(y, x[:, :1])
+    ...     optimizer.step(linear.backward(tape, dy))
+    >>> loss < 0.01
+    True
     """
 
     def __init__(
@@ -272,6 +290,24 @@ class Adam(Optimizer):
     ------
     TypeError, ValueError
         An argument has another type, is negative or out of its range.
+
+    See Also
+    --------
+    SGD, clip_grad_norm, distributed
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> linear = fastrnn.Linear(3, 1, rng=0)
+    >>> optimizer = fastrnn.Adam(linear, lr=0.1)
+    >>> x = np.eye(3, dtype=np.float32)
+    >>> for _ in range(200):
+    ...     y, tape = linear.forward(x)
+    ...     loss, dy = fastrnn.mse(y, x[:, :1])
+    ...     optimizer.step(linear.backward(tape, dy))
+    >>> loss < 0.01
+    True
     """
 
     _moments = ("mean", "square")
