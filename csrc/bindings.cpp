@@ -158,24 +158,22 @@ void run(Call& call, const Kernel& kernel, Index size) {
 template <class Real>
 class Bound {
  public:
-  Bound(const ForwardCall<Real>& call, const Pass<Real>& pass, py::tuple owners)
-      : call_(call),
-        pass_(pass),
-        owners_(std::move(owners)),
-        work_(static_cast<std::size_t>(pass.forward_work(call)), "the workspace of a stepper") {
-    call_.work = work_.data();
-  }
+  Bound(ForwardCall<Real> call, const Pass<Real>& pass, py::tuple owners)
+      : owners_(std::move(owners)),
+        work_(static_cast<std::size_t>(pass.forward_work(call)), "the workspace of a stepper"),
+        pass_(pass.bind(with_work(call, work_.data()))) {}
 
-  void run() {  // without the GIL
-    call_.reverse_panels = !call_.reverse_panels;
-    pass_.forward(call_);
-  }
+  void run() { pass_.run(); }  // without the GIL
 
  private:
-  ForwardCall<Real> call_;
-  Pass<Real> pass_;
+  static const ForwardCall<Real>& with_work(ForwardCall<Real>& call, void* work) {
+    call.work = work;
+    return call;
+  }
+
   py::tuple owners_;  // of the memory that the call looks at
   Buffer work_;
+  BoundForward<Real> pass_;
 };
 
 // The passes of a stepper's step. Their buffers are for one thread at a time; another one gets an error.

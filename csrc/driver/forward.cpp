@@ -68,13 +68,14 @@ ForwardPass<Real>::ForwardPass(const Kernels<Real>& kernels, const CellKernels<R
         partition_.by_rows ? arena.take<Real>(chunk_rows(z_.T, rows) * G * weights_.padded) : gates;
   }
   work_size_ = arena.size();
+  if (!work) return;
+  for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
+  if (unpacked()) weights_.pack_vectors(call_.parameters, vectors_);
+  for (int i = 0; i < partition_.threads; ++i) prepare(threads_[i]);
 }
 
 template <class Real>
 void ForwardPass<Real>::run(const Lease& lease) {
-  for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
-  if (unpacked()) weights_.pack_vectors(call_.parameters, vectors_);
-  for (int i = 0; i < partition_.threads; ++i) prepare(threads_[i]);
   lease.run(partition_.threads, enter, this);
 }
 

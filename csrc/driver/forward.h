@@ -13,12 +13,13 @@ class ForwardPass {
  public:
   using Call = ForwardCall<Real>;
 
-  // Lays out the buffers in `work`; with no memory it only measures.
+  // Lays out the buffers in `work`, once for any number of runs; with no memory it only measures.
   ForwardPass(const Kernels<Real>&, const CellKernels<Real>&, const Call&, const Partition&,
               void* work);
 
   Index work_size() const { return work_size_; }
   void run(const Lease& lease);
+  void set_reverse_panels(bool reverse) { call_.reverse_panels = reverse; }  // of the next run
 
  private:
   struct Thread {

@@ -51,21 +51,52 @@ Index work(const Kernels<Real>& kernels, const CellKernels<Real>& cell,
   return most;
 }
 
+// How many threads a call wants.
+template <class Call>
+Partition wanted(const CellTraits& cell, const Call& call) {
+  return partition(cell, call.sizes, call.threads, call.split.how.recurrent, meeting_or_trial());
+}
+
+// Runs it on as many as come.
 template <class Direction, class Real>
 void run(const Kernels<Real>& kernels, const CellKernels<Real>& cell,
-         const typename Direction::Call& call) {
-  const MatmulAlgorithm& how = call.split.how.recurrent;
-  const Partition wanted =
-      partition(cell.traits, call.sizes, call.threads, how, meeting_or_trial());
+         const typename Direction::Call& call, const Partition& wanted) {
   const Lease lease(wanted.threads, wanted.microseconds);
   if (wanted.threads == 1) return Direction(kernels, cell, call, wanted, call.work).run(lease);
   int n = wanted.threads;
   while (n > lease.size()) n /= 2;
-  const Partition had = partition(cell.traits, call.sizes, n, how, meeting());
+  const Partition had = partition(cell.traits, call.sizes, n, call.split.how.recurrent, meeting());
   Direction(kernels, cell, call, had, call.work).run(lease);
 }
 
 }  // namespace
+
+template <class Real>
+BoundForward<Real>::BoundForward(const Kernels<Real>& kernels, const CellKernels<Real>& cell,
+                                 const ForwardCall<Real>& call)
+    : kernels_(kernels), cell_(cell), call_(call) {}
+
+template <class Real>
+BoundForward<Real>::BoundForward(BoundForward&&) noexcept = default;
+
+template <class Real>
+BoundForward<Real>::~BoundForward() = default;
+
+template <class Real>
+void BoundForward<Real>::run() {
+  call_.reverse_panels = !call_.reverse_panels;
+  if (!alone_ || call_.threads > 1) {
+    const Partition how = wanted(cell_.traits, call_);
+    if (how.threads > 1) {
+      alone_.reset();
+      return fastrnn::run<ForwardPass<Real>>(kernels_, cell_, call_, how);
+    }
+    if (!alone_)
+      alone_ = std::make_unique<ForwardPass<Real>>(kernels_, cell_, call_, how, call_.work);
+  }
+  alone_->set_reverse_panels(call_.reverse_panels);
+  alone_->run(Lease(1, 0));
+}
 
 template <class Real>
 Index Pass<Real>::packed_size(const Sizes& z, Phase phase) const {
@@ -142,7 +173,7 @@ Index Pass<Real>::forward_work(const ForwardCall<Real>& call) const {
 
 template <class Real>
 void Pass<Real>::forward(const ForwardCall<Real>& call) const {
-  run<ForwardPass<Real>>(kernels_, cell_, call);
+  run<ForwardPass<Real>>(kernels_, cell_, call, wanted(cell_.traits, call));
 }
 
 template <class Real>
@@ -152,9 +183,11 @@ Index Pass<Real>::backward_work(const BackwardCall<Real>& call) const {
 
 template <class Real>
 void Pass<Real>::backward(const BackwardCall<Real>& call) const {
-  run<BackwardPass<Real>>(kernels_, cell_, call);
+  run<BackwardPass<Real>>(kernels_, cell_, call, wanted(cell_.traits, call));
 }
 
+template class BoundForward<float>;
+template class BoundForward<double>;
 template class Pass<float>;
 template class Pass<double>;
 

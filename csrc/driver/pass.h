@@ -5,6 +5,8 @@
 // G gates, S values saved a unit.
 #pragma once
 
+#include <memory>
+
 #include "kernels/table.h"
 
 namespace fastrnn {
@@ -154,6 +156,28 @@ struct HowRun {
   int tile_rows, tile_vectors;  // the register tile of the recurrent product
 };
 
+template <class Real>
+class ForwardPass;
+
+// A forward call that is made again and again, of other numbers at the same places, each time through
+// the weights the other way.
+template <class Real>
+class BoundForward {
+ public:
+  BoundForward(const Kernels<Real>&, const CellKernels<Real>&, const ForwardCall<Real>&);
+  BoundForward(BoundForward&&) noexcept;
+  ~BoundForward();
+
+  void run();
+
+ private:
+  const Kernels<Real>& kernels_;
+  const CellKernels<Real>& cell_;
+  ForwardCall<Real> call_;
+  std::unique_ptr<ForwardPass<Real>>
+      alone_;  // laid out for one thread, as long as none shares the work
+};
+
 // A cell on an instruction set.
 template <class Real>
 class Pass {
@@ -173,6 +197,7 @@ class Pass {
   HowRun how_run(const Sizes&, int threads, MatmulAlgorithm recurrent) const;
   Index forward_work(const ForwardCall<Real>&) const;  // in bytes
   void forward(const ForwardCall<Real>&) const;
+  BoundForward<Real> bind(const ForwardCall<Real>& call) const { return {kernels_, cell_, call}; }
   Index backward_work(const BackwardCall<Real>&) const;
   void backward(const BackwardCall<Real>&) const;
 
@@ -181,6 +206,8 @@ class Pass {
   const CellKernels<Real>& cell_;
 };
 
+extern template class BoundForward<float>;
+extern template class BoundForward<double>;
 extern template class Pass<float>;
 extern template class Pass<double>;
 
