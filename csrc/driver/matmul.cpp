@@ -59,7 +59,8 @@ class Walk {
     t_.init = of.init;
     const Panels& panels = of.panels;
     const Index lanes = panels.lanes;
-    for (int u = 0, n = 0; of.init == Init::given && u < panels.units; ++u) {
+    const int units = panels.count > 1 ? panels.units : panels.last_units;
+    for (int u = 0, n = 0; of.init == Init::given && u < units; ++u) {
       for (int g = 0; g < panels.gates; ++g, ++n) {
         t_.from[n] = of.from[g] + u * lanes;
         t_.from_stride[n] = of.from_stride[g];
@@ -213,7 +214,7 @@ class Walk {
       return;
     }
     const Index lanes = panels.lanes, panel_sums = panels.full() * lanes;
-    const Index at_once = kMaxSums / panel_sums;
+    constexpr Index at_once = kMostBlockRows;
     t_.m = block.m0, t_.out_m = 0, t_.K = K_, t_.fetch = nullptr;
     for (Index done = 0, n; done < block.p1 - block.p0; done += n) {
       n = smaller(at_once, block.p1 - block.p0 - done);

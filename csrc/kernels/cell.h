@@ -20,9 +20,10 @@ constexpr CellTraits traits_of(const char* name) {
 }
 
 // Calls work.run(UnitVectors, their sums) for all units of all rows, two vectors at a time; kRowsFirst:
-// the same units of all rows before the next ones.
+// the same units of all rows before the next ones. Where things are is passed by value: a store of a vector
+// may be to anywhere for all that a compiler knows, who would read it again after each.
 template <class V, int kGates, bool kRowsFirst, class Work>
-FASTRNN_FN void for_units(const Work& work, const TileSums<typename V::Real>& s, Index H) {
+FASTRNN_FN void for_units(const Work& work, const TileSums<typename V::Real> s, Index H) {
   using Real = typename V::Real;
   const Index row = s.row_stride, unit = kGates * s.vector_stride;
   Index m = 0, u = 0;
@@ -71,7 +72,7 @@ struct ForwardEpilogue {
   Index vector_stride;
 
   FASTRNN_NOINLINE static void call(const void* step, const TileSums<Real>& sums) {
-    const auto& of = *static_cast<const ForwardStep<Real>*>(step);
+    const auto of = *static_cast<const ForwardStep<Real>*>(step);
     for_units<V, Count, true>(ForwardEpilogue{of, sums.vector_stride}, sums, of.H);
   }
 
@@ -119,7 +120,7 @@ struct ResetBackwardEpilogue {
   const BackwardStep<Real>& step;
 
   FASTRNN_NOINLINE static void call(const void* step, const TileSums<Real>& sums) {
-    const auto& of = *static_cast<const BackwardStep<Real>*>(step);
+    const auto of = *static_cast<const BackwardStep<Real>*>(step);
     for_units<V, 1, true>(ResetBackwardEpilogue{of}, sums, of.H);
   }
 
@@ -146,7 +147,8 @@ struct Backward {
                                     Index end) {
     const TileSums<Real> all{0,       rows, begin, (end - begin + V::kLanes - 1) / V::kLanes,
                              nullptr, 0,    0};
-    for_units<V, 1, false>(Backward{step}, all, step.H);
+    const BackwardStep<Real> of = step;
+    for_units<V, 1, false>(Backward{of}, all, of.H);
   }
 
   template <int n>

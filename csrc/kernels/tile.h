@@ -88,16 +88,33 @@ struct Tile {
     }
   }
 
+  // Where things go is read before the first store, which may be to anywhere for all that a compiler
+  // knows.
   FASTRNN_FN static void store(const TileCall<Real>& t, const V (&acc)[P][R][N]) {
+    Real* rows[R];
+    if (t.out.list) {
+      FASTRNN_UNROLL
+      for (int r = 0; r < R; ++r) rows[r] = t.out.list[t.out_m + r] + t.out_unit;
+    } else {
+      Real* first = t.out.first + t.out_m * t.out.stride + t.out_unit;
+      FASTRNN_UNROLL
+      for (int r = 0; r < R; ++r) rows[r] = first + r * t.out.stride;
+    }
+    Index at[P][N];
+    FASTRNN_UNROLL
+    for (int i = 0; i < P; ++i) {
+      FASTRNN_UNROLL
+      for (int n = 0; n < N; ++n) at[i][n] = t.at[n] + i * t.pair_out;
+    }
+    const bool add = kColumns && t.add;
     FASTRNN_UNROLL
     for (int r = 0; r < R; ++r) {
-      Real* out = output(t, r);
       FASTRNN_UNROLL
       for (int i = 0; i < P; ++i) {
         FASTRNN_UNROLL
         for (int n = 0; n < N; ++n) {
-          Real* to = out + t.at[n] + i * t.pair_out;
-          (kColumns && t.add ? V::load(to) + acc[i][r][n] : acc[i][r][n]).store(to);
+          Real* to = rows[r] + at[i][n];
+          (add ? V::load(to) + acc[i][r][n] : acc[i][r][n]).store(to);
         }
       }
     }
