@@ -228,6 +228,9 @@ template <class Real>
 void ForwardPass<Real>::prepare(Thread& me) const {
   me.step.peephole = vectors() + weights_.peephole;
   set_up(me, weights_.recurrent, &me.recurrent);
+  if (call_.type == WeightType::real)
+    new (&me.walk) Walk<Real>(kernels_, kernels_.rows, me.recurrent,
+                              call_.packed + weights_.recurrent.at, me.recurrent.K);
   if (traits_.reset_before) {
     me.recurrent.epilogue = cell_.reset;
     set_up(me, weights_.reset, &me.reset);
@@ -259,7 +262,13 @@ void ForwardPass<Real>::step(Thread& me, Index t, const Real* const* x, Index ro
   me.recurrent.M = rows, me.recurrent.reverse = reverse;
   if (!fuses_input_) {
     start_from_gates(me, weights_.recurrent, &me.recurrent);
-    me.products.run(me.recurrent, weights_.recurrent, below_min_rows);
+    if (call_.type == WeightType::real && (below_min_rows || weights_.recurrent.how.terms == 0)) {
+      const Share& share = me.recurrent.share;
+      me.walk.start();
+      if (rows > 0) me.walk.run({0, rows, share.begin, share.end}, reverse);
+    } else {
+      me.products.run(me.recurrent, weights_.recurrent, below_min_rows);
+    }
   } else if (!below_min_rows) {
     me.products.run_with_input(me.recurrent, weights_.recurrent, weights_.input, x);
   } else {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "driver/schedule.h"
+#include "driver/walk.h"
 #include "driver/weights.h"
 #include "interrupt.h"
 #include "threads.h"
@@ -32,6 +33,9 @@ class ForwardPass {
     Products<Real> products;
     union {  // of a step, where there is one; rows and what they start from change
       Matmul<Real> recurrent;
+    };
+    union {  // of the recurrent product, of plain numbers
+      Walk<Real> walk;
     };
     union {
       Matmul<Real> reset;
