@@ -261,7 +261,7 @@ def test_the_other_form_of_a_state(backend: str, kind: str) -> None:
     h = np.zeros((4, 3, 6), np.float32)
     for state in ((h, h) if not case.is_lstm else h, (h,), (h, h, h), (), "hc", 0, [None, None]):
         refused("state", (TypeError, ValueError), lambda s=state: layer(call.x, s))
-        if case.is_lstm and state == [None, None]:
+        if case.is_lstm and isinstance(state, list):
             continue  # of a gradient they are zeros
         refused("dstate", (TypeError, ValueError), lambda s=state: layer.backward(tape, call.dy, s))
 

@@ -320,7 +320,7 @@ def test_constructor(wrong: dict[str, Any], error: type[Exception], text: str) -
 
 
 def test_constructor_of_the_others() -> None:
-    text = "nonlinearity must be one of 'tanh', 'relu', got 'gelu'"
+    text = "nonlinearity must be one of 'tanh', 'sigmoid', 'relu', 'hard_sigmoid', got 'gelu'"
     says(ValueError, text, fastrnn.RNN, I, H, nonlinearity="gelu")
     says(ValueError, text, fastrnn.RNNCell, I, H, nonlinearity="gelu")
     says(TypeError, "reset_after must be a bool, got int", fastrnn.GRU, I, H, reset_after=1)

@@ -170,12 +170,12 @@ class NumbaBackend(reference.NumpyBackend):
         """Run one pass, in pieces between which Python handles signals; see `Backend.forward`."""
         forward = super().forward
         how["reverse"] = reverse
-        pieces = _pieces(x, packed, reverse)
-        if len(pieces) < 2:
+        pieces = _Pieces(x, packed, reverse)
+        if pieces.count < 2:
             return forward(cell, packed, x, h0, c0, rows, **how)
         y = np.empty((*x.shape[:2], h0.shape[1]), x.dtype)
         h, c, kept = h0, c0, None
-        for at in pieces:
+        for at in map(pieces.at, range(pieces.count)):
             within = rows.span(at.start, at.stop)
             y[at], h, c, saved = forward(cell, packed, x[at], h, c, within, **how)
             if saved is not None:
@@ -206,13 +206,13 @@ class NumbaBackend(reference.NumpyBackend):
         """Backpropagate through one pass, in such pieces; see `Backend.backward`."""
         backward = super().backward
         how["reverse"] = reverse
-        pieces = _pieces(x, packed, reverse)
-        if len(pieces) < 2:
+        pieces = _Pieces(x, packed, reverse)
+        if pieces.count < 2:
             return backward(cell, packed, x, h0, c0, rows, saved, dy, dh, dc, grads, **how)
         sums = reference.Sums(grads, 1) if isinstance(grads, Weights) else grads
-        sums.expect(len(pieces) - 1)
+        sums.expect(pieces.count - 1)
         dx = np.empty_like(x)
-        for at in reversed(pieces):
+        for at in map(pieces.at, reversed(range(pieces.count))):
             last = at.stop if reverse else at.start - 1  # the step before the first one
             h, c = h0, c0
             if 0 <= last < len(x):
@@ -228,16 +228,24 @@ class NumbaBackend(reference.NumpyBackend):
         return dx, dh, dc
 
 
-def _pieces(x: Array, packed: Packed, reverse: bool) -> list[slice]:
-    """Return steps that take some 50 ms together, in the order in which they run."""
-    T, B, I = x.shape
-    operations = 2 * B * packed.hh.shape[0] * (I + packed.hh.shape[1])
-    whole = max(1, sequence.CHUNK_ROWS // B)  # steps of a product over rows
-    steps = max(1, PIECE // (operations * whole)) * whole
-    starts = range(0, T, steps)
-    if reverse:
-        return [slice(max(0, T - start - steps), T - start) for start in starts]
-    return [slice(start, min(T, start + steps)) for start in starts]
+class _Pieces:
+    """Steps that take some 50 ms together, in the order in which they run."""
+
+    def __init__(self, x: Array, packed: Packed, reverse: bool) -> None:
+        self._total, batch, size = x.shape
+        operations = 2 * batch * packed.hh.shape[0] * (size + packed.hh.shape[1])
+        whole = max(1, sequence.CHUNK_ROWS // max(1, batch))  # steps of a product over rows
+        self._steps = max(1, PIECE // max(1, operations * whole)) * whole
+        self._reverse = reverse
+        self.count = -(-self._total // self._steps)
+
+    def at(self, number: int) -> slice:
+        """Return the steps of a piece."""
+        start = number * self._steps
+        stop = min(self._total, start + self._steps)
+        return (
+            slice(self._total - stop, self._total - start) if self._reverse else slice(start, stop)
+        )
 
 
 def _longer(a: Array | None, steps: int) -> Array | None:
