@@ -109,7 +109,9 @@ def main() -> dict[str, float]:
     def mae(y: Any, starts: Any) -> float:
         return float(np.abs(y - np.stack([counts[s : s + DAY] for s in starts])).mean())
 
-    score = lambda: -mae(forecast(validation)[:, 1], validation)  # noqa: E731 (one use)
+    def score() -> float:
+        return -mae(forecast(validation)[:, 1], validation)
+
     training.fit(model, loss, np.full(len(train), BEFORE), score, args, lr=4e-3, batch_size=64)
     y, right = forecast(held), np.stack([counts[s : s + DAY] for s in held])
     week = np.stack([counts[s - WEEK : s - WEEK + DAY] for s in held])

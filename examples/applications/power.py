@@ -100,7 +100,10 @@ def main() -> dict[str, float]:
         return float(np.abs(y - np.stack([series[s : s + AHEAD] for s in starts])).mean())
 
     lengths = np.full(len(train), WEEK)
-    score = lambda: -mae(forecast(validation)[:, 1], validation)  # noqa: E731 (one use)
+
+    def score() -> float:
+        return -mae(forecast(validation)[:, 1], validation)
+
     training.fit(model, loss, lengths, score, args, lr=3e-3, batch_size=64)
     y = forecast(held)
     target = np.stack([series[s : s + AHEAD] for s in held])

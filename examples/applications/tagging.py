@@ -156,7 +156,9 @@ def main() -> dict[str, float]:
             found += [[coder.tags[k] for k in best[:n, b]] for b, n in enumerate(lengths)]
         return found
 
-    score = lambda: sum(right(decode(validation), validation))  # noqa: E731 (one use)
+    def score() -> float:
+        return sum(right(decode(validation), validation))
+
     lengths = [len(row) for row in train]
     training.fit(model, loss, lengths, score, args, lr=5e-3, batch_size=16 if small else 64)
     usual, best = dictionary(train + validation, held), decode(held)
