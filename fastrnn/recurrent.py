@@ -329,8 +329,10 @@ class Recurrent(Parametrized, Generic[S, D]):
 
     def after_fork(self) -> None:
         """Undo, in the child of a fork, what another thread was in the midst of."""
-        if self._lock.locked():
-            self._lock = threading.Lock()
+        in_midst = self._lock.locked()
+        # whoever waited may have got it without saying so yet: `locked` is told under the GIL
+        self._lock = threading.Lock()
+        if in_midst:
             self._params.set_writeable(self._frozen is None)
 
     def _snapshot(self) -> Snapshot:

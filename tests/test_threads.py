@@ -478,20 +478,22 @@ def child():
 threads = [threading.Thread(target=run) for _ in range(2)]
 for thread in threads:
     thread.start()
-for _ in range(6):
-    time.sleep(0.002)
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(600)  # one that hangs
-        status = 1
-        try:
-            child()
-            status = 0
-        except BaseException as error:
-            print(repr(error), flush=True)
-        os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-stop.set()
+try:
+    for _ in range(6):
+        time.sleep(0.002)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(600)  # one that hangs
+            status = 1
+            try:
+                child()
+                status = 0
+            except BaseException as error:
+                print(repr(error), flush=True)
+            os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+finally:
+    stop.set()
 for thread in threads:
     thread.join()
 print("right")
@@ -504,6 +506,38 @@ def test_fork_while_other_threads_hold_locks(backend: str, what: str) -> None:
     if backend == "numba":
         pytest.skip("Numba and its BLAS have locks of their own, which a child finds taken")
     done = in_a_process(FORK_IN_THE_MIDST, what, backend)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
+
+
+FORK_AS_A_LOCK_CHANGES_HANDS = """
+import os, signal, sys, threading, time
+import fastrnn
+
+layer = fastrnn.GRU(3, 4, rng=0, backend=sys.argv[1])
+sys.setswitchinterval(1000)  # no thread loses the GIL unless it gives it up
+layer._lock.acquire()
+thread = threading.Thread(target=layer.freeze)
+thread.start()
+time.sleep(0.3)  # it waits for the lock
+layer._lock.release()
+end = time.monotonic() + 0.1
+while time.monotonic() < end:  # it has the lock now, but not the GIL
+    pass
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)  # one that hangs
+    layer.freeze()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+thread.join()
+print("right")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_fork_as_a_lock_changes_hands() -> None:
+    """A lock that says it is free, and is not."""
+    done = in_a_process(FORK_AS_A_LOCK_CHANGES_HANDS, "numpy")
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
 
 
