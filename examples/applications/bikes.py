@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import sys
 import zipfile
 from datetime import datetime
 from typing import Any
 
+import baselines
 import numpy as np
 import packages
 import power
@@ -39,17 +38,6 @@ def load() -> tuple[Any, Any, Any]:
     counts = np.array([float(row["count"]) for row in rows])
     weather = np.array([[float(row[key]) for key in ("tmin", "tmax", "pn")] for row in rows])
     return counts, np.array([(t.hour, t.weekday(), t.timetuple().tm_yday) for t in times]), weather
-
-
-def linear(series: Any, starts: Any, held: Any) -> Any:
-    """Return forecasts by least squares, from the last two days and the same hours last week."""
-
-    def inputs(s: int) -> Any:
-        return np.concatenate([series[s - 2 * DAY : s], series[s - WEEK : s - WEEK + DAY], [1.0]])
-
-    x, y = np.array([inputs(s) for s in starts]), np.array([series[s : s + DAY] for s in starts])
-    weights = np.linalg.lstsq(x, y, rcond=1e-8)[0]
-    return np.array([inputs(s) for s in held]) @ weights
 
 
 class Demand(fastrnn.Model):
@@ -118,7 +106,9 @@ def main() -> dict[str, float]:
     figures = {
         "yesterday": mae(np.stack([counts[s - DAY : s] for s in held]), held),
         "same hour last week": mae(week, held),
-        "linear, two days and last week": mae(linear(counts, train, held), held),
+        "linear, two days and last week": mae(
+            baselines.linear(counts, train, held, DAY, DAY, WEEK), held
+        ),
         "GRUs, median": mae(y[:, 1], held),
     }
     inside = ((y[:, 0] <= right) & (right <= y[:, 2])).mean()
@@ -145,8 +135,4 @@ def picture(path: Any, y: Any, right: Any) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

@@ -11,20 +11,15 @@ the name of the nearest picture, point by point.
 from __future__ import annotations
 
 import copy
-import io
-import json
-import os
-import sys
 import time
-import zipfile
 from collections import Counter
 from typing import Any
 
+import icons
+import measures
 import numpy as np
-import packages
 import torch
 import training
-from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from tqdm import tqdm
 
@@ -34,42 +29,10 @@ import fastrnn.torch
 END, NEAR = 0, 3
 
 
-def load() -> tuple[Any, list[list[str]]]:
-    """Return different pictures (N, 24, 24) in 0..1, and words, each of five names or more."""
-    with zipfile.ZipFile(packages.archive("qtawesome", "1.4.2")) as wheel:
-        stem = "qtawesome/fonts/materialdesignicons6-webfont"
-        charmap = json.loads(wheel.read(f"{stem}-charmap-6.9.96.json"))
-        font = ImageFont.truetype(io.BytesIO(wheel.read(f"{stem}-6.9.96.ttf")), 24)
-    names = {name: name.split("-") for name in sorted(charmap)}
-    often = Counter(word for words in names.values() for word in words)
-    found: dict[bytes, tuple[Any, list[str]]] = {}
-    for name, words in names.items():
-        if all(often[word] >= 5 for word in words):
-            image = Image.new("L", (24, 24))
-            ImageDraw.Draw(image).text((0, 0), chr(int(charmap[name], 16)), 255, font=font)
-            found.setdefault(image.tobytes(), (np.asarray(image, np.float32) / 255, words))
-    return np.stack([image for image, _ in found.values()]), [words for _, words in found.values()]
-
-
-def f1(found: list[list[str]], right: list[list[str]]) -> float:
-    """Return the mean F1 of words, in any order."""
-    hits = [2 * (Counter(a) & Counter(b)).total() for a, b in zip(found, right, strict=True)]
-    return float(
-        np.mean([h / (len(a) + len(b)) for h, a, b in zip(hits, found, right, strict=True)])
-    )
-
-
-def nearest(known: Any, images: Any, count: int) -> Any:
-    """Return the numbers (N, count) of the most similar of the known pictures."""
-    a, b = (each.reshape(len(each), -1) for each in (images, known))
-    far = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
-    return np.argsort(far, axis=1)[:, :count]
-
-
 class Captioner(nn.Module):
     """Convolutions, a GRU over words, and attention to 36 places and the neighbours' words."""
 
-    def __init__(self, words: int, size: int = 128) -> None:
+    def __init__(self, words: int, gru: Any, size: int = 128) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in ((1, 32), (32, 64), (64, size)):
@@ -79,7 +42,7 @@ class Captioner(nn.Module):
         self.words = nn.Embedding(words, size)
         self.rank = nn.Embedding(NEAR, size)
         self.first = nn.Linear(2 * size, size)
-        self.gru = fastrnn.torch.GRU(size, size)
+        self.gru = gru(size, size)
         self.mix = nn.Linear(2 * size, size)
         self.dropout = nn.Dropout(0.4)
         self.out = nn.Linear(size, words)
@@ -122,14 +85,14 @@ def main() -> dict[str, float]:
     args = training.arguments(__doc__, epochs=25)
     torch.set_num_threads(fastrnn.get_num_threads())
     torch.manual_seed(args.seed)
-    images, names = load()
+    images, names = icons.load()
     if args.quick:
         images, names = images[::12], names[::12]
     parts = training.split(len(names), np.random.default_rng(0), 0.15, 0.1)
     words = ["<end>", *sorted({word for name in names for word in name})]
     numbers = {word: n for n, word in enumerate(words)}
     known = images[parts[0]]
-    near = nearest(known, images, NEAR + 1)
+    near = icons.nearest(known, images, NEAR + 1)
     place = np.full(len(images), -1)
     place[parts[0]] = np.arange(len(known))  # a picture is no neighbour of its own
     near = np.stack([row[row != own][:NEAR] for row, own in zip(near, place, strict=True)])
@@ -141,7 +104,7 @@ def main() -> dict[str, float]:
 
     neighbours = coded(parts[0][near.ravel()]).T.reshape(len(near), NEAR, -1)
     rng = np.random.default_rng(args.seed)
-    model = Captioner(len(words))
+    model = Captioner(len(words), nn.GRU if args.torch else fastrnn.torch.GRU)
     adam = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
     batches = -(-len(parts[0]) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, total_steps=args.epochs * batches)
@@ -150,10 +113,11 @@ def main() -> dict[str, float]:
         columns = model.write(torch.tensor(images[rows]), torch.tensor(neighbours[rows])).T.tolist()
         return [[words[n] for n in c[: c.index(END) if END in c else None]] for c in columns]
 
-    best, kept, begin = -1.0, copy.deepcopy(model.state_dict()), time.perf_counter()
-    progress = tqdm(range(args.epochs), unit="epoch")
+    best, kept = -1.0, copy.deepcopy(model.state_dict())
+    progress = tqdm(range(args.epochs), unit="epoch", disable=None)
     for _ in progress:
         model.train()
+        begin = time.process_time()
         for rows in np.array_split(rng.permutation(parts[0]), batches):
             moved = np.roll(images[rows], rng.integers(-1, 2, 2), axis=(1, 2))
             right = torch.tensor(coded(rows))
@@ -170,42 +134,25 @@ def main() -> dict[str, float]:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
             schedule.step()
-        score = f1(write(parts[1]), [names[n] for n in parts[1]])
+        args.seconds += time.process_time() - begin
+        score = measures.f1(write(parts[1]), [names[n] for n in parts[1]])
         progress.set_postfix(validation=f"{score:.4f}")
         if score > best:
             best, kept = score, copy.deepcopy(model.state_dict())
-    print(f"trained in {time.perf_counter() - begin:.0f} s")
     model.load_state_dict(kept)
     right = [names[n] for n in parts[2]]
     found = write(parts[2])
     common = [word for word, _ in Counter(w for n in parts[0] for w in names[n]).most_common(2)]
     figures = {
-        "the two commonest words": f1([common] * len(right), right),
-        "nearest picture": f1([names[parts[0][k]] for k in near[parts[2], 0]], right),
-        "convolutions, GRU, attention": f1(found, right),
+        "the two commonest words": measures.f1([common] * len(right), right),
+        "nearest picture": measures.f1([names[parts[0][k]] for k in near[parts[2], 0]], right),
+        "convolutions, GRU, attention": measures.f1(found, right),
     }
     training.report(args, figures, "F1 of words on held-out icons")
     torch.save(model.state_dict(), args.out / f"{args.name}.pt")
-    picture(args.out / "captions_icons.png", images[parts[2][:12]], found, right)
+    icons.picture(args.out / "captions_icons.png", images[parts[2][:12]], found, right)
     return figures
 
 
-def picture(path: Any, images: Any, found: Any, right: Any) -> None:
-    """Draw icons with what was written and their names."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 6, figsize=(12, 5), layout="constrained")
-    for place, image, a, b in zip(axes.flat, images, found, right, strict=False):
-        place.imshow(image, cmap="gray_r")
-        place.set_title(f"{' '.join(a)}\n({' '.join(b)})", fontsize="small")
-        place.axis("off")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

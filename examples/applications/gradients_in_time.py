@@ -16,8 +16,7 @@ The picture is what was seen. Baseline of the copy task: guessing, one in eight.
 
 from __future__ import annotations
 
-import os
-import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -68,27 +67,27 @@ def copy_task(rng: Any, batch: int, wait: int) -> tuple[Any, Any]:
 
 
 def learn_to_copy(
-    model: Copier, rng: Any, updates: int, wait: int, *, max_norm: float = 1.0, cut: int = 0
+    model: Copier, args: Any, updates: int, wait: int, cut: int = 0
 ) -> tuple[list[float], list[float]]:
     """Train on new sequences; return shares of right symbols, and norms before clipping.
 
     With ``cut`` the sequence is read in parts of so many steps, each from the last state's values,
     so that no gradient flows from one part into the one before.
     """
-    adam, shares, norms = fastrnn.Adam(model, lr=1e-2), [], []
-    for _ in tqdm(range(updates), leave=False):
+    rng, begin = np.random.default_rng(args.seed), time.process_time()
+    train, shares, norms = training.trainer(model, args.seed, 1e-2, torch=args.torch), [], []
+    for _ in tqdm(range(updates), leave=False, disable=None):
         x, right = copy_task(rng, 64, wait)
         size = cut or len(x)
         state = None
         for start in range(0, len(x), size):
-            g = fastrnn.Graph(rng)
+            g = train.graph()
             y, state = g(model.layer, g(model.symbols, x[start : start + size]), state)
             state = tuple(n.value for n in state) if isinstance(state, tuple) else state.value
         scores = g(model.out, g.index(y, slice(-SHOWN, None)))
-        grads = g.backward(g.cross_entropy(scores, right))
-        norms.append(float(fastrnn.clip_grad_norm(grads, max_norm)))
-        adam.step(grads)
+        norms.append(train.step(g, g.cross_entropy(scores, right), 1e-2))
         shares.append(float((scores.value.argmax(axis=-1) == right).mean()))
+    args.seconds += time.process_time() - begin
     return shares, norms
 
 
@@ -113,7 +112,7 @@ def main() -> dict[str, float]:
         print(f"  {name:40} {curve[-101] / curve[-1]:.1e}")
 
     wild = Copier(large(layer(fastrnn.RNN, 16), 4), rng)
-    _, norms = learn_to_copy(wild, rng, min(updates, 100), wait)
+    _, norms = learn_to_copy(wild, args, min(updates, 100), wait)
     print(f"norms of the large RNN's gradient: {min(norms):.1e} to {max(norms):.1e}, clipped to 1")
     models = {
         "RNN": Copier(layer(fastrnn.RNN, 16), rng),
@@ -124,7 +123,7 @@ def main() -> dict[str, float]:
     shares, figures = {}, {"guessing": 1 / SYMBOLS}
     for name, model in models.items():
         cut = 25 if name.startswith("the same") else 0
-        shares[name], _ = learn_to_copy(model, rng, updates, wait, cut=cut)
+        shares[name], _ = learn_to_copy(model, args, updates, wait, cut)
         x, right = copy_task(rng, 500, wait)
         y, _ = model.layer(model.symbols(x))
         figures[name] = float((model.out(y[-SHOWN:]).argmax(axis=-1) == right).mean())
@@ -158,8 +157,4 @@ def picture(path: Any, curves: Any, norms: Any, shares: Any) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

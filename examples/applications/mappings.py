@@ -13,11 +13,11 @@ True
 
 from __future__ import annotations
 
-import os
-import sys
+import time
 from typing import Any
 
 import numpy as np
+import training
 
 import fastrnn
 
@@ -25,26 +25,28 @@ SYMBOLS = 27
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
-class OneToOne(fastrnn.Model):
+class Network(fastrnn.Model):
+    """An embedding, a GRU or, where there is no time, a Linear, and scores."""
+
+    inner: Any = fastrnn.GRU
+
+    def __init__(self, rng: Any) -> None:
+        self.symbols = fastrnn.Embedding(SYMBOLS, 16, rng=rng)
+        self.inner = type(self).inner(16, 64, rng=rng)
+        self.out = fastrnn.Linear(64, SYMBOLS, rng=rng)
+
+
+class OneToOne(Network):
     """One symbol in, one out: there is no time, and no recurrence."""
 
-    def __init__(self, rng: Any) -> None:
-        self.symbols = fastrnn.Embedding(SYMBOLS, 16, rng=rng)
-        self.inner = fastrnn.Linear(16, 64, rng=rng)
-        self.out = fastrnn.Linear(64, SYMBOLS, rng=rng)
+    inner = fastrnn.Linear
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:
-        y = g.tanh(g(self.inner, g(self.symbols, x)))
-        return g(self.out, y)
+        return g(self.out, g.tanh(g(self.inner, g(self.symbols, x))))
 
 
-class OneToMany(fastrnn.Model):
+class OneToMany(Network):
     """One symbol in, at the first step; its state then writes for as many steps as asked."""
-
-    def __init__(self, rng: Any) -> None:
-        self.symbols = fastrnn.Embedding(SYMBOLS, 16, rng=rng)
-        self.inner = fastrnn.GRU(16, 64, rng=rng)
-        self.out = fastrnn.Linear(64, SYMBOLS, rng=rng)
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:
         nothing = np.zeros((steps - 1, x.shape[1], 16), np.float32)
@@ -52,26 +54,16 @@ class OneToMany(fastrnn.Model):
         return g(self.out, y)
 
 
-class ManyToOne(fastrnn.Model):
+class ManyToOne(Network):
     """Many symbols in, one out: the state after the last valid step has read them all."""
-
-    def __init__(self, rng: Any) -> None:
-        self.symbols = fastrnn.Embedding(SYMBOLS, 16, rng=rng)
-        self.inner = fastrnn.GRU(16, 64, rng=rng)
-        self.out = fastrnn.Linear(64, SYMBOLS, rng=rng)
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:
         _, state = g(self.inner, g(self.symbols, x), lengths=lengths)
         return g(self.out, g.index(g.last(state), None))
 
 
-class ManyToMany(fastrnn.Model):
+class ManyToMany(Network):
     """Many symbols in, one out at each step."""
-
-    def __init__(self, rng: Any) -> None:
-        self.symbols = fastrnn.Embedding(SYMBOLS, 16, rng=rng)
-        self.inner = fastrnn.GRU(16, 64, rng=rng)
-        self.out = fastrnn.Linear(64, SYMBOLS, rng=rng)
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:
         y, _ = g(self.inner, g(self.symbols, x), lengths=lengths)
@@ -101,21 +93,18 @@ def many_to_many(rng: Any, count: int) -> Any:
     return [(t, [max(pair) for pair in zip([0, *t], t, strict=False)]) for t in texts]
 
 
-def learn(network: Any, task: Any, steps: int, seed: int) -> Any:
+def learn(network: Any, task: Any, steps: int, seed: int, torch: bool = False) -> Any:
     """Return a network of a class, trained on a task."""
     rng = np.random.default_rng(seed)
     model = network(rng)
-    adam = fastrnn.Adam(model, lr=0.01)
+    train = training.trainer(model, seed, lr=0.01, torch=torch)
     for step in range(steps):
         pairs = task(rng, 64)
         x, lengths = fastrnn.pad([x for x, _ in pairs])
         y, sizes = fastrnn.pad([y for _, y in pairs])
-        g = fastrnn.Graph(rng)
+        g = train.graph()
         loss = g.cross_entropy(model.scores(g, x, lengths, len(y)), y, lengths=sizes)
-        adam.lr = 0.01 * (1 - step / steps)
-        grads = g.backward(loss)
-        fastrnn.clip_grad_norm(grads, 1.0)
-        adam.step(grads)
+        train.step(g, loss, lr=0.01 * (1 - step / steps))
     return model
 
 
@@ -129,18 +118,22 @@ def right(model: Any, pairs: Any) -> float:
 
 
 def main() -> dict[str, float]:
-    import training  # tqdm and matplotlib, which the example above needs not
-
     args = training.arguments(__doc__, epochs=1)
     figures, models = {}, {}
-    for network, task in (
-        (OneToOne, one_to_one), (OneToMany, one_to_many),
-        (ManyToOne, many_to_one), (ManyToMany, many_to_many),
-    ):  # fmt: skip
+    pairs_of = {
+        OneToOne: one_to_one,
+        OneToMany: one_to_many,
+        ManyToOne: many_to_one,
+        ManyToMany: many_to_many,
+    }
+    for network, task in pairs_of.items():
         pairs = task(np.random.default_rng(99), 500)
         answers = [tuple(y) for _, y in pairs]
         name = task.__name__.replace("_", " ")
-        models[name] = learn(network, task, 20 if args.quick else 600 * args.epochs, args.seed)
+        begin = time.process_time()
+        steps = 20 if args.quick else 600 * args.epochs
+        models[name] = learn(network, task, steps, args.seed, args.torch)
+        args.seconds += time.process_time() - begin
         figures[f"{name}: most frequent"] = max(map(answers.count, answers)) / len(answers)
         figures[f"{name}: learnt"] = right(models[name], pairs)
     training.finish(args, All(models), figures, "share of whole answers that are right")
@@ -155,8 +148,4 @@ class All(fastrnn.Model):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

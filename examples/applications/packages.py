@@ -49,3 +49,10 @@ def debian_archive(name: str) -> Path:
         subprocess.run(["apt-get", "download", "-qq", name], cwd=FOLDER, check=True)
         found = list(FOLDER.glob(f"{name}_*.deb"))
     return found[0]
+
+
+def unpacked(path: Path) -> bytes:
+    """Return a Debian package's files, as the bytes of a tar archive."""
+    return subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", path], check=True, stdout=subprocess.PIPE
+    ).stdout

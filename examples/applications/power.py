@@ -11,12 +11,11 @@ against the same time a week before, with the quantiles 0.1, 0.5 and 0.9 (pinbal
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import zipfile
 from typing import Any
 
+import baselines
 import numpy as np
 import packages
 import training
@@ -33,17 +32,6 @@ def load() -> Any:
         text = wheel.read("pmdarima/datasets/taylor.py").decode()
     block = text[text.rindex("np.array([") :]
     return np.array(re.findall(r"\d+\.?\d*", block[: block.index("])")]), np.float64)
-
-
-def linear(series: Any, starts: Any, held: Any) -> Any:
-    """Return forecasts by least squares, from the last two days and the same time last week."""
-
-    def inputs(s: int) -> Any:
-        return np.concatenate([series[s - 2 * DAY : s], series[s - WEEK : s - WEEK + AHEAD], [1.0]])
-
-    x, y = np.array([inputs(s) for s in starts]), np.array([series[s : s + AHEAD] for s in starts])
-    weights = np.linalg.lstsq(x, y, rcond=1e-8)[0]
-    return np.array([inputs(s) for s in held]) @ weights
 
 
 class Demand(fastrnn.Model):
@@ -112,7 +100,9 @@ def main() -> dict[str, float]:
         "same time last week": mae(
             np.stack([series[s - WEEK : s - WEEK + AHEAD] for s in held]), held
         ),
-        "linear, two days and last week": mae(linear(series, train, held), held),
+        "linear, two days and last week": mae(
+            baselines.linear(series, train, held, AHEAD, DAY, WEEK), held
+        ),
         "GRU, median": mae(y[:, 1], held),
     }
     inside = ((y[:, 0] <= target) & (target <= y[:, 2])).mean()
@@ -122,8 +112,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

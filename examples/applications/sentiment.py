@@ -10,9 +10,7 @@ text"). A fifth is held out. Baseline: a naive Bayes model of words and pairs of
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import sys
 import tarfile
 from collections import Counter, defaultdict
 from typing import Any
@@ -115,8 +113,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

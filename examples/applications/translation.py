@@ -11,92 +11,18 @@ memory, which gives the Spanish of the training text with most words in common.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import re
-import sys
-import zipfile
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
+import baselines
+import corpora
+import measures
 import numpy as np
-import packages
 import training
 
 import fastrnn
 
 END, START, UNKNOWN = 0, 1, 2
-VERSION = "2025.4.4"
-
-
-def load() -> list[tuple[list[str], list[str]]]:
-    """Return pairs of lower-case words, each English text once."""
-    texts: dict[str, str] = {}
-
-    def walk(a: Any, b: Any) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in a.keys() & b.keys():
-                walk(a[key], b[key])
-        elif isinstance(a, str) and isinstance(b, str):
-            texts[a.strip()] = b.strip()
-
-    with zipfile.ZipFile(packages.archive("homeassistant", VERSION, python="3.13")) as wheel:
-        names = set(wheel.namelist())
-        for name in sorted(n for n in names if n.endswith("/translations/en.json")):
-            if (other := f"{name[:-7]}es.json") in names:
-                walk(json.loads(wheel.read(name)), json.loads(wheel.read(other)))
-    pairs = {}
-    for pair in sorted(texts.items()):
-        words = [re.findall(r"\w+|[^\w\s]", text.lower()) for text in pair]
-        marked = any(re.search(r"[{}\[\]<>\n]|http", text) for text in pair)
-        if words[0] != words[1] and not marked and all(2 <= len(w) <= 14 for w in words):
-            pairs[tuple(words[0])] = words[0], words[1]
-    return list(pairs.values())
-
-
-def bleu(found: list[list[str]], right: list[list[str]]) -> float:
-    """BLEU of a corpus: geometric mean of the precisions of 1- to 4-grams, brevity penalty."""
-    logs = 0.0
-    for n in range(1, 5):
-        pairs = [(grams(a, n), grams(b, n)) for a, b in zip(found, right, strict=True)]
-        hits = sum((a & b).total() for a, b in pairs)
-        logs += math.log(max(hits, 1e-9) / max(1, sum(a.total() for a, _ in pairs))) / 4
-    sizes = sum(map(len, found)), sum(map(len, right))
-    return 100 * math.exp(logs + min(0.0, 1 - sizes[1] / max(1, sizes[0])))
-
-
-def chrf(found: list[list[str]], right: list[list[str]]) -> float:
-    """chrF of a corpus: F2 of the mean precision and recall of 1- to 6-grams of characters."""
-    precision, recall = [], []
-    for n in range(1, 7):
-        pairs = [
-            (grams("".join(a), n), grams("".join(b), n)) for a, b in zip(found, right, strict=True)
-        ]
-        hits = sum((a & b).total() for a, b in pairs)
-        precision.append(hits / max(1, sum(a.total() for a, _ in pairs)))
-        recall.append(hits / max(1, sum(b.total() for _, b in pairs)))
-    p, r = float(np.mean(precision)), float(np.mean(recall))
-    return 100 * 5 * p * r / max(4 * p + r, 1e-9)
-
-
-def grams(text: Any, n: int) -> Counter[Any]:
-    """Count the runs of n words, or characters."""
-    return Counter(tuple(text[i : i + n]) for i in range(len(text) - n + 1))
-
-
-def memory_of(pairs: list[Any], tests: list[Any]) -> list[list[str]]:
-    """Return the translation of the text with the greatest share of words in common (Dice)."""
-    where = defaultdict(list)
-    for number, (source, _) in enumerate(pairs):
-        for word in set(source):
-            where[word].append(number)
-    found = []
-    for source, _ in tests:
-        hits = Counter(number for word in set(source) for number in where[word])
-        share = {n: k / (len(set(source)) + len(set(pairs[n][0]))) for n, k in hits.items()}
-        found.append(pairs[max(share, key=share.__getitem__)][1] if share else source)
-    return found
 
 
 class Vocabulary:
@@ -163,7 +89,7 @@ class Translator(fastrnn.Model):
 
 def main() -> dict[str, float]:
     args = training.arguments(__doc__, epochs=12)
-    pairs = load()
+    pairs = corpora.english_and_spanish()
     order = np.random.default_rng(0).permutation(len(pairs))
     short = [n for n in order if all(len(text) <= 8 for text in pairs[n])]
     held, validation = ([pairs[n] for n in part] for part in (short[:500], short[500:800]))
@@ -202,13 +128,13 @@ def main() -> dict[str, float]:
     figures = {}
     for name, found in (
         ("the English", texts),
-        ("translation memory", memory_of(train + validation, held)),
+        ("translation memory", baselines.translation_memory(train + validation, held)),
         ("GRUs with attention, greedy", [translate(text, 1) for text in texts]),
         ("GRUs with attention, beam of 4", beam),
     ):
         figures[f"{name}: BLEU"], figures[f"{name}: chrF"] = (
-            bleu(found, answers),
-            chrf(found, answers),
+            measures.bleu(found, answers),
+            measures.chrf(found, answers),
         )
     training.finish(args, model, figures, "on held-out texts")
     for text, found, answer in list(zip(texts, beam, answers, strict=True))[:5]:
@@ -217,8 +143,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

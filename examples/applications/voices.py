@@ -12,9 +12,6 @@ Needs apt-get, dpkg-deb and soundfile. Baseline: the nearest half second by mean
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import tarfile
 from typing import Any
 
@@ -53,10 +50,7 @@ def load() -> tuple[list[Any], Any, list[str]]:
     filters = mel_filters()
     for number, language in enumerate(LANGUAGES):
         path = packages.debian_archive(f"asterisk-core-sounds-{language}-gsm")
-        unpacked = subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", path], check=True, stdout=-1
-        ).stdout
-        with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(packages.unpacked(path))) as archive:
             for member in archive:
                 if member.name.endswith(".gsm") and "/silence/" not in member.name:
                     file = archive.extractfile(member)
@@ -140,8 +134,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)

@@ -9,8 +9,6 @@ utterances, resampled to 30 frames.
 
 from __future__ import annotations
 
-import os
-import sys
 import zipfile
 from typing import Any
 
@@ -96,8 +94,4 @@ def main() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    training.run(main)
