@@ -1,14 +1,11 @@
 """Types of the compiled extension (csrc/bindings.cpp)."""
 
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
-import numpy as np
-
-from .backends.base import Weights
 from .rows import Rows
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+from .spec import Weights
+from .typing import Array
 
 linear_activations: bool
 

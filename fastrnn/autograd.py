@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from . import checks, functional
 from .layers import Layer
 from .tape import Gradients, Tape
+from .typing import Array
 
 try:
     from autograd.extend import defvjp_argnums, primitive
@@ -18,8 +17,6 @@ except ImportError as error:
     raise checks.needs("fastrnn.autograd", "autograd", "autograd") from error
 
 __all__ = ["apply"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def apply(
@@ -118,7 +115,7 @@ def _run(
         _together(layer, arrays[:count]),
         lengths=lengths,
         resets=resets,
-        keep=tapes is not None,
+        save=tapes is not None,
     )
     if tapes is not None and tape is not None:
         tapes.append(tape)

@@ -64,8 +64,8 @@ class Cell(Recurrent[S, D]):
         TypeError, ValueError
             An argument has another type or dtype, or another shape.
         """
-        call, batched = self._call(x_t, state)
-        _, h, c, _ = self._network.forward(call)
+        args, batched = self._bind(x_t, state)
+        _, h, c, _ = self._network.forward(args)
         new: S = pair(h, c, self._state_index[batched])
         return new
 
@@ -74,10 +74,10 @@ class Cell(Recurrent[S, D]):
 
         The tape references x_t, so x_t must not be changed before `backward`.
         """
-        call, batched = self._call(x_t, state, training=True)
-        _, h, c, levels = self._network.forward(call, keep=True)
+        args, batched = self._bind(x_t, state, training=True)
+        _, h, c, saved = self._network.forward(args, save=True)
         index = self._state_index[batched]
-        return pair(h, c, index), Tape(self._network, call, levels, batched, index)
+        return pair(h, c, index), Tape(self._network, args, saved, batched, index)
 
     def backward(self, tape: Tape[S], dstate: D | None) -> Gradients[S]:
         """Backpropagate through one step.

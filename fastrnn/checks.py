@@ -15,9 +15,7 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from .typing import WeightDType
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .typing import Array, WeightDType
 
 # Text, because naming the class would import numpy.random, which `import numpy` does not.
 RNG: TypeAlias = "int | np.random.Generator | None"
@@ -74,7 +72,7 @@ def array(
     what that is.
     """
     if type(value) is np.ndarray and type(like) is np.ndarray:
-        if value.dtype == dtype:
+        if value.dtype is dtype or value.dtype == dtype:
             return value
     elif not isinstance(like, np.ndarray):
         _on_device(name, value, str(dtype), like, of)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import checks
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .typing import Array
 
 # 32-bit draws per counter value: four 64-bit words, the low half of each first.
 _DRAWS = 8

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import checks
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .typing import Array
 
 # What torch's wrappers put before the names of what they wrap: DataParallel and
 # DistributedDataParallel, and torch.compile.

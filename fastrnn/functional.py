@@ -12,16 +12,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from . import checks
-from .backends.base import Weights
 from .layers import GRU, LSTM, RNN, Layer
 from .recurrent import checked_arguments
+from .spec import Weights
 from .tape import Gradients, Tape, pair
-from .typing import State
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .typing import Array, State
 
 CLASSES: dict[str, type[Layer]] = {kind.__name__: kind for kind in (RNN, GRU, LSTM)}
 
@@ -90,7 +86,7 @@ def forward(
     lengths: Any = None,
     resets: Any = None,
     seed: int | None = None,
-    keep: bool = False,
+    save: bool = False,
 ) -> Result:
     """Run a layer on weights that are given, as `Layer.__call__` and `Layer.forward` do on its own.
 
@@ -99,14 +95,14 @@ def forward(
     weights : from `weights`
     x, state, lengths, resets : as for a call of the layer
     seed : of the dropout masks; None for no dropout
-    keep : whether there is to be a tape
+    save : whether there is to be a tape
     """
-    call, batched = layer._call(x, state, lengths, resets, training=keep, weights=weights)
+    args, batched = layer._bind(x, state, lengths, resets, training=save, weights=weights)
     if seed is not None:
-        call = call._replace(seed=seed)
-    y, h, c, levels = layer._network.forward(call, keep=keep)
+        args = args._replace(seed=seed)
+    y, h, c, saved = layer._network.forward(args, save=save)
     index = layer._state_index[batched]
-    tape = Tape(layer._network, call, levels, batched, index) if keep else None
+    tape = Tape(layer._network, args, saved, batched, index) if save else None
     return Result(layer._like_x(y, batched), pair(h, c, index), tape)
 
 
@@ -120,7 +116,7 @@ def backward(
 def _filled(layer: Layer, tape: Tape, dstate: Sequence[Array | None]) -> State | None:
     if all(part is None for part in dstate):
         return None
-    whole = pair(tape.call.h0, tape.call.c0, tape.state_index)
+    whole = pair(tape.args.h0, tape.args.c0, tape.state_index)
     like = whole if isinstance(whole, tuple) else (whole,)
     zeros = layer._params.zeros
     parts = [

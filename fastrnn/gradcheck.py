@@ -11,9 +11,7 @@ import numpy as np
 
 from . import backends, checks
 from .checks import RNG
-from .typing import State
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .typing import Array, State
 
 _DIRECTIONS = 3  # random directions tried for each array
 

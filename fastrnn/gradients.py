@@ -6,11 +6,9 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import numpy as np
-
 from .params import Parameters
+from .typing import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Self = TypeVar("Self", bound="LayerGradients")
 
 

@@ -109,8 +109,8 @@ class Layer(Recurrent[S, D]):
         ValueError
             An argument has another shape, or a value out of its range.
         """
-        call, batched = self._call(x, state, lengths, resets)
-        y, h, c, _ = self._network.forward(call)
+        args, batched = self._bind(x, state, lengths, resets)
+        y, h, c, _ = self._network.forward(args)
         return self._like_x(y, batched), pair(h, c, self._state_index[batched])
 
     def forward(
@@ -149,15 +149,15 @@ class Layer(Recurrent[S, D]):
         """
         if checkpoint_every is not None:
             checkpoint_every = checks.size("checkpoint_every", checkpoint_every)
-        once = checkpoint_every is None
-        call, batched = self._call(x, state, lengths, resets, training=True, once=once)
+        single_use = checkpoint_every is None
+        args, batched = self._bind(x, state, lengths, resets, training=True, single_use=single_use)
         if self._network.dropout or rng is not None:
             seed = masks.seed(rng)
             if self._network.dropout:
-                call = call._replace(seed=seed)
-        y, h, c, levels = self._network.forward(call, keep=True, every=checkpoint_every)
+                args = args._replace(seed=seed)
+        y, h, c, saved = self._network.forward(args, save=True, every=checkpoint_every)
         index = self._state_index[batched]
-        tape: Tape[S] = Tape(self._network, call, levels, batched, index)
+        tape: Tape[S] = Tape(self._network, args, saved, batched, index)
         return self._like_x(y, batched), pair(h, c, index), tape
 
     def backward(self, tape: Tape[S], dy: Array | None, dstate: D | None = None) -> Gradients[S]:
@@ -205,8 +205,8 @@ class Layer(Recurrent[S, D]):
         TypeError, ValueError
             As a call of the layer.
         """
-        call, _ = self._call(x, None)
-        T, B, _ = call.x.shape
+        args, _ = self._bind(x, None)
+        T, B, _ = args.x.shape
         network = self._network
         return {
             "backend": self.backend,

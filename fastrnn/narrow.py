@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backends.base import Array, Weights
+from .spec import Weights
+from .typing import Array
 
 
 def rounded(w: Weights, dtype: str) -> Weights:

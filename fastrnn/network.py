@@ -1,12 +1,10 @@
 """Layers, directions, dropout between layers, and checkpoints, made of a backend's passes.
 
-A *pass* is one layer in one direction over a span of time; a *chain* is the passes that feed each
-other in one direction; a *level* is the chains side by side, whose outputs are joined. A network
-of one direction is a single level with one chain of L passes. A network of two directions is L
-levels of two chains with one pass each, since every layer needs the whole output of both
-directions below it. No cell is known here.
-
-Letters: T time, B batch, I input, H hidden, P projection (or H), D directions, L layers.
+A *direction stack* is the passes that feed each other in one direction; a *layer group* is the
+direction stacks side by side, whose outputs are concatenated. A network of one direction is a
+single group with one stack of L passes. A network of two directions is L groups of two stacks with
+one pass each, since every layer needs the whole output of both directions below it. No cell is
+known here. Letters: as in `spec`, and D directions, L layers.
 """
 
 from __future__ import annotations
@@ -18,17 +16,18 @@ import numpy as np
 
 from . import config
 from .backends import there
-from .backends.base import Array, Backend, Numerics, Saved, Weights
-from .cellmath import CellSpec
+from .backends.base import Backend
 from .rows import Rows
+from .spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
+from .typing import Array
 
 State = tuple[Array, Array | None]  # h (B, P), c (B, H) or None
 
 
-class Call(NamedTuple):
-    """What one call brings to every pass."""
+class NetworkArgs(NamedTuple):
+    """The arguments of one call of a network."""
 
-    packed: Sequence[object]  # one a pass, in the order of the states: layer * D + direction
+    weights: Sequence[object]  # packed, one a pass, in the order of the states: layer * D + dir.
     x: Array  # (T, B, I)
     h0: Array  # (L*D, B, P), C-contiguous
     c0: Array | None  # (L*D, B, H), C-contiguous
@@ -36,35 +35,34 @@ class Call(NamedTuple):
     seed: int | None = None  # of the dropout masks; None: no dropout
 
 
-class Chain(NamedTuple):
+class DirectionStack(NamedTuple):
     """Passes that feed each other in one direction of time."""
 
-    passes: tuple[int, ...]
+    passes: range
     reverse: bool
 
 
-class Kept(NamedTuple):
+class SavedPass(NamedTuple):
     """What the backward of one pass over one span needs."""
 
-    x: Array  # (steps, B, I or D*P)
-    state: State  # before the span's first step
+    args: PassArgs
     saved: Saved
 
 
-class Span(NamedTuple):
-    """One chain over the steps start..stop."""
+class SavedSpan(NamedTuple):
+    """What is saved of one direction stack over the steps start..stop."""
 
     start: int
     stop: int
     states: list[State]  # of each pass, before the span's first step
-    kept: list[Kept] | None  # of each pass; None: to be computed again from the states
+    passes: list[SavedPass] | None  # None: to be computed again from the states
 
 
-class Level(NamedTuple):
-    """What a forward keeps of one level."""
+class SavedGroup(NamedTuple):
+    """What a forward saves of one layer group."""
 
     x: Array  # (T, B, I or D*P)
-    chains: list[list[Span]]  # of each chain, in the order its direction runs
+    stacks: list[list[SavedSpan]]  # of each stack, in the order its direction runs
 
 
 class Network:
@@ -102,144 +100,145 @@ class Network:
         # One layer has nothing between layers.
         self.dropout = dropout if num_layers > 1 else 0.0
         self.numerics = numerics
-        self.levels: list[tuple[Chain, ...]] = (
-            [(Chain((2 * n,), False), Chain((2 * n + 1,), True)) for n in range(num_layers)]
-            if bidirectional
-            else [(Chain(tuple(range(num_layers)), reverse),)]
-        )
+        self._reverse = reverse
+        all_passes = range(self.num_passes)
+        self.groups: list[tuple[DirectionStack, ...]] = [(DirectionStack(all_passes, reverse),)]
+        if bidirectional:
+            pairs = [(all_passes[n : n + 1], all_passes[n + 1 : n + 2]) for n in all_passes[::2]]
+            self.groups = [
+                (DirectionStack(ahead, False), DirectionStack(behind, True))
+                for ahead, behind in pairs
+            ]
 
     def pack(
         self,
         weights: Sequence[Weights],
         *,
         backward: bool,
-        narrow: str | None = None,
-        once: bool = False,
+        weight_dtype: str | None = None,
+        single_use: bool = False,
     ) -> list[object]:
         """Return the passes' weights as the backend wants them; see `Backend.pack`."""
         cell, pack, threads = self.cell, self.backend.pack, config.get_num_threads()
         return [
-            pack(cell, w, backward=backward, threads=threads, narrow=narrow, once=once)
+            pack(
+                cell,
+                w,
+                backward=backward,
+                threads=threads,
+                weight_dtype=weight_dtype,
+                single_use=single_use,
+            )
             for w in weights
         ]
 
     # ---------------------------------------------------------------------------- forward
 
     def forward(
-        self, call: Call, *, keep: bool = False, every: int | None = None
-    ) -> tuple[Array, Array, Array | None, list[Level]]:
+        self, args: NetworkArgs, *, save: bool = False, every: int | None = None
+    ) -> tuple[Array, Array, Array | None, list[SavedGroup]]:
         """Run all passes.
 
         Parameters
         ----------
-        call : Call
-        keep : also return what `backward` needs
-        every : keep states each so many steps only, and let `backward` compute the rest again
+        args : NetworkArgs
+        save : also return what `backward` needs
+        every : save states each so many steps only, and let `backward` compute the rest again
 
         Returns
         -------
         y : (T, B, D*P)
         hn, cn : (L*D, B, P), (L*D, B, H) or None
-        levels : list of Level, empty without `keep`, or if there is no step or no row to run
+        saved : list of SavedGroup, empty without `save`, or if there is no step or no row to run
         """
-        x = call.x
-        if self.num_passes == 1 and every is None and x.size:
-            return self._forward_one(call, keep)
+        x = args.x
         if x.size == 0:
             y = self._xp.zeros((*x.shape[:2], self.directions * self.widths[0]), x.dtype)
-            return y, call.h0.copy(), None if call.c0 is None else call.c0.copy(), []
-        hn = self._xp.empty_like(call.h0)
-        cn = None if call.c0 is None else self._xp.empty_like(call.c0)
-        levels: list[Level] = []
-        for number, chains in enumerate(self.levels):
+            return y, args.h0.copy(), None if args.c0 is None else args.c0.copy(), []
+        saved: list[SavedGroup] = []
+        h0, c0 = args.h0, args.c0
+        if self.num_passes == 1 and every is None:  # to join it would take as long as a small call
+            h, c, reverse = h0[0], None if c0 is None else c0[0], self._reverse
+            of_pass = PassArgs(self.cell, self.numerics, x, h, c, args.rows[reverse], reverse)
+            y, hn, cn, kept = self.backend.forward(
+                args.weights[0], of_pass, save=save, threads=config.get_num_threads()
+            )
+            if kept is not None:
+                span = SavedSpan(0, len(x), [(h, c)], [SavedPass(of_pass, kept)])
+                saved = [SavedGroup(x, [[span]])]
+            return y, hn[None], None if cn is None else cn[None], saved
+        hn = self._xp.empty_like(h0)
+        cn = None if c0 is None else self._xp.empty_like(c0)
+        for number, stacks in enumerate(self.groups):
             if number:
-                x = self._drop(x, call.seed, number - 1, 0)
+                x = self._drop(x, args.seed, number - 1, 0)
             outputs, spans = [], []
-            for chain in chains:
-                y, ends, kept = self._run_chain(call, chain, x, keep, every)
-                for index, (h, c) in zip(chain.passes, ends, strict=True):
+            for stack in stacks:
+                y, ends, of_stack = self._run_stack(args, stack, x, save, every)
+                for index, (h, c) in zip(stack.passes, ends, strict=True):
                     hn[index] = h
                     if cn is not None:
                         cn[index] = c
                 outputs.append(y)
-                spans.append(kept)
-            if keep:
-                levels.append(Level(x, spans))
+                spans.append(of_stack)
+            if save:
+                saved.append(SavedGroup(x, spans))
             x = outputs[0] if len(outputs) == 1 else self._xp.concatenate(outputs, axis=2)
-        return x, hn, cn, levels
+        return x, hn, cn, saved
 
-    def _forward_one(
-        self, call: Call, keep: bool
-    ) -> tuple[Array, Array, Array | None, list[Level]]:
-        """Run the only pass. It needs no joining, which would cost as much as a small call."""
-        h0, c0 = call.h0[0], None if call.c0 is None else call.c0[0]
-        reverse = self.levels[0][0].reverse
-        y, h, c, saved = self.backend.forward(
-            self.cell,
-            call.packed[0],
-            call.x,
-            h0,
-            c0,
-            call.rows[reverse],
-            reverse=reverse,
-            keep=keep,
-            threads=config.get_num_threads(),
-            numerics=self.numerics,
-        )
-        levels = []
-        if saved is not None:
-            state = h0, c0
-            kept = [Kept(call.x, state, saved)]
-            levels = [Level(call.x, [[Span(0, len(call.x), [state], kept)]])]
-        return y, h[None], None if c is None else c[None], levels
-
-    def _run_chain(
-        self, call: Call, chain: Chain, x: Array, keep: bool, every: int | None
-    ) -> tuple[Array, list[State], list[Span]]:
-        """Return y (T, B, P), the states of the passes at the end, and what to keep."""
-        steps = len(x)
-        h0, c0 = call.h0, call.c0
-        states: list[State] = [(h0[i], None if c0 is None else c0[i]) for i in chain.passes]
+    def _run_stack(
+        self,
+        args: NetworkArgs,
+        stack: DirectionStack,
+        x: Array,
+        save: bool,
+        every: int | None,
+    ) -> tuple[Array, list[State], list[SavedSpan]]:
+        """Return y (T, B, P), the states of the stack's passes at the end, and what to save."""
+        h0, c0 = args.h0, args.c0
+        states: list[State] = [(h0[i], None if c0 is None else c0[i]) for i in stack.passes]
         if every is None:
-            y, ends, kept = self._run_span(call, chain, x, states, 0, keep)
-            return y, ends, [Span(0, steps, states, kept)]
+            y, ends, passes = self._run_span(args, stack, x, states, 0, save)
+            return y, ends, [SavedSpan(0, len(x), states, passes)] if save else []
         whole = self._xp.empty((*x.shape[:2], self.widths[0]), x.dtype)
         spans = []
-        for start, stop in _cut(steps, every, chain.reverse):
-            spans.append(Span(start, stop, states, None))
-            y, states, _ = self._run_span(call, chain, x[start:stop], states, start, False)
+        for start, stop in _spans_of(len(x), every, stack.reverse):
+            spans.append(SavedSpan(start, stop, states, None))
+            y, states, _ = self._run_span(args, stack, x[start:stop], states, start, False)
             whole[start:stop] = y
         return whole, states, spans
 
     def _run_span(
-        self, call: Call, chain: Chain, x: Array, states: list[State], start: int, keep: bool
-    ) -> tuple[Array, list[State], list[Kept]]:
-        """Run a chain over x (steps, B, I), which is the sequence from step ``start``."""
-        rows = call.rows[chain.reverse].span(start, start + len(x))
+        self,
+        args: NetworkArgs,
+        stack: DirectionStack,
+        x: Array,
+        states: list[State],
+        start: int,
+        save: bool,
+    ) -> tuple[Array, list[State], list[SavedPass]]:
+        """Run a direction stack over x (steps, B, I), which is the sequence from step ``start``."""
+        passes, reverse = stack
+        rows = args.rows[reverse]
+        if len(x) != len(args.x):
+            rows = rows.span(start, start + len(x))
         threads = config.get_num_threads()
         ends: list[State] = []
-        kept: list[Kept] = []
-        above = x
-        for index, (h, c) in zip(chain.passes, states, strict=True):
-            x = self._drop(above, call.seed, index - 1, start) if ends else above
-            y, hn, cn, saved = self.backend.forward(
-                self.cell,
-                call.packed[index],
-                x,
-                h,
-                c,
-                rows,
-                reverse=chain.reverse,
-                keep=keep,
-                threads=threads,
-                numerics=self.numerics,
+        saved: list[SavedPass] = []
+        y = x
+        for index, (h, c) in enumerate(states, passes.start):
+            if ends:
+                # What is saved anyway feeds the next layer too, so that y itself can be let go.
+                below = saved[-1].saved.y if save else y
+                x = self._drop(below, args.seed, index - 1, start)
+            of_pass = PassArgs(self.cell, self.numerics, x, h, c, rows, reverse)
+            y, hn, cn, kept = self.backend.forward(
+                args.weights[index], of_pass, save=save, threads=threads
             )
             ends.append((hn, cn))
-            if saved is not None:
-                kept.append(Kept(x, (h, c), saved))
-            # What is kept anyway feeds the next layer too, so that y itself can be let go.
-            above = y if saved is None else saved.y
-        return y, ends, kept
+            if kept is not None:
+                saved.append(SavedPass(of_pass, kept))
+        return y, ends, saved
 
     def _drop(self, y: Array, seed: int | None, layer: int, start: int) -> Array:
         """Apply a layer's dropout to its output, or to the gradient of what came out of it."""
@@ -254,20 +253,18 @@ class Network:
 
     def backward(
         self,
-        call: Call,
-        levels: list[Level],
-        dy: Array | None,
-        dh: Array,
-        dc: Array | None,
+        args: NetworkArgs,
+        saved: list[SavedGroup],
+        douts: OutputGradients,
         grads: Sequence[Weights],
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through all passes.
 
         Parameters
         ----------
-        call, levels : as given to and returned by `forward`
-        dy : (T, B, D*P) or None
-        dh, dc : (L*D, B, P), (L*D, B, H) or None; C-contiguous; overwritten
+        args, saved : as given to and returned by `forward`
+        douts : dy (T, B, D*P) or None; dh, dc (L*D, B, P), (L*D, B, H) or None, C-contiguous and
+            overwritten
         grads : one a pass, in a vector as `Backend.new_gradients` makes it; they are set
 
         Returns
@@ -275,58 +272,54 @@ class Network:
         dx : (T, B, I)
         dh0, dc0 : (L*D, B, P), (L*D, B, H) or None
         """
-        if not levels:
+        dx, dh, dc = douts
+        if not saved:
             for array in (array for each in grads for array in each if array is not None):
                 array[...] = 0
-            return self._xp.zeros(call.x.shape, call.x.dtype), dh, dc
+            return self._xp.zeros(args.x.shape, args.x.dtype), dh, dc
         if self.num_passes == 1:
-            (only, *more), *_ = levels[0].chains
-            if not more and only.kept is not None:
-                return self._backward_one(call, only.kept[0], dy, dh, dc, grads[0])
-        dx = dy
-        for number in reversed(range(len(levels))):
+            (only, *more), *_ = saved[0].stacks
+            if not more and only.passes is not None:  # as in `forward`
+                dstate = dh[0], None if dc is None else dc[0]
+                dx, dh, dc = self._pass_backward(args, 0, only.passes[0], dx, dstate, grads[0])
+                return dx, dh[None], None if dc is None else dc[None]
+        for number in reversed(range(len(saved))):
             dys = self._by_direction(dx)
-            x, chains = levels[number]
+            x, spans = saved[number]
             parts = [
-                self._chain_backward(call, chain, x, spans, part, dh, dc, grads)
-                for chain, spans, part in zip(self.levels[number], chains, dys, strict=True)
+                self._stack_backward(args, stack, x, of_stack, dy, dh, dc, grads)
+                for stack, of_stack, dy in zip(self.groups[number], spans, dys, strict=True)
             ]
-            with np.errstate(invalid="ignore", over="ignore"):
-                dx = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+            if len(parts) == 1:
+                dx = parts[0]
+            else:
+                with np.errstate(invalid="ignore", over="ignore"):
+                    dx = parts[0] + parts[1]
             if number:
-                dx = self._drop(dx, call.seed, number - 1, 0)
+                dx = self._drop(dx, args.seed, number - 1, 0)
         assert dx is not None
         return dx, dh, dc
 
-    def _backward_one(
+    def _pass_backward(
         self,
-        call: Call,
-        kept: Kept,
+        args: NetworkArgs,
+        index: int,
+        saved: SavedPass,
         dy: Array | None,
-        dh: Array,
-        dc: Array | None,
-        grads: Weights,
+        dstate: State,
+        grads: Any,
     ) -> tuple[Array, Array, Array | None]:
-        """Backpropagate through the only pass; see `_forward_one`."""
-        x, (h0, c0), saved = kept
-        reverse = self.levels[0][0].reverse
-        dx, dh, dc = self.backend.backward(
-            self.cell,
-            call.packed[0],
-            x,
-            h0,
-            c0,
-            call.rows[reverse],
-            saved,
-            dy,
-            dh[0],
-            None if dc is None else dc[0],
+        """Return dx and the gradient of the state before the first step."""
+        dh, dc = dstate
+        of_pass, kept = saved
+        return self.backend.backward(
+            args.weights[index],
+            of_pass,
+            kept,
+            OutputGradients(dy, dh, dc),
             grads,
-            reverse=reverse,
             threads=config.get_num_threads(),
-            numerics=self.numerics,
         )
-        return dx, dh[None], None if dc is None else dc[None]
 
     def _by_direction(self, dy: Array | None) -> list[Array | None]:
         """Return the parts of dy (T, B, D*P) that belong to the directions."""
@@ -335,48 +328,36 @@ class Network:
         width = self.widths[0]
         return [dy[:, :, :width], dy[:, :, width:]]
 
-    def _chain_backward(
+    def _stack_backward(
         self,
-        call: Call,
-        chain: Chain,
+        args: NetworkArgs,
+        stack: DirectionStack,
         x: Array,
-        spans: list[Span],
+        spans: list[SavedSpan],
         dy: Array | None,
         dh: Array,
         dc: Array | None,
         grads: Sequence[Weights],
     ) -> Array:
-        """Return dx; what dh and dc hold for the chain's passes goes from the end to the start."""
-        whole = None if len(spans) == 1 else self._xp.empty(x.shape, x.dtype)
-        dx = dy
+        """Return dx; what dh and dc hold for the stack's passes goes from the end to the start."""
+        passes = stack.passes
         calls = len(spans)
-        sums = {
-            i: grads[i] if calls == 1 else self.backend.sums(grads[i], calls) for i in chain.passes
-        }
-        for start, stop, states, kept in reversed(spans):
-            if kept is None:
-                kept = self._run_span(call, chain, x[start:stop], states, start, True)[2]
-            rows = call.rows[chain.reverse].span(start, stop)
-            threads = config.get_num_threads()
-            dx = None if dy is None else dy[start:stop]
-            for index, (x_pass, (h, c), saved) in zip(chain.passes[::-1], kept[::-1], strict=True):
-                if dx is not None and index != chain.passes[-1]:
-                    dx = self._drop(dx, call.seed, index, start)
-                dx, dh[index], dc0 = self.backend.backward(
-                    self.cell,
-                    call.packed[index],
-                    x_pass,
-                    h,
-                    c,
-                    rows,
-                    saved,
-                    dx,
-                    dh[index],
-                    None if dc is None else dc[index],
-                    sums[index],
-                    reverse=chain.reverse,
-                    threads=threads,
-                    numerics=self.numerics,
+        whole = None if calls == 1 else self._xp.empty(x.shape, x.dtype)
+        sums: Any = grads
+        if calls > 1:
+            sums = {index: self.backend.sums(grads[index], calls) for index in passes}
+        dx = dy
+        for start, stop, states, saved in reversed(spans):
+            if saved is None:
+                saved = self._run_span(args, stack, x[start:stop], states, start, True)[2]
+            dx = dy if whole is None or dy is None else dy[start:stop]
+            for index in reversed(passes):
+                if dx is not None and index + 1 != passes.stop:
+                    dx = self._drop(dx, args.seed, index, start)
+                dstate = dh[index], None if dc is None else dc[index]
+                of_pass = saved[index - passes.start]
+                dx, dh[index], dc0 = self._pass_backward(
+                    args, index, of_pass, dx, dstate, sums[index]
                 )
                 if dc is not None:
                     dc[index] = dc0
@@ -388,45 +369,45 @@ class Network:
 
     # --------------------------------------------------------------------------- the tape
 
-    def states(self, call: Call, levels: list[Level]) -> tuple[Array, Array | None]:
+    def states(self, args: NetworkArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
         """Return h (T, L*D, B, P) and c (T, L*D, B, H) or None after every step."""
-        steps, batch = call.x.shape[:2]
-        h = self._xp.zeros((steps, *call.h0.shape), call.x.dtype)
-        c = None if call.c0 is None else self._xp.zeros((steps, *call.c0.shape), call.x.dtype)
-        for chain, x, (start, stop, states, kept) in self._spans(levels):
-            if kept is None:
-                kept = self._run_span(call, chain, x[start:stop], states, start, True)[2]
-            for index, (_, _, saved) in zip(chain.passes, kept, strict=True):
-                h[start:stop, index] = saved.y
+        steps, batch = args.x.shape[:2]
+        h = self._xp.zeros((steps, *args.h0.shape), args.x.dtype)
+        c = None if args.c0 is None else self._xp.zeros((steps, *args.c0.shape), args.x.dtype)
+        for stack, x, (start, stop, states, passes) in self._spans(saved):
+            if passes is None:
+                passes = self._run_span(args, stack, x[start:stop], states, start, True)[2]
+            for index, (_, of_pass) in zip(stack.passes, passes, strict=True):
+                h[start:stop, index] = of_pass.y
                 if c is not None:
-                    c[start:stop, index] = saved.c
-        if call.rows[0].counts is not None:
-            active = call.rows[0].active(steps, batch)
+                    c[start:stop, index] = of_pass.c
+        if args.rows[0].counts is not None:
+            active = args.rows[0].active(steps, batch)
             idle = [self._xp.asarray(np.flatnonzero(~rows)) for rows in active]
-            for chain in (chain for chains in self.levels for chain in chains):
-                for index in chain.passes:
-                    _hold(h[:, index], call.h0[index], idle, chain.reverse)
-                    if c is not None and call.c0 is not None:
-                        _hold(c[:, index], call.c0[index], idle, chain.reverse)
+            for stack in (stack for stacks in self.groups for stack in stacks):
+                for index in stack.passes:
+                    _hold(h[:, index], args.h0[index], idle, stack.reverse)
+                    if c is not None and args.c0 is not None:
+                        _hold(c[:, index], args.c0[index], idle, stack.reverse)
         return h, c
 
-    def _spans(self, levels: list[Level]) -> Iterator[tuple[Chain, Array, Span]]:
-        for chains, level in zip(self.levels, levels, strict=False):
-            for chain, spans in zip(chains, level.chains, strict=True):
+    def _spans(self, saved: list[SavedGroup]) -> Iterator[tuple[DirectionStack, Array, SavedSpan]]:
+        for stacks, group in zip(self.groups, saved, strict=False):
+            for stack, spans in zip(stacks, group.stacks, strict=True):
                 for span in spans:
-                    yield chain, level.x, span
+                    yield stack, group.x, span
 
-    def nbytes(self, call: Call, levels: list[Level]) -> int:
-        """Return the bytes of the arrays that were kept, not counting the caller's x."""
-        arrays: list[Array | None] = [call.h0, call.c0, *call.rows[0], *call.rows[1]]
-        arrays += [level.x for level in levels[1:]]
-        for _, _, (start, _, states, kept) in self._spans(levels):
+    def nbytes(self, args: NetworkArgs, saved: list[SavedGroup]) -> int:
+        """Return the bytes of the arrays that were saved, not counting the caller's x."""
+        arrays: list[Array | None] = [args.h0, args.c0, *args.rows[0], *args.rows[1]]
+        arrays += [group.x for group in saved[1:]]
+        for _, _, (start, _, states, passes) in self._spans(saved):
             if start:
                 arrays += [part for state in states for part in state]
-            for number, (x, _, saved) in enumerate(kept or ()):
-                arrays += saved
+            for number, (of_pass, of_saved) in enumerate(passes or ()):
+                arrays += of_saved
                 if number:
-                    arrays.append(x)
+                    arrays.append(of_pass.x)
         # An output that feeds the next layer is kept in two places and is one array.
         return sum({id(a): a.nbytes for a in arrays if a is not None}.values())
 
@@ -439,23 +420,25 @@ class PlacedNetwork(Network):
         with there(weights[0].ih):
             return super().pack(weights, **how)
 
-    def forward(self, call: Call, **how: Any) -> tuple[Array, Array, Array | None, list[Level]]:
+    def forward(
+        self, args: NetworkArgs, **how: Any
+    ) -> tuple[Array, Array, Array | None, list[SavedGroup]]:
         """See `Network.forward`."""
-        with there(call.x):
-            return super().forward(call, **how)
+        with there(args.x):
+            return super().forward(args, **how)
 
-    def backward(self, call: Call, *args: Any) -> tuple[Array, Array, Array | None]:
+    def backward(self, args: NetworkArgs, *more: Any) -> tuple[Array, Array, Array | None]:
         """See `Network.backward`."""
-        with there(call.x):
-            return super().backward(call, *args)
+        with there(args.x):
+            return super().backward(args, *more)
 
-    def states(self, call: Call, levels: list[Level]) -> tuple[Array, Array | None]:
+    def states(self, args: NetworkArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
         """See `Network.states`."""
-        with there(call.x):
-            return super().states(call, levels)
+        with there(args.x):
+            return super().states(args, saved)
 
 
-def _cut(steps: int, every: int, reverse: bool) -> Iterator[tuple[int, int]]:
+def _spans_of(steps: int, every: int, reverse: bool) -> Iterator[tuple[int, int]]:
     """Spans of ``every`` steps, in the order a direction runs them; the last may be shorter."""
     for done in range(0, steps, every):
         more = min(done + every, steps)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import backends, checks
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .typing import Array
 
 
 class Parameters(Mapping[str, Array]):

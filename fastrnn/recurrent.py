@@ -8,21 +8,21 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import numpy as np
 
 from . import backends, checks, foreign, forks, narrow
-from .backends.base import Numerics, Weights
-from .cellmath import CELLS, GENERAL, CellSpec, Options
+from .cellmath import CELLS, GENERAL
 from .cellmath.ops import ACTIVATIONS
 from .checks import RNG
-from .network import Call, Network, PlacedNetwork
+from .network import Network, NetworkArgs, PlacedNetwork
 from .parametrized import Parametrized, Setting
 from .params import Parameters
 from .rows import ALL, Rows, plan
-from .stepper import PlacedStepper, Stepper
+from .spec import CellSpec, Numerics, Options, OutputGradients, Weights
+from .stepper import PlacedStepper, Snapshot, Stepper
 from .tape import Gradients, StateIndex, Tape, pair
 from .typing import (
     Activation,
@@ -68,6 +68,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 # What `_build` makes, and so what copies and pickles make anew.
 _BUILT = {"_dtype", "_cell", "_xp", "_network", "_widths", "_state_outer", "_most_steps"}
+_BUILT |= {"_no_state"}
 _BUILT |= {"_input_size", "_batch_first", "_params", "_names", "_weights", "_frozen", "_lock"}
 
 # The parameters' names, in the order of the fields of `Weights`, without a pass's suffix.
@@ -77,16 +78,6 @@ _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 _PLAIN = {kind: (Options(),) for kind in CELLS} | {"rnn_relu": (Options(candidate="relu"),)}
 
 _EVERY_ROW = ALL, ALL
-
-
-@dataclass(eq=False)
-class Snapshot:
-    """Weights as calls use them: what a frozen layer holds, and every stepper."""
-
-    packed: list[object]  # one a pass
-    dtype: str  # of the weights
-    flat: Array | None = None  # the parameters, if they may no longer be the layer's
-    shared: bool = False  # a stepper holds it too
 
 
 def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +188,9 @@ class Recurrent(Parametrized, Generic[S, D]):
         )
         # (letter, size) of the last axis of h and of c
         self._widths = (("P", proj) if proj else ("H", hidden), ("H", hidden))
-        outer = ("L*D", self._network.num_passes)
+        passes = self._network.num_passes
+        self._no_state = passes, proj or hidden, hidden if self._cell.has_c else 0
+        outer = ("L*D", passes)
         self._state_outer = (outer,) if self._has_passes else ()
         # No array of a call may need more bytes than a pointer can tell apart.
         widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
@@ -342,7 +335,7 @@ class Recurrent(Parametrized, Generic[S, D]):
                 self._frozen.shared = True
                 return self._frozen
         flat = self._params.flat.copy()
-        return Snapshot(self._pack(), self._dtype.name, flat)
+        return Snapshot(self._network.pack(self._weights, backward=False), self._dtype.name, flat)
 
     def _as_of(self: Self, weights: Snapshot) -> Self:
         """Return this layer, or one as it was when it had these weights."""
@@ -358,7 +351,7 @@ class Recurrent(Parametrized, Generic[S, D]):
         if dtype == self._dtype.name:
             return self._network.pack(self._weights, backward=True)
         weights = [narrow.rounded(w, dtype) for w in self._weights]
-        return self._network.pack(weights, backward=False, narrow=dtype)
+        return self._network.pack(weights, backward=False, weight_dtype=dtype)
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again and drop the packed copies."""
@@ -428,7 +421,7 @@ class Recurrent(Parametrized, Generic[S, D]):
 
     # ------------------------------------------------------------------------ running
 
-    def _call(
+    def _bind(
         self,
         x: Array,
         state: S | None,
@@ -436,10 +429,10 @@ class Recurrent(Parametrized, Generic[S, D]):
         resets: Any = None,
         *,
         training: bool = False,
-        once: bool = True,
+        single_use: bool = True,
         weights: Sequence[Weights] | None = None,
-    ) -> tuple[Call, bool]:
-        """Check what came with a call; return it in the network's form, and whether batched.
+    ) -> tuple[NetworkArgs, bool]:
+        """Check the arguments of a call; return them as the network's, and whether batched.
 
         ``weights``, one a pass: to run with instead of the layer's own.
         """
@@ -449,7 +442,8 @@ class Recurrent(Parametrized, Generic[S, D]):
             width = "I", self._input_size
             forms = [(*self._form(kind, None, None), width) for kind in (True, False)]
             raise checks.wrong_shape(self._x_name, x.shape, *forms)
-        x = self._time_major(x, batched)
+        if rank != 3 or self._batch_first:
+            x = self._time_major(x, batched)
         steps, batch, _ = x.shape
         if steps * batch > self._most_steps:
             raise checks.too_large(f"what belongs to {self._x_name} of T={steps} and B={batch}")
@@ -457,20 +451,16 @@ class Recurrent(Parametrized, Generic[S, D]):
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:
             rows = _plan(lengths, resets, steps, batch if batched else None)
-        if weights is None:
-            packed = self._pack(training=training, once=once)
-        else:
-            packed = self._network.pack(weights, backward=training, once=once)
-        return Call(packed, x, h0, c0, rows), batched
-
-    def _pack(self, *, training: bool = False, once: bool = False) -> list[object]:
-        """Return the packed weights: those kept by `freeze`, or new ones."""
-        frozen = self._frozen
+        frozen = self._frozen if weights is None else None
         if frozen is None:
-            return self._network.pack(self._weights, backward=training, once=once)
-        if training and frozen.dtype in checks.NARROW:
+            packed = self._network.pack(
+                weights or self._weights, backward=training, single_use=single_use
+            )
+        elif training and frozen.dtype in checks.NARROW:
             raise checks.frozen_narrow(frozen.dtype)
-        return frozen.packed
+        else:
+            packed = frozen.packed
+        return NetworkArgs(packed, x, h0, c0, rows), batched
 
     def _state(
         self, name: str, state: Any, batch: int | None, *, parts: bool = False
@@ -478,11 +468,11 @@ class Recurrent(Parametrized, Generic[S, D]):
         """Return new arrays h (L*D, B, P) and c (L*D, B, H), zeros if there is no state, or, with
         ``parts``, where there is none of one of the two."""
         if state is None:
-            passes, rows = self._network.num_passes, 1 if batch is None else batch
-            (_, h_width), (_, c_width) = self._widths
+            rows = 1 if batch is None else batch
+            passes, h_width, c_width = self._no_state
             zeros = self._params.zeros
             h = zeros((passes, rows, h_width), self._dtype)
-            return h, zeros((passes, rows, c_width), self._dtype) if self._cell.has_c else None
+            return h, zeros((passes, rows, c_width), self._dtype) if c_width else None
         h_width, c_width = self._widths
         if not self._cell.has_c:
             if isinstance(state, (tuple, list)):
@@ -538,8 +528,8 @@ class Recurrent(Parametrized, Generic[S, D]):
             raise checks.no_tape(tape)
         if tape.network is not self._network:
             raise checks.another_tape(self)
-        call, batched = tape.call, tape.batched
-        steps, batch, _ = call.x.shape
+        args, batched = tape.args, tape.batched
+        steps, batch, _ = args.x.shape
         if dy is not None:
             dy = checks.array("dy", dy, self._dtype, self._params.flat)
             width = "D*P", self._network.directions * self._widths[0][1]
@@ -548,7 +538,8 @@ class Recurrent(Parametrized, Generic[S, D]):
             dy = self._time_major(dy, batched)
         dh, dc = self._state("dstate", dstate, batch if batched else None, parts=True)
         params = self._params.gradients(self._network.backend.new_gradients)
-        dx, dh, dc = self._network.backward(call, tape.levels, dy, dh, dc, self._by_pass(params))
+        douts = OutputGradients(dy, dh, dc)
+        dx, dh, dc = self._network.backward(args, tape.saved, douts, self._by_pass(params))
         state: S = pair(dh, dc, tape.state_index)
         return Gradients(self._like_x(dx, batched), params, self, state)
 

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import backends, checks, config
-from .tape import pair
+from .network import Network
+from .rows import ALL
+from .spec import PassArgs
+from .tape import StateIndex, pair
 from .typing import Array, S
 
-if TYPE_CHECKING:
-    from .recurrent import Recurrent, Snapshot
+
+class SteppedLayer(Protocol[S]):
+    """What a stepper asks of the layer or cell that it runs."""
+
+    _network: Network
+    _state_index: ClassVar[dict[bool, StateIndex]]
+    _most_steps: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def flat_params(self) -> Array: ...
+    def _snapshot(self) -> Snapshot: ...
+    def _as_of(self, weights: Snapshot) -> SteppedLayer[S]: ...
+    def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]: ...
+    def stepper(self, batch_size: int = 1) -> Stepper[S]: ...
+
+
+@dataclass(eq=False)
+class Snapshot:
+    """Weights as calls use them: what a frozen layer holds, and every stepper."""
+
+    packed: list[object]  # one a pass
+    dtype: str  # of the weights
+    flat: Array | None = None  # the parameters, if they may no longer be the layer's
+    shared: bool = False  # a stepper holds it too
 
 
 class Stepper(Generic[S]):
@@ -25,18 +55,18 @@ class Stepper(Generic[S]):
     thread was using has what that thread had come to: reset it.
     """
 
-    def __init__(self, layer: Recurrent[S, Any], batch_size: int = 1) -> None:
+    def __init__(self, layer: SteppedLayer[S], batch_size: int = 1) -> None:
         batch = checks.size("batch_size", batch_size)
         if batch > layer._most_steps:
             raise checks.too_large(f"a stepper of batch_size={batch}")
         if layer._network.directions == 2:
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
-        if layer._network.levels[0][0].reverse:
+        if layer._network.groups[0][0].reverse:
             raise ValueError("a stepper runs from the first step on, got a layer with reverse=True")
         with backends.there(layer.flat_params):
             self._bind(layer, layer._snapshot(), batch, config.get_num_threads())
 
-    def _bind(self, layer: Recurrent[S, Any], weights: Snapshot, batch: int, threads: int) -> None:
+    def _bind(self, layer: SteppedLayer[S], weights: Snapshot, batch: int, threads: int) -> None:
         """Make the buffers and what advances a step."""
         self._layer, self._weights, self._threads = layer, weights, threads
         network = layer._network
@@ -54,14 +84,18 @@ class Stepper(Generic[S]):
             self._outputs[self._x.shape[1:]] = self._y[0]
         steps = [
             network.backend.bind(
-                network.cell,
                 packed,
-                outputs[n - 1] if n else self._x,
-                self._h[n],
-                None if self._c is None else self._c[n],
-                outputs[n],
+                PassArgs(
+                    network.cell,
+                    network.numerics,
+                    (outputs[n - 1] if n else self._x)[None],
+                    self._h[n],
+                    None if self._c is None else self._c[n],
+                    ALL,
+                    reverse=False,
+                ),
+                outputs[n : n + 1],
                 threads=threads,
-                numerics=network.numerics,
             )
             for n, packed in enumerate(weights.packed)
         ]
@@ -203,7 +237,7 @@ class PlacedStepper(Stepper[S]):
             return super().__call__(x_t, copy=copy)
 
 
-def _restore(layer: Recurrent[S, Any], batch_size: int, threads: int, state: S) -> Stepper[S]:
+def _restore(layer: SteppedLayer[S], batch_size: int, threads: int, state: S) -> Stepper[S]:
     """Return what `Stepper.__reduce__` described."""
     with config.num_threads(threads):
         step = layer.stepper(batch_size)

@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn
 
 from . import checks
 from .gradients import LayerGradients
-from .network import Call, Level, Network
+from .network import Network, NetworkArgs, SavedGroup
 from .typing import Array, S
 
 # The index that takes a state's axes (..., L*D, B, H) to its caller's form; None for no change.
@@ -26,8 +26,8 @@ class Tape(Generic[S]):
     """
 
     network: Network
-    call: Call
-    levels: list[Level]
+    args: NetworkArgs
+    saved: list[SavedGroup]
     batched: bool
     state_index: StateIndex
 
@@ -41,19 +41,19 @@ class Tape(Generic[S]):
             direction holds its last state, the reverse direction, which has not begun yet, its
             initial one. With ``checkpoint_every`` they are computed again.
         """
-        states: S = pair(*self.network.states(self.call, self.levels), self.state_index)
+        states: S = pair(*self.network.states(self.args, self.saved), self.state_index)
         return states
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays it keeps for backward, not counting the caller's x and weights."""
-        return self.network.nbytes(self.call, self.levels)
+        return self.network.nbytes(self.args, self.saved)
 
     def __reduce__(self) -> NoReturn:
         raise checks.uncopied_tape()
 
     def __repr__(self) -> str:
-        steps, batch, _ = self.call.x.shape
+        steps, batch, _ = self.args.x.shape
         return f"Tape(T={steps}, B={batch}, nbytes={self.nbytes})"
 
 

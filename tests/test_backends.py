@@ -15,11 +15,10 @@ from cases import TOLERANCE
 from grid import BACKENDS, per_backend
 
 import fastrnn.backends
-from fastrnn.backends import Saved, Weights
-from fastrnn.backends.base import Numerics
 from fastrnn.backends.sequence import CHUNK_ROWS
-from fastrnn.cellmath import CELLS, GENERAL, MATHS, CellSpec, lstm
-from fastrnn.rows import ALL, Rows, plan
+from fastrnn.cellmath import CELLS, GENERAL, MATHS, lstm
+from fastrnn.rows import Rows, plan
+from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -61,6 +60,10 @@ class Problem(NamedTuple):
     dc: Array | None
     reverse: bool
 
+    def args(self, reproducible: bool = False) -> PassArgs:
+        numerics = Numerics(reproducible=reproducible)
+        return PassArgs(self.cell, numerics, self.x, self.h0, self.c0, self.rows, self.reverse)
+
 
 def make(case: Case) -> Problem:
     T, B, I, H = case.sizes
@@ -96,45 +99,27 @@ def make(case: Case) -> Problem:
 
 
 def forward(
-    backend: str, p: Problem, *, keep: bool = False, reproducible: bool = False
+    backend: str, p: Problem, *, save: bool = False, reproducible: bool = False
 ) -> tuple[Array, Array, Array | None, Saved | None]:
     engine = fastrnn.backends.get(backend)
-    return engine.forward(
-        p.cell,
-        engine.pack(p.cell, p.weights, backward=True, threads=1),
-        p.x,
-        p.h0,
-        p.c0,
-        p.rows,
-        reverse=p.reverse,
-        keep=keep,
-        threads=1,
-        numerics=Numerics(reproducible=reproducible),
-    )
+    packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
+    return engine.forward(packed, p.args(reproducible), save=save, threads=1)
 
 
 def everything(backend: str, p: Problem, *, reproducible: bool = False) -> dict[str, Array]:
     """Results and gradients of a pass by name."""
     engine = fastrnn.backends.get(backend)
-    y, hn, cn, saved = forward(backend, p, keep=True, reproducible=reproducible)
+    y, hn, cn, saved = forward(backend, p, save=True, reproducible=reproducible)
     assert saved is not None
     assert not np.shares_memory(y, saved.y)
     grads = Weights(*(a if a is None else np.zeros_like(a) for a in p.weights))
     dx, dh0, dc0 = engine.backward(
-        p.cell,
         engine.pack(p.cell, p.weights, backward=True, threads=1),
-        p.x,
-        p.h0,
-        p.c0,
-        p.rows,
+        p.args(reproducible),
         saved,
-        p.dy,
-        p.dh,
-        p.dc,
+        OutputGradients(p.dy, p.dh, p.dc),
         grads,
-        reverse=p.reverse,
         threads=1,
-        numerics=Numerics(reproducible=reproducible),
     )
     ran = p.rows.active(*p.x.shape[:2])[..., None]
     results = {"y": y, "hn": hn, "cn": cn, "saved_y": saved.y, "dx": dx, "dh0": dh0, "dc0": dc0}
@@ -284,18 +269,8 @@ def test_more_steps_than_a_chunk(backend: str, rows: str, reverse: bool) -> None
     engine = fastrnn.backends.get(backend)
     packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
     for t in range(len(p.x))[:: -1 if reverse else 1]:
-        y_t, h, c, _ = engine.forward(
-            p.cell,
-            packed,
-            p.x[t : t + 1],
-            h,
-            c,
-            p.rows.span(t, t + 1),
-            reverse=reverse,
-            keep=False,
-            threads=1,
-            numerics=Numerics(),
-        )
+        args = p.args()._replace(x=p.x[t : t + 1], h0=h, c0=c, rows=p.rows.span(t, t + 1))
+        y_t, h, c, _ = engine.forward(packed, args, save=False, threads=1)
         np.testing.assert_allclose(y[t], y_t[0], atol=1e-12)
     np.testing.assert_allclose(hn, h, atol=1e-12)
 
@@ -358,13 +333,12 @@ def test_without_dy(backend: str) -> None:
 def test_a_pack_is_a_snapshot(backend: str) -> None:
     p = make(Case("lstm"))
     engine = fastrnn.backends.get(backend)
-    how = {"reverse": False, "keep": False, "threads": 1, "numerics": Numerics()}
     expected = forward(backend, p)[0]
     packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
     for a in p.weights:
         if a is not None:
             a.fill(np.nan)
-    got = engine.forward(p.cell, packed, p.x, p.h0, p.c0, ALL, **how)[0]
+    got = engine.forward(packed, p.args(), save=False, threads=1)[0]
     np.testing.assert_array_equal(got, expected)
 
 
@@ -373,11 +347,11 @@ def test_a_pack_is_a_snapshot(backend: str) -> None:
 def test_a_pack_for_one_call(backend: str, kind: str, steps: int) -> None:
     p = make(Case(kind, proj=kind == "lstm"))
     engine = fastrnn.backends.get(backend)
-    how = {"reverse": False, "keep": False, "threads": 1, "numerics": Numerics(reproducible=True)}
+    args = p.args(reproducible=True)._replace(x=p.x[:steps])
     results = []
-    for once, backward in ((False, False), (True, False), (True, True)):
-        packed = engine.pack(p.cell, p.weights, backward=backward, threads=1, once=once)
-        results.append(engine.forward(p.cell, packed, p.x[:steps], p.h0, p.c0, ALL, **how)[:3])
+    for single_use, backward in ((False, False), (True, False), (True, True)):
+        packed = engine.pack(p.cell, p.weights, backward=backward, threads=1, single_use=single_use)
+        results.append(engine.forward(packed, args, save=False, threads=1)[:3])
     for want, *others in zip(*results, strict=True):
         for got in others:
             np.testing.assert_array_equal(got, want)
@@ -404,14 +378,14 @@ def test_bind(backend: str, kind: str) -> None:
     p = make(Case(kind, proj=kind == "lstm"))
     engine = fastrnn.backends.get(backend)
     y, hn, cn, _ = forward(backend, p)
-    x, h, out = p.x[0].copy(), p.h0.copy(), np.empty_like(p.h0)
+    x, h, out = p.x[:1].copy(), p.h0.copy(), np.empty_like(p.h0[None])
     c = None if p.c0 is None else p.c0.copy()
     packed = engine.pack(p.cell, p.weights, backward=True, threads=1)
-    bound = engine.bind(p.cell, packed, x, h, c, out, threads=1, numerics=Numerics())
-    step = engine.join([bound], x, [h] if c is None else [h, c])
+    bound = engine.bind(packed, p.args()._replace(x=x, h0=h, c0=c), out, threads=1)
+    step = engine.join([bound], x[0], [h] if c is None else [h, c])
     for t in range(len(p.x)):
         step(p.x[t])
-        np.testing.assert_allclose(out, y[t], atol=1e-12)
+        np.testing.assert_allclose(out[0], y[t], atol=1e-12)
     np.testing.assert_allclose(h, hn, atol=1e-12)
     if c is not None:
         np.testing.assert_allclose(c, cn, atol=1e-12)
@@ -493,8 +467,8 @@ def test_accuracy_of_tanh(name: str) -> None:
 
 CACHED = """
 import sys, numpy as np
-from fastrnn.backends import Weights, get, numba
-from fastrnn.backends.base import Numerics
+from fastrnn.backends import get, numba
+from fastrnn.spec import Numerics, PassArgs, Weights
 from fastrnn.cellmath import CELLS
 from fastrnn.rows import ALL
 digest, *kinds = sys.argv[1:]
@@ -508,9 +482,9 @@ for kind in kinds:
         packed = engine.pack(
             cell, Weights(*[np.ones((len(cell.gates), 1))] * 2), backward=False, threads=1
         )
-        how = dict(reverse=False, keep=False, threads=1, numerics=Numerics())
         c = one if cell.has_c else None
-        results.append(engine.forward(cell, packed, one[None], one, c, ALL, **how)[0])
+        args = PassArgs(cell, Numerics(), one[None], one, c, ALL, False)
+        results.append(engine.forward(packed, args, save=False, threads=1)[0])
     np.testing.assert_allclose(*results)
     hits.append(sum(engine.loops(cell).forward.stats.cache_hits.values()))
 print(*hits)

@@ -60,19 +60,19 @@ def address(array: Array) -> int:
 
 def test_a_block_comes_back_when_its_last_view_is_gone(layer: fastrnn.LSTM) -> None:
     _, tape = forward(layer)
-    (kept,) = tape.levels[0].chains[0][0].kept
+    (kept,) = tape.saved[0].stacks[0][0].passes
     where, view = address(kept.saved.gates), kept.saved.gates[3:]
     del tape, kept
     _, tape = forward(layer)
-    assert address(tape.levels[0].chains[0][0].kept[0].saved.gates) != where
+    assert address(tape.saved[0].stacks[0][0].passes[0].saved.gates) != where
     del view, tape
     _, tape = forward(layer)
-    assert address(tape.levels[0].chains[0][0].kept[0].saved.gates) == where
+    assert address(tape.saved[0].stacks[0][0].passes[0].saved.gates) == where
 
 
 def test_large_arrays_are_on_a_cache_line(layer: fastrnn.LSTM) -> None:
     _, tape = forward(layer)
-    for array in tape.levels[0].chains[0][0].kept[0].saved:
+    for array in tape.saved[0].stacks[0][0].passes[0].saved:
         assert address(array) % 64 == 0
 
 
@@ -269,7 +269,7 @@ def test_what_a_block_held_before_is_in_no_result(kind: type[fastrnn.LSTM]) -> N
         return [y, *(states if isinstance(states, tuple) else [states]), grads.x, grads.flat]
 
     def blocks(tape: fastrnn.tape.Tape) -> set[int]:
-        kept = [chains[0].kept[0].saved for chains in tape.levels[0].chains]
+        kept = [spans[0].passes[0].saved for spans in tape.saved[0].stacks]
         return {address(array) for saved in kept for array in saved if array is not None}
 
     want = results(reference)

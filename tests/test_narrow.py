@@ -12,8 +12,8 @@ import pytest
 from grid import BACKENDS
 
 import fastrnn
-from fastrnn.backends.base import Weights
 from fastrnn.narrow import rounded
+from fastrnn.spec import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from fastrnn import checks, typing
+from fastrnn.spec import Saved, Weights
+from fastrnn.typing import Array
 
-from .base import Array, Backend, Saved, Weights
+from .base import Backend
 
 if TYPE_CHECKING:
-    from fastrnn.cellmath import CellSpec
+    from fastrnn.spec import CellSpec
 
 __all__ = [
     "DEVICES",

@@ -1,60 +1,20 @@
-"""What a backend is: the narrow waist between `fastrnn.network` and the kernels.
+"""What a backend is: the interface between `fastrnn.network` and the kernels.
 
-One *pass* is one layer in one direction over a span of time. Everything above it (layers,
-directions, dropout, checkpoints) knows no cell; everything below it knows no layers.
-
-Letters: T time, B batch, I input, H hidden, P projection (or H), G gates, S saved values.
+Everything above it (layers, directions, dropout, checkpoints) knows no cell; everything below it
+knows no layers. Letters: as in `fastrnn.spec`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastrnn import checks, forks, typing
-
-if TYPE_CHECKING:
-    from fastrnn.cellmath import CellSpec
-    from fastrnn.rows import Rows
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-
-
-class Weights(NamedTuple):
-    """Parameters of one layer in one direction, or their gradients. None where absent."""
-
-    ih: Array  # (G*H, I)
-    hh: Array  # (G*H, P)
-    b_ih: Array | None = None  # (G*H,)
-    b_hh: Array | None = None  # (G*H,)
-    hr: Array | None = None  # (P, H)
-    peephole: Array | None = None  # (3*H,), rows i, f, o
-
-    def copied(self) -> Weights:
-        """Return a copy that shares no memory with this."""
-        # mypy: a list of optional arrays for fields of which two are never None
-        return Weights(*[None if a is None else a.copy() for a in self])  # type: ignore[arg-type]
-
-
-class Saved(NamedTuple):
-    """What backward needs of one pass. Never shares memory with what forward returned as y.
-
-    Of gates and c, what belongs to a row that does not run may be anything.
-    """
-
-    y: Array  # (T, B, P), h after every step, 0 where the row does not run
-    gates: Array  # (T, B, S*H), the values named in CellSpec.saved, in that order
-    c: Array | None  # (T, B, H), c after every step; None for cells without c
-
-
-class Numerics(NamedTuple):
-    """How exact a layer wants its sums; see the layers' arguments of these names."""
-
-    precision: str = "highest"
-    reproducible: bool = False
+from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
+from fastrnn.typing import Array
 
 
 class Backend(Protocol):
@@ -93,43 +53,29 @@ class Backend(Protocol):
         *,
         backward: bool,
         threads: int,
-        narrow: str | None = None,
-        once: bool = False,
-    ) -> object:
+        weight_dtype: str | None = None,
+        single_use: bool = False,
+    ) -> Any:
         """Return the weights as the kernels want them: a snapshot that shares no memory with w.
 
         Parameters
         ----------
         backward : it is to serve `backward` too, not `forward` alone
-        narrow : the type, "bfloat16" or "int8", to which the matrices have been rounded
-            (`fastrnn.narrow`), in which an engine may keep them
-        once : `forward` is called once, before w changes, so that it may share w's memory then
+        weight_dtype : the type, "bfloat16" or "int8", to which the matrices have been rounded
+            (`fastrnn.narrow`), in which a backend may keep them
+        single_use : `forward` is called once, before w changes, so that it may share w's memory
+            then
         """
 
     def forward(
-        self,
-        cell: CellSpec,
-        packed: Any,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
-        *,
-        reverse: bool,
-        keep: bool,
-        threads: int,
-        numerics: Numerics,
+        self, weights: Any, args: PassArgs, *, save: bool, threads: int
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass.
 
         Parameters
         ----------
-        x : (T, B, I), any strides
-        h0 : (B, P), C-contiguous
-        c0 : (B, H), C-contiguous, or None for cells without c
-        rows : which rows run at which step, and where they start from zeros
-        reverse : run t = T-1 .. 0
-        keep : also return what `backward` needs
+        weights : from `pack`
+        save : also return what `backward` needs
 
         Returns
         -------
@@ -147,28 +93,20 @@ class Backend(Protocol):
 
     def backward(
         self,
-        cell: CellSpec,
-        packed: Any,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
+        weights: Any,
+        args: PassArgs,
         saved: Saved,
-        dy: Array | None,
-        dh: Array,
-        dc: Array | None,
+        douts: OutputGradients,
         grads: Any,
         *,
-        reverse: bool,
         threads: int,
-        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass.
 
         Parameters
         ----------
-        dy : (T, B, P), any strides, or None; ignored where a row does not run
-        dh, dc : (B, P), (B, H) or None; gradients of hn and cn; left as they are
+        weights, args, saved : of `forward`
+        douts : gradients by what it returned; left as they are
         grads : Weights in a vector as `new_gradients` made it, in which the parameters' gradients
             are set; or what `sums` made of them
 
@@ -178,22 +116,11 @@ class Backend(Protocol):
         dh0, dc0 : (B, P), (B, H) or None; new arrays
         """
 
-    def bind(
-        self,
-        cell: CellSpec,
-        packed: Any,
-        x: Array,
-        h: Array,
-        c: Array | None,
-        y: Array,
-        *,
-        threads: int,
-        numerics: Numerics,
-    ) -> object:
+    def bind(self, weights: Any, args: PassArgs, y: Array, *, threads: int) -> object:
         """Return one pass over one step, for `join`.
 
-        It reads x (B, I), updates h (B, P) and c (B, H) in place and writes y (B, P); all
-        C-contiguous.
+        It reads ``args.x`` (1, B, I), updates ``args.h0`` and ``args.c0`` in place and writes
+        y (1, B, P); all C-contiguous.
         """
 
     def join(self, passes: Sequence[Any], x: Array, state: Sequence[Array]) -> Steps:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn import config, dropout
-from fastrnn.rows import ALL
+from fastrnn.rows import Rows
+from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
+from fastrnn.typing import Array
 
-from .base import Array, Numerics, Saved, Steps, Weights
+from .base import Steps
 
 if TYPE_CHECKING:
     from fastrnn import _core
-    from fastrnn.cellmath import CellSpec
-    from fastrnn.rows import Rows
 
 
 def why_not() -> str | None:
@@ -133,7 +133,7 @@ def units() -> set[str]:
     return {unit for unit, usable in there.items() if usable}
 
 
-class Packed:
+class PackedWeights:
     """Weights of one pass as the kernels want them.
 
     Where bfloat16 is multiplied also the panels in parts of it, made at first need.
@@ -147,14 +147,14 @@ class Packed:
         backward: bool,
         threads: int,
         dtype: str | None,
-        once: bool,
+        single_use: bool,
     ) -> None:
         self.kernels = kernels
         self.narrow = dtype is not None
-        self._once = w if once else None
+        self._single_use = w if single_use else None
         self._panels = {
             phase: kernels.pack(w, phase, threads)
-            for phase, wanted in ((False, not once), (True, backward))
+            for phase, wanted in ((False, not single_use), (True, backward))
             if wanted
         }
         if dtype is not None:
@@ -168,23 +168,23 @@ class Packed:
 
         One step reads each weight once: packing it for other steps would take longer.
         """
-        if self._once is None:
-            return self._panels[False], self._in_parts(False, ways, threads)
+        if self._single_use is None:
+            panels = self._panels[False]
+            return panels, None if ways is None else self._in_parts(False, ways, threads)
         if steps == 1 and ways is None:
-            return self._once, None
-        panels = self.kernels.pack(self._once, False, threads)
+            return self._single_use, None
+        panels = self.kernels.pack(self._single_use, False, threads)
         if ways is None:
             return panels, None
         return panels, self.kernels.split(panels, False, *ways.codes(), threads)
 
     def backward(self, ways: Ways | None, threads: int) -> tuple[_core.Panels, _core.Split | None]:
         """Return the panels for a backward pass, and their parts."""
-        return self._panels[True], self._in_parts(True, ways, threads)
+        panels = self._panels[True]
+        return panels, None if ways is None else self._in_parts(True, ways, threads)
 
-    def _in_parts(self, backward: bool, ways: Ways | None, threads: int) -> _core.Split | None:
-        """Return the panels in parts, or None for none."""
-        if ways is None:
-            return None
+    def _in_parts(self, backward: bool, ways: Ways, threads: int) -> _core.Split:
+        """Return the panels in parts."""
         key = backward, *ways.codes()
         parts = self._split.get(key)
         if parts is None:
@@ -249,24 +249,32 @@ class CpuBackend:
         *,
         backward: bool,
         threads: int,
-        narrow: str | None = None,
-        once: bool = False,
-    ) -> Packed:
+        weight_dtype: str | None = None,
+        single_use: bool = False,
+    ) -> PackedWeights:
         """Return the panels of the forward kernels, and of the backward ones if they are wanted."""
-        kernels = self._kernels_for(cell, w)
-        return Packed(kernels, w, backward=backward, threads=threads, dtype=narrow, once=once)
+        return PackedWeights(
+            self._kernels_for(cell, w),
+            w,
+            backward=backward,
+            threads=threads,
+            dtype=weight_dtype,
+            single_use=single_use,
+        )
 
-    def _ways(self, x: Array, packed: Packed, rows: Rows, numerics: Numerics) -> Ways | None:
+    def _ways(
+        self, x: Array, weights: PackedWeights, rows: Rows, numerics: Numerics
+    ) -> Ways | None:
         """Return in what parts of bfloat16 floats are multiplied; None: as they are.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
         cannot change a bit.
         """
-        if not self._units or packed.narrow:
+        if weights.narrow:
             return None
         T, B = x.shape[:2]
         TB = T * B if rows.counts is None else int(rows.counts.sum())
-        return self._ways_of(x.dtype, numerics, TB, B, packed.kernels.hidden_size)
+        return self._ways_of(x.dtype, numerics, TB, B, weights.kernels.hidden_size)
 
     def _ways_of(
         self, dtype: np.dtype[Any], numerics: Numerics, TB: int, B: int, H: int
@@ -325,74 +333,48 @@ class CpuBackend:
         }
 
     def forward(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
-        *,
-        reverse: bool,
-        keep: bool,
-        threads: int,
-        numerics: Numerics,
+        self, weights: PackedWeights, args: PassArgs, *, save: bool, threads: int
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
-        kernels = packed.kernels
-        ways = self._ways(x, packed, rows, numerics)
-        weights, parts = packed.forward(len(x), ways, threads)
-        y, hn, cn, kept_y, gates, c = kernels.forward(
-            weights, parts, _rows(x), h0, c0, rows, reverse, threads, keep,
+        _, numerics, x, h0, c0, rows, reverse = args
+        ways = self._ways(x, weights, rows, numerics) if self._units else None
+        panels, parts = weights.forward(len(x), ways, threads)
+        y, hn, cn, saved_y, gates, c = weights.kernels.forward(
+            panels, parts, _rows(x), h0, c0, rows, reverse, threads, save,
         )  # fmt: skip
-        if kept_y is None or gates is None:
+        if saved_y is None or gates is None:
             return y, hn, cn, None
-        return y, hn, cn, Saved(kept_y, gates, c)
+        return y, hn, cn, Saved(saved_y, gates, c)
 
     def backward(
         self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
+        weights: PackedWeights,
+        args: PassArgs,
         saved: Saved,
-        dy: Array | None,
-        dh: Array,
-        dc: Array | None,
+        douts: OutputGradients,
         grads: Weights | _core.GradientSums,
         *,
-        reverse: bool,
         threads: int,
-        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
-        kernels = packed.kernels
-        ways = self._ways(x, packed, rows, numerics)
-        panels, parts = packed.backward(ways, threads)
-        return kernels.backward(
-            panels, parts, _rows(x), h0, c0, rows, reverse, threads, *saved,
+        _, numerics, x, h0, c0, rows, reverse = args
+        dy, dh, dc = douts
+        saved_y, gates, c = saved
+        ways = self._ways(x, weights, rows, numerics) if self._units else None
+        panels, parts = weights.backward(ways, threads)
+        return weights.kernels.backward(
+            panels, parts, _rows(x), h0, c0, rows, reverse, threads, saved_y, gates, c,
             None if dy is None else _rows(dy), dh, dc, grads,
         )  # fmt: skip
 
     def bind(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h: Array,
-        c: Array | None,
-        y: Array,
-        *,
-        threads: int,
-        numerics: Numerics,
+        self, weights: PackedWeights, args: PassArgs, y: Array, *, threads: int
     ) -> _core.Bound:
         """Return one pass over one step; see `Backend.bind`."""
-        kernels = packed.kernels
-        x, y = x[None], y[None]
-        ways = self._ways(x, packed, ALL, numerics)
-        return kernels.bind(*packed.forward(1, ways, threads), x, h, c, ALL, threads, y)
+        _, numerics, x, h, c, rows, _ = args
+        ways = self._ways(x, weights, rows, numerics) if self._units else None
+        panels, parts = weights.forward(1, ways, threads)
+        return weights.kernels.bind(panels, parts, x, h, c, rows, threads, y)
 
     def join(self, passes: Sequence[_core.Bound], x: Array, state: Sequence[Array]) -> Steps:
         """Return what runs them without a way back to Python between; see `Backend.join`."""
@@ -401,9 +383,10 @@ class CpuBackend:
 
 def _rows(a: Array) -> Array:
     """Return a with its last axis contiguous and every stride a multiple of an element."""
-    if a.flags.c_contiguous and a.flags.aligned:
+    flags = a.flags
+    if flags.c_contiguous and flags.aligned:
         return a
     size = a.itemsize
-    if a.strides[2] == size and a.flags.aligned and a.strides[0] % size == a.strides[1] % size == 0:
+    if a.strides[2] == size and flags.aligned and a.strides[0] % size == a.strides[1] % size == 0:
         return a
     return a.copy()  # ascontiguousarray would hand back what is contiguous but unaligned

@@ -12,20 +12,18 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastrnn import forks
-from fastrnn.cellmath import MATHS, CellMath, CellSpec, general, gru, lstm, ops, rnn
+from fastrnn.cellmath import MATHS, CellMath, general, gru, lstm, ops, rnn
+from fastrnn.cellmath.weights import CellWeights
+from fastrnn.spec import CellSpec, OutputGradients, PassArgs, Saved, Weights
+from fastrnn.typing import Array
 
 from . import numba_tanh, sequence
 from . import numpy as reference
-from .base import Array, Saved, Weights
-
-if TYPE_CHECKING:
-    from fastrnn.cellmath import Packed
-    from fastrnn.rows import Rows
 
 _AS_THEY_ARE = (
     ops.add,
@@ -156,74 +154,63 @@ class NumbaBackend(reference.NumpyBackend):
             return _compiled(MATHS[cell.kind])
 
     def forward(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
-        *,
-        reverse: bool,
-        **how: Any,
+        self, weights: CellWeights, args: PassArgs, *, save: bool, threads: int
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass, in pieces between which Python handles signals; see `Backend.forward`."""
         forward = super().forward
-        how["reverse"] = reverse
-        pieces = _Pieces(x, packed, reverse)
+        pieces = _Pieces(args.x, weights, args.reverse)
         if pieces.count < 2:
-            return forward(cell, packed, x, h0, c0, rows, **how)
-        y = np.empty((*x.shape[:2], h0.shape[1]), x.dtype)
-        h, c, kept = h0, c0, None
+            return forward(weights, args, save=save, threads=threads)
+        x, h, c = args.x, args.h0, args.c0
+        y = np.empty((*x.shape[:2], h.shape[1]), x.dtype)
+        whole = None
         for at in map(pieces.at, range(pieces.count)):
-            within = rows.span(at.start, at.stop)
-            y[at], h, c, saved = forward(cell, packed, x[at], h, c, within, **how)
+            rows = args.rows.span(at.start, at.stop)
+            piece = args._replace(x=x[at], h0=h, c0=c, rows=rows)
+            y[at], h, c, saved = forward(weights, piece, save=save, threads=threads)
             if saved is not None:
-                if kept is None:
-                    kept = Saved._make(_longer(a, len(x)) for a in saved)
-                for whole, part in zip(kept, saved, strict=True):
-                    if whole is not None:
-                        whole[at] = part
-        return y, h, c, kept
+                if whole is None:
+                    whole = Saved._make(_longer(a, len(x)) for a in saved)
+                for every, part in zip(whole, saved, strict=True):
+                    if every is not None:
+                        every[at] = part
+        return y, h, c, whole
 
     def backward(
         self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
+        weights: CellWeights,
+        args: PassArgs,
         saved: Saved,
-        dy: Array | None,
-        dh: Array,
-        dc: Array | None,
+        douts: OutputGradients,
         grads: Weights | reference.Sums,
         *,
-        reverse: bool,
-        **how: Any,
+        threads: int,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass, in such pieces; see `Backend.backward`."""
         backward = super().backward
-        how["reverse"] = reverse
-        pieces = _Pieces(x, packed, reverse)
+        x, reverse = args.x, args.reverse
+        pieces = _Pieces(x, weights, reverse)
         if pieces.count < 2:
-            return backward(cell, packed, x, h0, c0, rows, saved, dy, dh, dc, grads, **how)
+            return backward(weights, args, saved, douts, grads, threads=threads)
         sums = reference.Sums(grads, 1) if isinstance(grads, Weights) else grads
         sums.expect(pieces.count - 1)
         dx = np.empty_like(x)
+        dy, dh, dc = douts
         for at in map(pieces.at, reversed(range(pieces.count))):
             last = at.stop if reverse else at.start - 1  # the step before the first one
-            h, c = h0, c0
+            h, c = args.h0, args.c0
             if 0 <= last < len(x):
-                ran = rows.span(last, last + 1).active(1, x.shape[1]).T
-                h = np.where(ran, saved.y[last], h0)
-                c = None if c0 is None or saved.c is None else np.where(ran, saved.c[last], c0)
-            part = Saved._make(None if a is None else a[at] for a in saved)
-            some_dy = None if dy is None else dy[at]
-            within = rows.span(at.start, at.stop)
+                ran = args.rows.span(last, last + 1).active(1, x.shape[1]).T
+                h = np.where(ran, saved.y[last], h)
+                c = None if c is None or saved.c is None else np.where(ran, saved.c[last], c)
+            rows = args.rows.span(at.start, at.stop)
             dx[at], dh, dc = backward(
-                cell, packed, x[at], h, c, within, part, some_dy, dh, dc, sums, **how
+                weights,
+                args._replace(x=x[at], h0=h, c0=c, rows=rows),
+                Saved._make(None if a is None else a[at] for a in saved),
+                OutputGradients(None if dy is None else dy[at], dh, dc),
+                sums,
+                threads=threads,
             )
         return dx, dh, dc
 
@@ -231,9 +218,9 @@ class NumbaBackend(reference.NumpyBackend):
 class _Pieces:
     """Steps that take some 50 ms together, in the order in which they run."""
 
-    def __init__(self, x: Array, packed: Packed, reverse: bool) -> None:
+    def __init__(self, x: Array, weights: CellWeights, reverse: bool) -> None:
         self._total, batch, size = x.shape
-        operations = 2 * batch * packed.hh.shape[0] * (size + packed.hh.shape[1])
+        operations = 2 * batch * weights.hh.shape[0] * (size + weights.hh.shape[1])
         whole = max(1, sequence.CHUNK_ROWS // max(1, batch))  # steps of a product over rows
         self._steps = max(1, PIECE // max(1, operations * whole)) * whole
         self._reverse = reverse

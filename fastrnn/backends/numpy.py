@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn import dropout
-from fastrnn.cellmath import MATHS, CellMath, CellSpec, Gradients, Options, Packed
+from fastrnn.cellmath import MATHS, CellMath
 from fastrnn.cellmath.ops import settle
+from fastrnn.cellmath.weights import CellGradients, CellWeights, option_codes
+from fastrnn.spec import CellSpec, Numerics, Options, OutputGradients, PassArgs, Saved, Weights
+from fastrnn.typing import Array
 
 from . import sequence
-from .base import Array, InTurn, Numerics, Saved, Weights
+from .base import InTurn
 from .packing import Packing
-
-if TYPE_CHECKING:
-    from fastrnn.rows import Rows
-
 
 _NO_OPTIONS = Options()
 
@@ -58,7 +57,7 @@ class Sums:
         self.rows = 0
         self.sums = np.zeros((3, ends[-1]), grads.ih.dtype)
         parts = np.split(self.sums[0], ends[:-1])
-        self.parts = Gradients(*map(np.reshape, parts, shapes))
+        self.parts = CellGradients(*map(np.reshape, parts, shapes))
 
     def expect(self, calls: int) -> None:
         """Wait for so many calls more."""
@@ -111,47 +110,37 @@ class NumpyBackend:
         *,
         backward: bool,
         threads: int,
-        narrow: str | None = None,
-        once: bool = False,
-    ) -> Packed:
+        weight_dtype: str | None = None,
+        single_use: bool = False,
+    ) -> CellWeights:
         """Return a copy, or views for one call; see `Backend.pack`."""
-        if backward or not once:
+        if backward or not single_use:
             w = w.copied()
         H = w.hh.shape[0] // len(cell.gates)
         zeros = np.zeros(w.hh.shape[0], w.hh.dtype)
         none = np.zeros((0, H), w.hh.dtype)
-        return Packed(
+        return CellWeights(
             ih=w.ih,
             hh=w.hh,
             b_ih=zeros if w.b_ih is None else w.b_ih,
             b_hh=(zeros if w.b_hh is None else w.b_hh).reshape(-1, H),
             hr=none if w.hr is None else w.hr,
             peephole=none if w.peephole is None else w.peephole.reshape(3, H),
-            options=(cell.options or _NO_OPTIONS).codes(w.hh.dtype),
+            options=option_codes(cell.options or _NO_OPTIONS, w.hh.dtype),
         )
 
     def forward(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
-        *,
-        reverse: bool,
-        keep: bool,
-        threads: int,
-        numerics: Numerics,
+        self, weights: CellWeights, args: PassArgs, *, save: bool, threads: int
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
+        cell, numerics, x, h0, c0, rows, reverse = args
         T, B, _ = x.shape
         packing = Packing(T, B, rows)
         h, c = packing.sort(h0), packing.sort(_or_empty(c0, h0))
         S = len(cell.saved)
         with np.errstate(all="ignore"):  # inf and NaN are results like any other
-            packed_y, all_c, saved = self.loops(cell).forward(
-                packed,
+            packed_y, all_c, gates = self.loops(cell).forward(
+                weights,
                 packing.pack(x),
                 h,
                 c,
@@ -159,47 +148,40 @@ class NumpyBackend:
                 packing.cut,
                 S,
                 reverse,
-                keep,
+                save,
                 numerics.reproducible,
             )
         y = packing.unpack(packed_y)
         hn, cn = packing.unsort(h), packing.unsort(c) if cell.has_c else None
-        if not keep:
+        if not save:
             return y, hn, cn, None
-        kept = Saved(
+        saved = Saved(
             y=y.copy(),
-            gates=packing.unpack(saved.reshape(packing.rows, S * saved.shape[2])),
+            gates=packing.unpack(gates.reshape(packing.rows, S * gates.shape[2])),
             c=packing.unpack(all_c) if cell.has_c else None,
         )
-        return y, hn, cn, kept
+        return y, hn, cn, saved
 
     def backward(
         self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
+        weights: CellWeights,
+        args: PassArgs,
         saved: Saved,
-        dy: Array | None,
-        dh: Array,
-        dc: Array | None,
+        douts: OutputGradients,
         grads: Weights | Sums,
         *,
-        reverse: bool,
         threads: int,
-        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
+        cell, numerics, x, h0, c0, rows, reverse = args
         T, B, _ = x.shape
         packing = Packing(T, B, rows)
-        dh, dc = packing.sort(dh), packing.sort(_or_empty(dc, dh))
-        H = packed.b_hh.shape[1]
+        dh, dc = packing.sort(douts.dh), packing.sort(_or_empty(douts.dc, douts.dh))
+        H = weights.b_hh.shape[1]
         sums = Sums(grads, 1) if isinstance(grads, Weights) else grads
         with np.errstate(all="ignore"):
             dx = self.loops(cell).backward(
-                packed,
+                weights,
                 sums.parts,
                 sums.sums,
                 sums.rows,
@@ -211,7 +193,7 @@ class NumpyBackend:
                 packing.pack(saved.gates).reshape(packing.rows, len(cell.saved), H),
                 packing.starts,
                 packing.cut,
-                packing.pack(_or_empty(dy, saved.y)),
+                packing.pack(_or_empty(douts.dy, saved.y)),
                 dh,
                 dc,
                 reverse,
@@ -221,28 +203,20 @@ class NumpyBackend:
         return packing.unpack(dx), packing.unsort(dh), packing.unsort(dc) if cell.has_c else None
 
     def bind(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h: Array,
-        c: Array | None,
-        y: Array,
-        *,
-        threads: int,
-        numerics: Numerics,
+        self, weights: CellWeights, args: PassArgs, y: Array, *, threads: int
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        forward = self.loops(cell).forward
-        S = len(cell.saved)
-        state_c = _or_empty(c, h)
+        forward = self.loops(args.cell).forward
+        S = len(args.cell.saved)
+        x, h, c = args.x[0], args.h0, _or_empty(args.c0, args.h0)
         starts = np.array([0, x.shape[0]], np.int64)
         cut = np.zeros(0, bool)
+        chain = args.numerics.reproducible
 
         def advance() -> None:
             with np.errstate(all="ignore"):
-                forward(packed, x, h, state_c, starts, cut, S, False, False, numerics.reproducible)
-            y[...] = h
+                forward(weights, x, h, c, starts, cut, S, False, False, chain)
+            y[0] = h
 
         return advance
 

@@ -8,8 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from fastrnn.rows import Rows
-
-    from .base import Array
+    from fastrnn.typing import Array
 
 
 class Packing:

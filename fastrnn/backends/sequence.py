@@ -16,9 +16,8 @@ import numpy as np
 from fastrnn.cellmath.ops import add, add_product, add_row, add_sum, copy, product, restart, settle
 
 if TYPE_CHECKING:
-    from fastrnn.cellmath import Gradients, Packed
-
-    from .base import Array
+    from fastrnn.cellmath.weights import CellGradients, CellWeights
+    from fastrnn.typing import Array
 
 CHUNK_ROWS = 512
 """Rows of the input projection computed at once: enough for a BLAS to run at full speed, and what
@@ -33,7 +32,7 @@ def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
     """Return the forward pass of the cell whose step is `cell_forward`."""
 
     def forward(
-        w: Packed,
+        w: CellWeights,
         x: Array,
         h: Array,
         c: Array,
@@ -108,8 +107,8 @@ def make_backward(
     """Return the backward pass of the cell with these functions."""
 
     def backward(
-        w: Packed,
-        grads: Gradients,
+        w: CellWeights,
+        grads: CellGradients,
         sums: Array,
         done: int,
         x: Array,

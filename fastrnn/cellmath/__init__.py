@@ -1,4 +1,4 @@
-"""The cells: what they are made of (`CellSpec`) and their maths, written once.
+"""The cells: their specifications and their maths, written once.
 
 `lstm`, `gru` and `rnn` are written in the part of NumPy that Numba compiles too, so one text is
 both the readable reference and the compiled fallback. A cell is three functions (`CellMath`):
@@ -16,72 +16,12 @@ For cells without c, every array of c has width 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
+from fastrnn.spec import CellSpec, Options
 
-from . import general, gru, lstm, ops, rnn
-
-if TYPE_CHECKING:
-    from fastrnn.backends.base import Array
-
-
-@dataclass(frozen=True)
-class CellSpec:
-    """What a driver must know of a cell; gate order and counts stand here and nowhere else."""
-
-    kind: str
-    gates: tuple[str, ...]
-    """Row blocks of the weights, in torch's order."""
-    has_c: bool
-    """Whether there is a second state c."""
-    saved: tuple[str, ...]
-    """Values kept per unit and step for backward, in order."""
-    split_last: bool = False
-    """Whether the last gate's recurrent part stays apart from its input part."""
-    reset_before: bool = False
-    """Whether the recurrent product of the last gate is over r * h."""
-    options: Options | None = None
-    """Of the cells in `GENERAL`, set by the layer."""
-
-
-class Options(NamedTuple):
-    """What the cells in `GENERAL` compute otherwise; names as in `ops.ACTIVATIONS`."""
-
-    gate: str = "sigmoid"  # of an LSTM's i, f and o, and of a GRU's r and z
-    candidate: str = "tanh"  # of an LSTM's g, a GRU's n and an RNN's h
-    output: str = "tanh"  # of an LSTM's c
-    slope: float = 0.2  # of "hard_sigmoid"
-    clip: float = math.inf
-    coupled: bool = False
-
-    def codes(self, dtype: np.dtype[Any]) -> Codes:
-        """Return them for compiled code."""
-        real = dtype.type
-        code = ops.ACTIVATIONS.index
-        return Codes(
-            code(self.gate),
-            code(self.candidate),
-            code(self.output),
-            real(self.slope),
-            real(self.clip),
-            self.coupled,
-        )
-
-
-class Codes(NamedTuple):
-    """`Options` as numbers."""
-
-    gate: int
-    candidate: int
-    output: int
-    slope: Any
-    clip: Any
-    coupled: bool
-
+from . import general, gru, lstm, rnn
 
 CELLS = {
     spec.kind: spec
@@ -140,29 +80,6 @@ GENERAL = {
     )
 }
 """The same cells with options; they save the arguments of the activations."""
-
-
-class Packed(NamedTuple):
-    """`Weights` without None, for compiled code: what is absent has size 0."""
-
-    ih: Array  # (G*H, I)
-    hh: Array  # (G*H, P)
-    b_ih: Array  # (G*H,), zeros if absent
-    b_hh: Array  # (G, H), zeros if absent
-    hr: Array  # (P, H)
-    peephole: Array  # (3, H)
-    options: Codes
-
-
-class Gradients(NamedTuple):
-    """Gradients of `Weights` without None: what is absent has size 0."""
-
-    ih: Array  # (G*H, I)
-    hh: Array  # (G*H, P)
-    b_ih: Array  # (G*H,)
-    b_hh: Array  # (G*H,)
-    hr: Array  # (P, H)
-    peephole: Array  # (3*H,)
 
 
 class CellMath(NamedTuple):

@@ -31,8 +31,9 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array
-    from fastrnn.cellmath import Gradients, Packed
+    from fastrnn.typing import Array
+
+    from .weights import CellGradients, CellWeights
 
 
 def clip_block(out: Array, k: int, limit: float) -> None:
@@ -52,7 +53,7 @@ def activate_block(out: Array, a: Array, k: int, how: int, slope: float) -> None
 # ------------------------------------------------------------------------------------------ RNN
 
 
-def rnn_forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+def rnn_forward(w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
     """Advance h (B, H) one step; pre (B, 1, H) is W x + b_ih."""
     B, H = h.shape
     o = w.options
@@ -64,7 +65,7 @@ def rnn_forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: 
 
 
 def rnn_backward(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -87,7 +88,7 @@ def rnn_backward(
 # ------------------------------------------------------------------------------------------ GRU
 
 
-def gru_gates(w: Packed, pre: Array, recurrent: Array, saved: Array) -> Array:
+def gru_gates(w: CellWeights, pre: Array, recurrent: Array, saved: Array) -> Array:
     """Write the arguments of r and z into saved, and return r and z (B, 2, H)."""
     o = w.options
     rz = np.empty((pre.shape[0], 2, pre.shape[2]), pre.dtype)
@@ -98,7 +99,7 @@ def gru_gates(w: Packed, pre: Array, recurrent: Array, saved: Array) -> Array:
     return rz
 
 
-def gru_mix(w: Packed, h: Array, saved: Array, rz: Array) -> None:
+def gru_mix(w: CellWeights, h: Array, saved: Array, rz: Array) -> None:
     """Advance h (B, H) to (1 - z) * n + z * h."""
     B, H = h.shape
     one = h.dtype.type(1)
@@ -111,7 +112,7 @@ def gru_mix(w: Packed, h: Array, saved: Array, rz: Array) -> None:
 
 
 def gru_forward_reset_after(
-    w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
+    w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool
 ) -> None:
     """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
     B, H = h.shape
@@ -127,7 +128,7 @@ def gru_forward_reset_after(
 
 
 def gru_forward_reset_before(
-    w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
+    w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool
 ) -> None:
     """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
     B, H = h.shape
@@ -143,7 +144,7 @@ def gru_forward_reset_before(
     gru_mix(w, h, saved, rz)
 
 
-def gru_activations(w: Packed, saved: Array) -> Array:
+def gru_activations(w: CellWeights, saved: Array) -> Array:
     """Return r, z, n (B, 3, H)."""
     o = w.options
     out = np.empty((saved.shape[0], 3, saved.shape[2]), saved.dtype)
@@ -154,7 +155,7 @@ def gru_activations(w: Packed, saved: Array) -> Array:
 
 
 def gru_backward_n_and_z(
-    w: Packed, saved: Array, rzn: Array, h_before: Array, dh: Array, dpre: Array
+    w: CellWeights, saved: Array, rzn: Array, h_before: Array, dh: Array, dpre: Array
 ) -> None:
     """Write the gradients of the arguments of z and n, and leave dh * z in dh (B, H)."""
     B, H = dh.shape
@@ -174,7 +175,7 @@ def gru_backward_n_and_z(
 
 
 def gru_backward_reset_after(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -198,7 +199,7 @@ def gru_backward_reset_after(
 
 
 def gru_backward_reset_before(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -233,8 +234,8 @@ def gru_backward_reset_before(
 
 
 def gru_gradients_reset_after(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -250,8 +251,8 @@ def gru_gradients_reset_after(
 
 
 def gru_gradients_reset_before(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -269,7 +270,7 @@ def gru_gradients_reset_before(
 # ----------------------------------------------------------------------------------------- LSTM
 
 
-def lstm_forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+def lstm_forward(w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
     """Advance h (B, P) and c (B, H) one step; pre (B, 4, H) is W x + b_ih."""
     B, H = c.shape
     o = w.options
@@ -297,7 +298,7 @@ def lstm_forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain:
         copy(h, m)
 
 
-def lstm_activations(w: Packed, saved: Array, out: Array) -> None:
+def lstm_activations(w: CellWeights, saved: Array, out: Array) -> None:
     """Write i, f and g to the first blocks of out (B, 4, H)."""
     B, _, H = out.shape
     o = w.options
@@ -312,7 +313,7 @@ def lstm_activations(w: Packed, saved: Array, out: Array) -> None:
         activate_block(out, saved, 1, o.gate, o.slope)
 
 
-def lstm_output(w: Packed, saved: Array, c: Array) -> Array:
+def lstm_output(w: CellWeights, saved: Array, c: Array) -> Array:
     """Return m = o * act(c), (B, H)."""
     B, H = c.shape
     o = w.options
@@ -327,7 +328,7 @@ def lstm_output(w: Packed, saved: Array, c: Array) -> Array:
 
 
 def lstm_backward(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -380,8 +381,8 @@ def lstm_backward(
 
 
 def lstm_gradients(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,

@@ -25,12 +25,13 @@ import numpy as np
 from .ops import add, add_parts, add_product, add_sum, every, product, sigmoid_block, tanh
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array
-    from fastrnn.cellmath import Gradients, Packed
+    from fastrnn.typing import Array
+
+    from .weights import CellGradients, CellWeights
 
 
 def forward_reset_after(
-    w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
+    w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool
 ) -> None:
     """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
     B, H = h.shape
@@ -46,7 +47,7 @@ def forward_reset_after(
 
 
 def forward_reset_before(
-    w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool
+    w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool
 ) -> None:
     """Advance h (B, H) one step; pre (B, 3, H) is W x + b_ih."""
     B, H = h.shape
@@ -62,7 +63,7 @@ def forward_reset_before(
     mix(h, saved)
 
 
-def gate_r_and_z(w: Packed, pre: Array, recurrent: Array, saved: Array) -> None:
+def gate_r_and_z(w: CellWeights, pre: Array, recurrent: Array, saved: Array) -> None:
     """Write r and z into saved; recurrent (B, 2 or more, H) is R h."""
     for k in range(2):
         add_parts(saved, pre, recurrent, w.b_hh, k)
@@ -80,7 +81,7 @@ def mix(h: Array, saved: Array) -> None:
 
 
 def backward_reset_after(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -121,7 +122,7 @@ def recurrent_side(dpre: Array, saved: Array) -> Array:
 
 
 def backward_reset_before(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -153,8 +154,8 @@ def backward_reset_before(
 
 
 def gradients_reset_after(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,
@@ -172,8 +173,8 @@ def gradients_reset_after(
 
 
 def gradients_reset_before(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,

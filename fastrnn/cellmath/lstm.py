@@ -42,11 +42,12 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array
-    from fastrnn.cellmath import Gradients, Packed
+    from fastrnn.typing import Array
+
+    from .weights import CellGradients, CellWeights
 
 
-def forward(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+def forward(w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
     """Advance h (B, P) and c (B, H) one step; pre (B, 4, H) is W x + b_ih."""
     B, H = c.shape
     recurrent = product(h, w.hh.T, chain).reshape(B, 4, H)
@@ -82,7 +83,7 @@ def output(c: Array, saved: Array) -> Array:
 
 
 def backward(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -121,8 +122,8 @@ def backward(
 
 
 def gradients(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,

@@ -8,14 +8,11 @@ may change the last bit of its result; a chain's cannot.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from fastrnn.typing import Activation
-
-if TYPE_CHECKING:
-    from fastrnn.backends.base import Array
+from fastrnn.typing import Activation, Array
 
 
 def every(n: int) -> Iterable[Any]:

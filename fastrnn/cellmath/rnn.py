@@ -16,11 +16,12 @@ import numpy as np
 from .ops import add_product, add_sum, copy, every, product, tanh
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Array
-    from fastrnn.cellmath import Gradients, Packed
+    from fastrnn.typing import Array
+
+    from .weights import CellGradients, CellWeights
 
 
-def forward_tanh(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+def forward_tanh(w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
     """Advance h (B, H) one step; pre (B, 1, H) is W x + b_ih."""
     B, H = h.shape
     recurrent = product(h, w.hh.T, chain)
@@ -29,7 +30,7 @@ def forward_tanh(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain:
             h[b, j] = tanh(pre[b, 0, j] + (recurrent[b, j] + w.b_hh[0, j]))
 
 
-def forward_relu(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
+def forward_relu(w: CellWeights, pre: Array, h: Array, c: Array, saved: Array, chain: bool) -> None:
     """Advance h (B, H) one step; pre (B, 1, H) is W x + b_ih."""
     B, H = h.shape
     zero = h.dtype.type(0)
@@ -40,7 +41,7 @@ def forward_relu(w: Packed, pre: Array, h: Array, c: Array, saved: Array, chain:
 
 
 def backward_tanh(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -61,7 +62,7 @@ def backward_tanh(
 
 
 def backward_relu(
-    w: Packed,
+    w: CellWeights,
     saved: Array,
     h_before: Array,
     h: Array,
@@ -83,8 +84,8 @@ def backward_relu(
 
 
 def gradients(
-    w: Packed,
-    grads: Gradients,
+    w: CellWeights,
+    grads: CellGradients,
     saved: Array,
     h_before: Array,
     c_before: Array,

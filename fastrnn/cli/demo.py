@@ -16,14 +16,13 @@ import numpy as np
 
 from .. import Adam, clip_grad_norm, load, save
 from ..io import read_metadata, safetensors
+from ..typing import Array
 from .model import CharModel
 from .ngram import witten_bell_bits
 from .plot import plot
 from .progress import Progress
 from .say import say
 from .text import Corpus, reference_text, streams
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _MODEL = "model.safetensors"  # the best so far
 _CHECKPOINT = "checkpoint.safetensors"  # all that --resume needs

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import GRU, LSTM, RNN, Embedding, Linear, softmax_cross_entropy
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 

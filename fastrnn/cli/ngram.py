@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 
 def witten_bell_bits(train: Array, held: Array, vocabulary_size: int, order: int = 4) -> float:

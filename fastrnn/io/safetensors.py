@@ -19,9 +19,8 @@ import numpy as np
 
 from fastrnn import checks
 
+from ..typing import Array
 from .replace import regular, replacing
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "|b1",

@@ -10,8 +10,7 @@ import numpy as np
 
 from .. import backends, checks
 from ..train.optim import Optimizer
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 OWN = "fastrnn."  # what our names begin with, of arrays and in the metadata
 _OPTIMIZER = OWN + "optimizer"

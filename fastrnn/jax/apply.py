@@ -108,7 +108,7 @@ def _check(
         checks.same_shape(name, value.shape, expected)
     given = [_like(f"state[{number}]", part) for number, part in enumerate(parts)]
     state: Any = None if not parts else given[0] if len(parts) == 1 else tuple(given)
-    layer._call(
+    layer._bind(
         _like("x", x),
         state,
         None if lengths is None else _like("lengths", lengths)[()],

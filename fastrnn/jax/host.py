@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import functional
-from ..backends.base import Weights
 from ..layers import Layer
-from ..typing import State
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..spec import Weights
+from ..typing import Array, State
 
 
 class Form(NamedTuple):
@@ -75,7 +73,7 @@ def backward(form: Form, *arrays: Any) -> tuple[Array, ...]:
     dy, *dstate = map(np.asarray, arrays[: form.outputs])
     x, state, lengths, resets, weights = _call(form, arrays[form.outputs :])
     tape = functional.forward(
-        layer, weights, x, state, lengths=lengths, resets=resets, keep=True
+        layer, weights, x, state, lengths=lengths, resets=resets, save=True
     ).tape
     assert tape is not None
     grads = functional.backward(layer, tape, dy, dstate)

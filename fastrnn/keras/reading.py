@@ -10,9 +10,9 @@ import numpy as np
 
 from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
-from fastrnn.typing import FloatDType
+from fastrnn.typing import Array, FloatDType
 
-from .sources import Array, Config, Source, find
+from .sources import Config, Source, find
 
 _CLASSES: dict[str, Any] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 _KINDS = {

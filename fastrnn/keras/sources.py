@@ -23,7 +23,8 @@ import numpy as np
 
 from fastrnn import checks
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
+
 Config = Mapping[str, Any]
 
 RECURRENT = ("SimpleRNN", "GRU", "LSTM", "CuDNNGRU", "CuDNNLSTM", "RNN", "Bidirectional")

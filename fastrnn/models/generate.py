@@ -9,8 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..checks import RNG
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 
 def beam_search(

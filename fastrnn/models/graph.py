@@ -20,10 +20,9 @@ from ..checks import RNG
 from ..layers import Layer
 from ..sequences import CRF, ctc_loss
 from ..train import mse, softmax_cross_entropy
+from ..typing import Array
 from . import joints
 from .attention import Attention
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _ERRORS = (TypeError, ValueError, IndexError, checks.FormError)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from .. import backends, checks
 from ..train.embedding import sum_rows
+from ..typing import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Backward = Callable[[Any], tuple[Any, ...]]
 Joint = tuple[Any, Backward]
 

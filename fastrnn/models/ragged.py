@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import checks
 from ..checks import RNG
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 
 def pad(

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .graph import RECURRENT, Array, Graph, evaluate, is_onnx
+from ..typing import Array
+from .graph import RECURRENT, Graph, evaluate, is_onnx
 from .layers import Recurrence
 
 Level = list[Recurrence]  # one node; or that of the forward and that of the reverse direction

@@ -13,7 +13,7 @@ from onnx import inliner, numpy_helper
 
 from fastrnn import checks
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 RECURRENT = ("RNN", "GRU", "LSTM")
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .graph import Array, Graph, attributes
+from ..typing import Array
+from .graph import Graph, attributes
 
 # Row blocks: ONNX's iofc and zrh as i f g o and r z n, and the other way; peepholes iof as i f o.
 GATES = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}

@@ -13,7 +13,7 @@ import fastrnn
 from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
 
-from .graph import Array
+from ..typing import Array
 from .layers import FUNCTIONS, PEEPHOLES, TO_ONNX, blocks
 
 _OLDEST = 13  # of which Squeeze and Split take axes and sizes as inputs

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import _core
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 crf = _core.crf
 viterbi = _core.viterbi

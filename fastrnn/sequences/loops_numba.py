@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 _compiled: Any = numba.njit(nogil=True, error_model="numpy")
 

@@ -4,11 +4,9 @@ reference. Everything is in float64 and in logarithms.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 
 def ctc(

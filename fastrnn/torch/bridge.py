@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 
 from .. import backends
-from ..typing import State
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array, State
 
 
 class Host:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import functional
-from ..backends.base import Weights
 from ..layers import Layer
+from ..spec import Weights
 from ..tape import Tape
 from . import bridge
 from .packing import Packing
@@ -37,7 +37,7 @@ class Request(NamedTuple):
 
 
 def run(
-    request: Request, x: torch.Tensor, state: Sequence[torch.Tensor], *, keep: bool = False
+    request: Request, x: torch.Tensor, state: Sequence[torch.Tensor], *, save: bool = False
 ) -> tuple[Tensors, Tape | None]:
     """Return (y, h) or (y, h, c), and a tape if it is to be kept."""
     way = bridge.of(x)
@@ -51,7 +51,7 @@ def run(
             lengths=request.lengths if packing is None else packing.lengths,
             resets=request.resets,
             seed=request.seed,
-            keep=keep,
+            save=save,
         )
         parts = final if isinstance(final, tuple) else (final,)
         if packing is not None:
@@ -90,7 +90,7 @@ class Run(torch.autograd.Function):
         ctx: Any, request: Request, count: int, x: torch.Tensor, *tensors: torch.Tensor
     ) -> Tensors:
         """Run, and keep what `backward` needs."""
-        outputs, ctx.tape = run(request, x, tensors[:count], keep=True)
+        outputs, ctx.tape = run(request, x, tensors[:count], save=True)
         ctx.request, ctx.count, ctx.sources = request, count, tensors
         ctx.save_for_backward(x)  # refused later if it was changed, or if the graph was freed
         ctx.set_materialize_grads(False)

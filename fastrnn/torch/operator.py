@@ -112,7 +112,7 @@ def run_backward(
     """Return the gradients of x, of the given parts of the state and of the parameters."""
     request = _request(x, params, lengths, resets, seed, text)
     state = _given(h0, c0)
-    (_, *final), tape = run_request(request, x, state, keep=True)
+    (_, *final), tape = run_request(request, x, state, save=True)
     assert tape is not None
     dx, *rest = gradients(request, tape, dy, (dh, dc)[: len(final)], x)
     if not state:

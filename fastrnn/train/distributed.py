@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import backends, checks
+from ..typing import Array
 from .communicators import Vector, communicator
 from .losses import clip_grad_norm
 from .optim import Optimizer
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # What stands behind the gradients in a step's vector: each is summed over the ranks.
 _TAIL = ("loss", "weight", "failed", "left", "steps", "squared steps")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ..typing import Array
 
 _CHAIN = 256
 """Rows that are added one after the other."""

@@ -13,10 +13,10 @@ from cases import KINDS
 from device import DeviceCase, down, up
 
 import fastrnn
-from fastrnn.backends.base import Numerics
 from fastrnn.backends.cuda import CudaBackend
 from fastrnn.backends.cuda.passes import shape
 from fastrnn.cellmath import CELLS
+from fastrnn.spec import Numerics
 
 pytestmark = pytest.mark.usefixtures("device")
 

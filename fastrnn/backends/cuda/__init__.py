@@ -10,25 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastrnn.backends import there
-from fastrnn.backends.base import InTurn, Numerics, Saved, Steps, Weights
+from fastrnn.backends.base import InTurn, Steps
 from fastrnn.cellmath import CELLS
+from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 
 from . import passes, persistent, tune
 from .device import Array, CupyDevice, Device
 from .graphs import SIZES, Graphs
 from .launch import Launcher
-from .passes import Memory, Packed, Step, shape
+from .passes import PackedSaved, PackedWeights, Step, shape
 from .rows import DeviceRows
-
-if TYPE_CHECKING:
-    from fastrnn.cellmath import CellSpec
-    from fastrnn.rows import Rows
-
 
 MOST_CANDIDATES = 8
 """Launches that `find_fastest` times, the best ones by estimate."""
@@ -164,76 +160,60 @@ class CudaBackend:
         *,
         backward: bool,
         threads: int,
-        narrow: str | None = None,
-        once: bool = False,
-    ) -> Packed:
+        weight_dtype: str | None = None,
+        single_use: bool = False,
+    ) -> PackedWeights:
         """Return a copy of the weights, or for one call themselves, and their biases summed."""
-        if backward or not once:
+        if backward or not single_use:
             w = w.copied()
         rows = w.hh.shape[0]
         H = rows // len(cell.gates)
         summed = rows - H if shape(cell).split_last else rows
         if w.b_ih is None or w.b_hh is None:
             zeros = self.xp.zeros(rows, w.hh.dtype)
-            return Packed(w, zeros, zeros[summed:] if summed < rows else None)
+            return PackedWeights(w, zeros, zeros[summed:] if summed < rows else None)
         bias = w.b_ih.copy()
         bias[:summed] += w.b_hh[:summed]
-        return Packed(w, bias, w.b_hh[summed:].copy() if summed < rows else None)
+        return PackedWeights(w, bias, w.b_hh[summed:].copy() if summed < rows else None)
 
     def forward(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
-        *,
-        reverse: bool,
-        keep: bool,
-        threads: int,
-        numerics: Numerics,
+        self, weights: PackedWeights, args: PassArgs, *, save: bool, threads: int
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
+        cell, numerics, x, h0, c0, rows, reverse = args
         launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
-        packed_y, all_c, saved = passes.forward(
-            launch, shape(cell), packed, run, run.pack(x), h, c, keep
+        packed_y, all_c, gates = passes.forward(
+            launch, shape(cell), weights, run, run.pack(x), h, c, save
         )
         y = run.unpack(packed_y)
         hn, cn = run.unsort(h), None if c is None else run.unsort(c)
-        if saved is None:
+        if gates is None:
             return y, hn, cn, None
-        kept_c = None if all_c is None else run.unpack(all_c)
-        return y, hn, cn, Saved(y.copy(), run.unpack(saved), kept_c)
+        saved_c = None if all_c is None else run.unpack(all_c)
+        return y, hn, cn, Saved(y.copy(), run.unpack(gates), saved_c)
 
     def backward(
         self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h0: Array,
-        c0: Array | None,
-        rows: Rows,
+        weights: PackedWeights,
+        args: PassArgs,
         saved: Saved,
-        dy: Array | None,
-        dh: Array,
-        dc: Array | None,
+        douts: OutputGradients,
         grads: Weights | passes.Sums,
         *,
-        reverse: bool,
         threads: int,
-        numerics: Numerics,
     ) -> tuple[Array, Array, Array | None]:
         """Backpropagate through one pass; see `Backend.backward`."""
+        cell, numerics, x, h0, c0, rows, reverse = args
+        dy, dh, dc = douts
         launch = self._launcher(x.dtype, cell.kind, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
-        kept = Memory(
+        packed = PackedSaved(
             x=run.pack(x),
             y=run.pack(saved.y),
-            saved=run.pack(saved.gates),
+            gates=run.pack(saved.gates),
             c=None if saved.c is None else run.pack(saved.c),
             h0=run.sort(h0),
             c0=None if c0 is None else run.sort(c0),
@@ -241,9 +221,9 @@ class CudaBackend:
         dx = passes.backward(
             launch,
             shape(cell),
-            packed,
+            weights,
             run,
-            kept,
+            packed,
             None if dy is None else run.pack(dy),
             dh,
             dc,
@@ -257,21 +237,13 @@ class CudaBackend:
         return passes.Sums(grads, calls)  # of zeros, to which each call adds
 
     def bind(
-        self,
-        cell: CellSpec,
-        packed: Packed,
-        x: Array,
-        h: Array,
-        c: Array | None,
-        y: Array,
-        *,
-        threads: int,
-        numerics: Numerics,
+        self, weights: PackedWeights, args: PassArgs, y: Array, *, threads: int
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        launch = self._launcher(x.dtype, cell.kind, numerics)
-        step = Step(launch, shape(cell), packed, len(x))
-        w = packed.weights
+        x, y, h, c = args.x[0], y[0], args.h0, args.c0
+        launch = self._launcher(x.dtype, args.cell.kind, args.numerics)
+        step = Step(launch, shape(args.cell), weights, len(x))
+        w = weights.parameters
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)
 
         def advance() -> None:

@@ -15,8 +15,7 @@ from .launch import Launcher
 from .rows import DeviceRows
 
 if TYPE_CHECKING:
-    from fastrnn.backends.base import Weights
-    from fastrnn.cellmath import CellSpec
+    from fastrnn.spec import CellSpec, Weights
 
 CHUNK_ROWS = 8192
 """Rows of the input projection computed at once: enough for cuBLAS to run at full speed, and what
@@ -26,10 +25,10 @@ CHAIN_ROWS = 512
 """Rows that are summed in one float32 chain."""
 
 
-class Packed(NamedTuple):
+class PackedWeights(NamedTuple):
     """Weights of one pass, copied, with the biases as the kernels want them."""
 
-    weights: Weights
+    parameters: Weights
     bias: Array  # (G*H,) of both sides, but that of a split last gate
     split_bias: Array | None  # (H,) b_hh of a split last gate
 
@@ -61,9 +60,9 @@ def shape(cell: CellSpec) -> Shape:
 class Step:
     """One step forward of up to B rows, with the scratch memory it needs."""
 
-    def __init__(self, launch: Launcher, cell: Shape, packed: Packed, B: int) -> None:
-        self._launch, self._cell, self._packed = launch, cell, packed
-        w = self._w = packed.weights
+    def __init__(self, launch: Launcher, cell: Shape, weights: PackedWeights, B: int) -> None:
+        self._launch, self._cell, self._weights = launch, cell, weights
+        w = self._w = weights.parameters
         self._H = H = w.hh.shape[0] // cell.gates
         first = (cell.gates - cell.reset_before) * H
         self._first, self._last = w.hh[:first].T, w.hh[first:].T
@@ -93,7 +92,9 @@ class Step:
         if self._cell.reset_before:
             saved = self._saved[:n] if saved is None else saved
             reset_h = self._reset_h[:n]
-            launch.units("cell_reset", n, H, gates, recurrent, self._packed.bias, h, saved, reset_h)
+            launch.units(
+                "cell_reset", n, H, gates, recurrent, self._weights.bias, h, saved, reset_h
+            )
             recurrent = self._n[:n]
             launch.step_product(reset_h, self._last, recurrent)
         launch.units(
@@ -102,8 +103,8 @@ class Step:
             H,
             gates,
             recurrent,
-            self._packed.bias,
-            self._packed.split_bias,
+            self._weights.bias,
+            self._weights.split_bias,
             self._w.peephole,
             h if self._m is None else self._m,
             c,
@@ -119,15 +120,15 @@ class Step:
 def forward(
     launch: Launcher,
     cell: Shape,
-    packed: Packed,
+    weights: PackedWeights,
     rows: DeviceRows,
     x: Array,
     h: Array,
     c: Array | None,
-    keep: bool,
+    save: bool,
 ) -> tuple[Array, Array | None, Array | None]:
-    """Run x (N, I) from h (B, P), c (B, H), in place; return y (N, P), and to keep c, saved."""
-    B, H, N = len(h), packed.weights.hh.shape[0] // cell.gates, len(x)
+    """Run x (N, I) from h (B, P), c (B, H), in place; return y (N, P), and to save c, gates."""
+    B, H, N = len(h), weights.parameters.hh.shape[0] // cell.gates, len(x)
 
     def empty(width: int, n: int = N) -> Array:
         return launch.xp.empty((n, width), launch.dtype)
@@ -136,9 +137,9 @@ def forward(
         return None if a is None else a[at]
 
     y = empty(h.shape[1])
-    all_c = empty(H) if keep and c is not None else None
-    saved = empty(cell.saved * H) if keep else None
-    plan = in_one_launch(launch, cell, packed.weights, len(rows.steps), B)
+    all_c = empty(H) if save and c is not None else None
+    saved = empty(cell.saved * H) if save else None
+    plan = in_one_launch(launch, cell, weights.parameters, len(rows.steps), B)
     span = max(1, CHUNK_ROWS // B)
     gates = empty(cell.gates * H, min(N, span * B))
     for first in range(0, len(rows.steps), span):
@@ -146,25 +147,25 @@ def forward(
         base, stop = rows.of(min(steps)).start, rows.of(max(steps)).stop
         if base == stop:
             continue
-        launch.product(x[base:stop], packed.weights.ih.T, gates[: stop - base])
+        launch.product(x[base:stop], weights.parameters.ih.T, gates[: stop - base])
         if plan is not None:
             plan.launch(
                 *(rows, B, H, H, range(first, first + len(steps))),
                 *(rows.device_starts, rows.cut_rows),
-                *(packed.weights.hh, gates, base, packed.bias, packed.split_bias),
-                *(packed.weights.peephole, h, c, y, all_c, saved),
+                *(weights.parameters.hh, gates, base, weights.bias, weights.split_bias),
+                *(weights.parameters.peephole, h, c, y, all_c, saved),
             )
             continue
-        here, w = slice(base, stop), packed.weights
+        here, w = slice(base, stop), weights.parameters
         loop = Loop(
             f"forward {launch.key}",
-            partial(_steps, launch, cell, packed),
+            partial(_steps, launch, cell, weights),
             weights={
                 "hh": w.hh,
                 "hr": w.hr,
                 "peephole": w.peephole,
-                "bias": packed.bias,
-                "split_bias": packed.split_bias,
+                "bias": weights.bias,
+                "split_bias": weights.split_bias,
             },
             states={"h": h, "c": c},
             read={"gates": gates[: stop - base], "cut": part(rows.cut_rows, here)},
@@ -177,7 +178,7 @@ def forward(
 def _steps(
     launch: Launcher,
     cell: Shape,
-    packed: Packed,
+    weights: PackedWeights,
     *,
     hh: Array,
     hr: Array | None,
@@ -193,8 +194,8 @@ def _steps(
     saved: Array | None,
 ) -> Play:
     """Return what runs steps forward, a few launches each; see `Loop.make`."""
-    weights = packed.weights._replace(hh=hh, hr=hr, peephole=peephole)
-    step = Step(launch, cell, Packed(weights, bias, split_bias), len(h))
+    parameters = weights.parameters._replace(hh=hh, hr=hr, peephole=peephole)
+    step = Step(launch, cell, PackedWeights(parameters, bias, split_bias), len(h))
 
     def play(rows: DeviceRows, steps: range, base: int) -> None:
         for t in steps:
@@ -233,12 +234,12 @@ def can_persist(cell: Shape, w: Weights) -> bool:
     return w.hr is None and not cell.reset_before
 
 
-class Memory(NamedTuple):
-    """What a forward kept, in packed rows, and the states before its first step."""
+class PackedSaved(NamedTuple):
+    """`spec.Saved` in packed rows, with x and the states before the first step."""
 
     x: Array  # (N, I)
     y: Array  # (N, P)
-    saved: Array  # (N, S*H)
+    gates: Array  # (N, S*H)
     c: Array | None  # (N, H)
     h0: Array  # (B, P)
     c0: Array | None  # (B, H)
@@ -259,22 +260,22 @@ class Deltas(NamedTuple):
 def backward(
     launch: Launcher,
     cell: Shape,
-    packed: Packed,
+    weights: PackedWeights,
     rows: DeviceRows,
-    kept: Memory,
+    saved: PackedSaved,
     dy: Array | None,
     dh: Array,
     dc: Array | None,
     sums: Sums,
 ) -> Array:
     """Take dh (B, P), dc (B, H) back to the start, in place, and add to `sums`; return dx."""
-    w, N, B = packed.weights, len(kept.x), len(dh)
+    w, N, B = weights.parameters, len(saved.x), len(dh)
     GH, P = w.hh.shape
 
     def empty(width: int, needed: bool = True) -> Array:
         return launch.xp.empty((N, width), launch.dtype) if needed else None
 
-    dx = empty(kept.x.shape[1])
+    dx = empty(saved.x.shape[1])
     if N == 0:
         sums.end()
         return dx
@@ -284,14 +285,14 @@ def backward(
     deltas = Deltas(
         input=delta,
         hidden=empty(GH) if cell.split_last else delta,
-        h_before=rows.before(kept.y, kept.h0),
-        c_before=None if kept.c is None else rows.before(kept.c, kept.c0),
+        h_before=rows.before(saved.y, saved.h0),
+        c_before=None if saved.c is None else rows.before(saved.c, saved.c0),
         reset_h=empty(H, cell.reset_before),
         dh=empty(P, projected),
         m=empty(H, projected),
     )
     plan = None
-    if can_persist(cell, packed.weights):
+    if can_persist(cell, weights.parameters):
         steps = len(rows.steps)
         plan = persistent.plan(launch, "persistent_backward", steps, B, cell.gates, H)
     if plan is None:
@@ -301,9 +302,9 @@ def backward(
             weights={"hh": w.hh, "hr": w.hr, "peephole": w.peephole},
             states={"dh": dh, "dc": dc},
             read={
-                "saved": kept.saved,
-                "y": kept.y,
-                "c": kept.c,
+                "saved": saved.gates,
+                "y": saved.y,
+                "c": saved.c,
                 "dy": dy,
                 "h_before": deltas.h_before,
                 "c_before": deltas.c_before,
@@ -321,13 +322,13 @@ def backward(
     else:
         plan.launch(
             *(rows, B, H, GH, range(len(rows.steps))[::-1]),
-            *(rows.device_starts, rows.cut_rows, w.hh, kept.saved, kept.y),
-            *(deltas.h_before, deltas.c_before, kept.c, w.peephole, dy, dh, dc),
+            *(rows.device_starts, rows.cut_rows, w.hh, saved.gates, saved.y),
+            *(deltas.h_before, deltas.c_before, saved.c, w.peephole, dy, dh, dc),
             *(deltas.input, deltas.hidden),
         )
     # In a chain, rows are summed in the order of backpropagation: then a sequence cut into spans,
     # last span first, gives the same bits as the whole.
-    _add_gradients(launch, cell, kept, deltas, sums, last_first=not rows.reverse)
+    _add_gradients(launch, cell, saved, deltas, sums, last_first=not rows.reverse)
     launch.product(delta, w.ih, dx)
     return dx
 
@@ -465,20 +466,20 @@ class Sums:
 def _add_gradients(
     launch: Launcher,
     cell: Shape,
-    kept: Memory,
+    saved: PackedSaved,
     deltas: Deltas,
     sums: Sums,
     last_first: bool,
 ) -> None:
     """Add the gradients of all parameters, from the rows of all steps at once."""
-    grads, N = sums.grads, len(kept.x)
+    grads, N = sums.grads, len(saved.x)
     H = grads.hh.shape[0] // cell.gates
     first = (cell.gates - cell.reset_before) * H
     for span in sums.spans(N, launch.chain and launch.dtype.itemsize == 4):
         at = slice(N - span.stop, N - span.start) if last_first else span
         delta, hidden = deltas.input[at], deltas.hidden[at]
         h_before = deltas.h_before[at]
-        launch.add_product(grads.ih, delta, kept.x[at], last_first)
+        launch.add_product(grads.ih, delta, saved.x[at], last_first)
         launch.add_product(grads.hh[:first], hidden[:, :first], h_before, last_first)
         if deltas.reset_h is not None:
             launch.add_product(grads.hh[first:], delta[:, first:], deltas.reset_h[at], last_first)
@@ -487,8 +488,8 @@ def _add_gradients(
             launch.add_sum(grads.b_hh, hidden, last_first)
         if deltas.dh is not None and deltas.m is not None:
             launch.add_product(grads.hr, deltas.dh[at], deltas.m[at], last_first)
-        if grads.peephole is not None and deltas.c_before is not None and kept.c is not None:
-            before, after = deltas.c_before[at], kept.c[at]
+        if grads.peephole is not None and deltas.c_before is not None and saved.c is not None:
+            before, after = deltas.c_before[at], saved.c[at]
             for k, (gate, c) in enumerate(((0, before), (1, before), (3, after))):  # i, f, o
                 of_gate = delta[:, gate * H : (gate + 1) * H]
                 launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
