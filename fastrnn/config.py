@@ -13,12 +13,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import checks, cpus
+from . import checks, cpus, forks
 
 # More is never faster, and a runaway number must not bring the process down.
 MAX_THREADS = 1024
 
-_everywhere: int | None = None  # set_num_threads; None until first asked
+_everywhere: int | None = None  # set_num_threads; None until first asked; written under the lock
+_lock = forks.Lock()
 _here: ContextVar[int | None] = ContextVar("fastrnn_num_threads", default=None)
 
 
@@ -47,9 +48,12 @@ def get_num_threads() -> int:
     here = _here.get()
     if here is not None:
         return here
-    if _everywhere is None:
-        _everywhere = _default_threads()
-    return _everywhere
+    if _everywhere is not None:
+        return _everywhere
+    default = _default_threads()
+    with _lock.held:
+        _everywhere = _everywhere or default  # set_num_threads may have come first
+        return _everywhere
 
 
 def set_num_threads(n: int) -> None:
@@ -63,7 +67,9 @@ def set_num_threads(n: int) -> None:
         ``n`` is not an int, or not in 1..1024.
     """
     global _everywhere
-    _everywhere = checks.size("n", n, below=MAX_THREADS + 1)
+    size = checks.size("n", n, below=MAX_THREADS + 1)
+    with _lock.held:
+        _everywhere = size
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from fastrnn import checks, typing
+from fastrnn import checks, forks, typing
 from fastrnn.spec import Saved, Weights
 from fastrnn.typing import Array
 
@@ -190,7 +190,8 @@ def fallback() -> str | None:
     return _words(chosen, _asked_for())
 
 
-_warned = False
+_warned = False  # written under the lock
+_lock = forks.Lock()
 
 
 def warn_of_fallback(name: str, chosen: str) -> None:
@@ -199,10 +200,12 @@ def warn_of_fallback(name: str, chosen: str) -> None:
     if name != "auto" or chosen == _BEST or _warned:
         return
     text = _words(chosen, _asked_for())
-    if text is not None:
-        # of the caller of the constructor of the layer
+    if text is None:
+        return
+    with _lock.held:
+        first, _warned = not _warned, True
+    if first:  # of the caller of the constructor of the layer
         warnings.warn(text, RuntimeWarning, stacklevel=5)
-        _warned = True
 
 
 def _words(chosen: str, asked: str) -> str | None:
