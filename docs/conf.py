@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fastrnn
 
 project = "fastrnn"
@@ -14,6 +16,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -28,6 +31,23 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
+
+# The applications as they are: they run for minutes on downloaded data, so that what they drew is
+# kept in pictures/ and nothing runs here. What holds no `main` is a part that several share.
+applications = Path(__file__).parents[1] / "examples" / "applications"
+shared = [p.stem for p in applications.glob("*.py") if "training.run(main)" not in p.read_text()]
+sphinx_gallery_conf = {
+    "examples_dirs": str(applications),
+    "gallery_dirs": "gallery",
+    "ignore_pattern": rf"^({'|'.join(shared)})\.py$",
+    "plot_gallery": "False",
+    "image_scrapers": (),
+    "reset_modules": (),
+    "default_thumb_file": str(Path(__file__).parent / "pictures" / "dna.png"),
+    "show_memory": False,
+    "write_computation_times": False,
+    "download_all_examples": False,
+}
 
 html_theme = "furo"
 html_favicon = "favicon.svg"

@@ -1,4 +1,7 @@
-"""How many bicycles will be hired in each of the next 24 hours? An encoder and a decoder of time.
+"""Bicycles in the next 24 hours
+=============================
+
+How many bicycles will be hired in each of the next 24 hours? An encoder and a decoder of time. ::
 
     python examples/applications/bikes.py
 

@@ -1,4 +1,7 @@
-"""What does this icon show? Convolutions of torch, and a decoder of fastrnn.torch with attention.
+"""Captions of icons
+=================
+
+What does this icon show? Convolutions of torch, and a decoder of fastrnn.torch with attention. ::
 
     python examples/applications/captions.py
 

@@ -1,4 +1,7 @@
-"""Vanishing and exploding gradients, seen and mended.
+"""Vanishing and exploding gradients
+=================================
+
+Vanishing and exploding gradients, seen and mended. ::
 
     python examples/applications/gradients_in_time.py
 

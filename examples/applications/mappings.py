@@ -1,4 +1,7 @@
-"""One to one, one to many, many to one, many to many: the same ten lines four times.
+"""One and many to one and many
+============================
+
+One to one, one to many, many to one, many to many: the same ten lines four times. ::
 
     python examples/applications/mappings.py
 

@@ -1,4 +1,7 @@
-"""Chorales in four voices: learnt note by note, written, and played to a MIDI and a WAV file.
+"""Chorales in four voices
+=======================
+
+Chorales in four voices: learnt note by note, written, and played to a MIDI and a WAV file. ::
 
     python examples/applications/music.py
 

@@ -1,4 +1,7 @@
-"""Which country is a family name from? Many to one, letter by letter; and new names, one to many.
+"""Names by nationality
+====================
+
+Which country is a family name from? Many to one, letter by letter; and new names, one to many. ::
 
     python examples/applications/names.py
 
@@ -26,13 +29,17 @@ LOCALES = [
 ]
 
 
-def names_of(locale: str) -> list[str]:
-    """Return a locale's family names."""
-    provider = importlib.import_module(f"faker.providers.person.{locale}").Provider
-    found: set[str] = set()
-    for key in ("last_names", "last_names_male", "last_names_female"):
-        found.update(getattr(provider, key, ()))
-    return sorted(found)
+def load() -> list[tuple[str, int]]:
+    """Return family names and the numbers of their locales."""
+    sys.path.insert(0, str(packages.archive("faker", "40.54.0")))
+    pairs = []
+    for label, locale in enumerate(LOCALES):
+        provider = importlib.import_module(f"faker.providers.person.{locale}").Provider
+        found: set[str] = set()
+        for key in ("last_names", "last_names_male", "last_names_female"):
+            found.update(getattr(provider, key, ()))
+        pairs += [(name, label) for name in sorted(found)]
+    return pairs
 
 
 def grams(name: str) -> set[str]:
@@ -58,8 +65,7 @@ class Namer(fastrnn.Model):
 
 def main() -> dict[str, float]:
     args = training.arguments(__doc__, epochs=30)
-    sys.path.insert(0, str(packages.archive("faker", "40.54.0")))
-    pairs = [(name, label) for label, code in enumerate(LOCALES) for name in names_of(code)]
+    pairs = load()
     if args.quick:
         pairs = pairs[::8]
     names, labels = [name for name, _ in pairs], np.array([label for _, label in pairs])

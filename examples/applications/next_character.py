@@ -1,4 +1,7 @@
-"""The next character, the next word, and what the state remembers: a language model of Shakespeare.
+"""The next character, the next word
+=================================
+
+The next character, the next word, and what the state remembers: a language model of Shakespeare. ::
 
     python examples/applications/next_character.py             # characters
     python examples/applications/next_character.py --unit word  # words

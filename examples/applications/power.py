@@ -1,4 +1,7 @@
-"""How much power will a country draw in the next 48 half-hours? With an interval around it.
+"""Power demand with intervals
+===========================
+
+How much power will a country draw in the next 48 half-hours? With an interval around it. ::
 
     python examples/applications/power.py
 

@@ -1,4 +1,7 @@
-"""Is this sentence of a film review for or against? Words in, one number out, with an LSTM.
+"""Sentiment of sentences
+======================
+
+Is this sentence of a film review for or against? Words in, one number out, with an LSTM. ::
 
     python examples/applications/sentiment.py
 

@@ -1,4 +1,7 @@
-"""Who speaks, in which order? Labels without times, by connectionist temporal classification (CTC).
+"""Speakers in order, by CTC
+=========================
+
+Who speaks, in which order? Labels without times, by connectionist temporal classification (CTC). ::
 
     python examples/applications/speech_ctc.py
 

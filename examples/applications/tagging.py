@@ -1,4 +1,7 @@
-"""The parts of an address, or the parts of speech: many to many, with a CRF.
+"""Parts of an address, parts of speech
+====================================
+
+The parts of an address, or the parts of speech: many to many, with a CRF. ::
 
     python examples/applications/tagging.py                    # addresses
     python examples/applications/tagging.py --corpus brown     # parts of speech

@@ -1,4 +1,7 @@
-"""English into Spanish: an encoder, a decoder with attention, and a beam search.
+"""English into Spanish
+====================
+
+English into Spanish: an encoder, a decoder with attention, and a beam search. ::
 
     python examples/applications/translation.py
 

@@ -1,11 +1,14 @@
-"""Whose voice is it, from half a second? Log-mel spectra of real prompts, many to one.
+"""Whose voice is it?
+==================
+
+Whose voice is it, from half a second? Log-mel spectra of real prompts, many to one. ::
 
     python examples/applications/voices.py
 
 Prompts of telephone systems in five languages, each by one voice (en and es by the same one), from
-Debian's packages asterisk-core-sounds-*-gsm (CC BY-SA 3.0 for en, es, fr; CC BY 3.0 for it, ru). A
-fifth of the prompts' names is held out, in all languages, and only the loudest half second is
-heard, its level removed. The recordings differ in more than the voice, which a network may use.
+Debian's packages ``asterisk-core-sounds-*-gsm`` (CC BY-SA 3.0 for en, es, fr; CC BY 3.0 for it,
+ru). A fifth of the prompts' names is held out, in all languages, and only the loudest half second
+is heard, its level removed. The recordings differ in more than the voice, which a network may use.
 Needs apt-get, dpkg-deb and soundfile. Baseline: the nearest half second by means and deviations.
 """
 

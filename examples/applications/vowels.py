@@ -1,4 +1,7 @@
-"""Who says this vowel? Sequences of 7 to 29 frames, many to one, with a GRU.
+"""Who says this vowel?
+====================
+
+Who says this vowel? Sequences of 7 to 29 frames, many to one, with a GRU. ::
 
     python examples/applications/vowels.py
 
