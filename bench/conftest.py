@@ -1,4 +1,4 @@
-"""One benchmark for each case and contender; answers are checked before anything is timed."""
+"""One benchmark for each case and candidate; answers are checked before anything is timed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 import fastrnn
 from fastrnn import backends
-from fastrnn.cli.bench import ours, peers
-from fastrnn.cli.bench.contender import Contender
+from fastrnn.cli.bench import registry
+from fastrnn.cli.bench.candidate import Candidate
 from fastrnn.cli.bench.problem import Problem
 from fastrnn.cli.bench.shapes import GROUPS, MAX_GFLOP, Case, cases
 
@@ -46,14 +46,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _who(case: Case) -> list[tuple[str, ...]]:
     """Our backend in all ways, and the peers that are installed."""
-    able = [name for name in _present() if peers.why_not(name, case) is None]
+    able = [name for name in _present() if registry.why_not(name, case) is None]
     backend = backends.resolve("auto")
-    return [*((backend, way) if way else (backend,) for way in ours.ways(case)), *zip(able)]
+    return [*((backend, way) if way else (backend,) for way in registry.variants(case)), *zip(able)]
 
 
 @cache
 def _present() -> list[str]:
-    return [name for name in peers.NAMES if peers.missing(name) is None]
+    return [name for name in registry.LIBRARIES if registry.missing(name) is None]
 
 
 @lru_cache(1)
@@ -70,17 +70,13 @@ def threads(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def contender(
+def candidate(
     case: Case, who: tuple[str, ...], threads: int, request: pytest.FixtureRequest
-) -> Contender:
+) -> Candidate:
     """Who is measured, with an answer that was found right."""
     name, *way = who
     problem = _problem(case)
-    found = (
-        peers.contender(name, problem, threads)
-        if name in peers.NAMES
-        else ours.contender(problem, name, " ".join(way))
-    )
+    found = registry.candidate(name, " ".join(way), problem, threads)
     found.check()
     benchmark: Any = request.getfixturevalue("benchmark")
     benchmark.group = f"{case.group}: {case}"

@@ -3,7 +3,7 @@
     python bench/growth.py growth.svg
 
 The model is the roofline's: the longer of multiplying and moving. Operations and bytes of a call
-are counted in fastrnn/cli/bench/shapes.py; ceilings.py beside it measures the machine.
+are counted in fastrnn/cli/bench/shapes.py; peaks.py beside it measures the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn import backends
-from fastrnn.cli.bench import ceilings
+from fastrnn.cli.bench import peaks
 from fastrnn.cli.bench.shapes import Case, Shape
 
 MODES = ("inference", "training")
@@ -79,7 +79,7 @@ def seconds(point: Point, mode: str) -> float:
     return statistics.median(samples)
 
 
-def model(point: Point, mode: str, machine: ceilings.Ceilings) -> float:
+def model(point: Point, mode: str, machine: peaks.Peaks) -> float:
     """Seconds by the roofline."""
     case = Case("", Shape("lstm", point.T, point.B, point.H, point.H), mode, "float32")
     roof = machine.roof("float32", case.flops, case.bytes, case.working_set)
@@ -89,7 +89,7 @@ def model(point: Point, mode: str, machine: ceilings.Ceilings) -> float:
 
 def measure(quick: bool) -> Iterator[tuple[str, str, list[int], list[float], list[float]]]:
     """Axis, mode, values, milliseconds as measured and by the model."""
-    machine = {n: ceilings.measure(n, ("float32",)) for n in {1, *axes(quick)["threads"]}}
+    machine = {n: peaks.measure(n, ("float32",)) for n in {1, *axes(quick)["threads"]}}
     for axis, values in axes(quick).items():
         points = [Point()._replace(**{axis: value}) for value in values]
         for mode in MODES:

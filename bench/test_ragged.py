@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastrnn.cli.bench.contender import Contender
+from fastrnn.cli.bench.candidate import Candidate
 
 
-def test_ragged(benchmark: Any, contender: Contender) -> None:
-    benchmark(contender.run)
+def test_ragged(benchmark: Any, candidate: Candidate) -> None:
+    benchmark(candidate.run)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -21,20 +25,22 @@ import fastrnn
 from fastrnn import backends
 from fastrnn.cli import _parser, main
 from fastrnn.cli.bench import (
-    ceilings,
     figures,
     html,
     markdown,
     measure,
     memory,
     ours,
-    peers,
-    picture,
+    peaks,
+    plots,
     problem,
+    profile,
+    registry,
     report,
     shapes,
+    sweep,
 )
-from fastrnn.cli.bench.contender import Contender, contenders
+from fastrnn.cli.bench.candidate import Candidate
 from fastrnn.cli.bench.problem import Problem, WrongAnswer
 from fastrnn.cli.bench.report import Report, Result, Row, Spread
 from fastrnn.cli.bench.shapes import Case, Shape
@@ -42,6 +48,7 @@ from fastrnn.cli.bench.shapes import Case, Shape
 ROOT = Path(__file__).parents[1]
 TINY = Shape("lstm", 3, 2, 5, 4)
 CASE = Case("small", TINY, "inference", "float32")
+LARGER = Shape("lstm", 50, 16, 64, 96)
 
 
 @pytest.fixture
@@ -49,9 +56,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but three cases in a hundredth of a second each."""
     small = lambda: iter([TINY, Shape("rnn", 4, 1, 3, 2, ("step",))])  # noqa: E731
     monkeypatch.setitem(shapes.GROUPS, "small", small)
-    monkeypatch.setattr(ceilings, "_SIZES", [2**12, 2**14])
-    monkeypatch.setattr(ceilings, "_SECONDS", 1e-4)
+    monkeypatch.setattr(peaks, "_SIZES", [2**12, 2**14])
+    monkeypatch.setattr(peaks, "_SECONDS", 1e-4)
     monkeypatch.setattr(measure, "QUICK", measure.Effort(3, 0.1))
+    monkeypatch.setattr(profile, "why_not", lambda: "not here")
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +76,11 @@ def made(**figures_of: list[float]) -> Report:
         Row(name.lower(), "peer" if name.isupper() else "ours", samples)
         for name, samples in figures_of.items()
     ]
-    peaks = ceilings.Ceilings("a guess", {"float32": 100.0}, [(1000, 50.0), (4000, 10.0)])
+    machine = peaks.Peaks("a guess", {"float32": 100.0}, [(1000, 50.0), (4000, 10.0)])
     facts = {"processor": 'A & B <"C">'}
     return Report(
         "fastrnn bench", facts, {"numpy": "2"}, {"jax": "not installed"}, problem.TOLERANCES,
-        peaks, [Result(CASE, "seconds", rows, {"openvino": "no training"})], {"lstm": "too long"},
+        machine, [Result(CASE, "seconds", rows, {"openvino": "no training"})], {"lstm": "too long"},
     )  # fmt: skip
 
 
@@ -91,6 +99,44 @@ def test_flops_and_bytes_counted_by_hand() -> None:
     training = 80 + 192 + 54 + 2 * 6 * (16 + 4) + 80 + 192 + 144 + 6 * 2 * (5 + 4)
     assert replace(CASE, mode="training").bytes == 4 * training
     assert Case("", Shape("gru", 1, 1, 2, 3), "step", "float32").flops == 2 * 9 * 5
+
+
+def test_layers_and_copies_count_as_so_many_matrices() -> None:
+    shape = replace(TINY, layers=2, copies=3)
+    assert shape.weights == 3 * 16 * ((5 + 4) + (4 + 4))
+    assert shape.recurrent == 3 * 2 * 16 * 4
+    assert (shape.inputs, shape.units) == (3 * (5 + 4), 3 * 2 * 4)
+    case = replace(CASE, shape=shape)
+    assert case.flops == 6 * 2 * shape.weights
+    # W of all once, R of all in each of 3 steps, each layer's input read and output written
+    assert case.bytes == 4 * (3 * 16 * 9 + 3 * shape.recurrent + 6 * (27 + 24))
+    assert str(shape) == "3 x lstm T3 B2 I5 H4 L2"
+
+
+def test_parts_side_by_side_have_weights_and_inputs_of_their_own() -> None:
+    posed = Problem(replace(CASE, shape=replace(TINY, copies=2)))
+    one, two = posed.parts
+    assert posed.x.shape == (3, 2, 10)
+    np.testing.assert_array_equal(posed.x[..., 5:], two.x)
+    assert (one.x != two.x).any()
+    assert (one.params["weight_hh_l0"] != two.params["weight_hh_l0"]).any()
+    np.testing.assert_array_equal(posed.reference["y"][..., :4], one.reference["y"])
+    assert Problem(CASE).parts[0].case == CASE
+
+
+def test_groups_of_real_programs() -> None:
+    found = {name: list(shapes.GROUPS[name]()) for name in shapes.GROUPS}
+    sizes = {(s.T, s.B, s.H, s.resets) for s in found["rollouts"]}
+    assert sizes == {(T, 128, 256, r) for T in (64, 128) for r in (0.001, 0.01, 0.03)}
+    for T in (1, 64):
+        sizes = {(s.layers, s.H) for s in found["amplifiers"] if s.T == T}
+        assert sizes == {(1, 12), (1, 16), (2, 8), (1, 24), (1, 40)}
+    assert {(s.copies, s.layers, s.H) for s in found["denoisers"]} == {(28, 1, 4), (1, 2, 600)}
+    assert {(s.T, s.I, s.H, s.layers) for s in found["speakers"]} == {(160, 40, 256, 3)}
+    case = Case("rollouts", found["rollouts"][2], "inference", "float32")
+    resets = Problem(case).resets
+    assert resets is not None
+    assert resets.mean() == pytest.approx(0.03, rel=0.2)
 
 
 def test_a_ragged_shape_counts_what_is_computed() -> None:
@@ -124,28 +170,28 @@ EVERY = shapes.cases(["small"], shapes.KINDS, shapes.ITEMSIZE)
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_our_answers_are_right(case: Case) -> None:
     posed = Problem(case)
-    for way in ours.ways(case):
-        ours.contender(posed, "numpy", way).check()
+    for way in ours.variants(case):
+        ours.candidate(posed, "numpy", way).check()
 
 
 # In a process of its own: some libraries' threads and settings would stay for the other tests.
 CHECK_A_PEER = """
 import sys
-from fastrnn.cli.bench import peers, shapes
+from fastrnn.cli.bench import registry, shapes
 from fastrnn.cli.bench.problem import Problem
 
 peer = sys.argv[1]
 small = [c for c in shapes.cases(["small"], shapes.KINDS, ["float32"]) if c.shape.T < 100]
-able = [case for case in small if peers.why_not(peer, case) is None]
+able = [case for case in small if registry.why_not(peer, case) is None]
 for case in able:
-    peers.contender(peer, Problem(case), 1).check()
+    registry.candidate(peer, "", Problem(case), 1).check()
 print(len(able))
 """
 
 
-@pytest.mark.parametrize("peer", peers.NAMES)
+@pytest.mark.parametrize("peer", registry.LIBRARIES)
 def test_a_peers_answers_are_right(peer: str) -> None:
-    if not all(find_spec(need) for need in peers.NEEDS[peer]):
+    if not all(find_spec(need) for need in registry.LIBRARIES[peer]):
         pytest.skip(f"{peer} is not installed")
     done = subprocess.run(
         [sys.executable, "-c", CHECK_A_PEER, peer], capture_output=True, text=True, check=True
@@ -156,13 +202,13 @@ def test_a_peers_answers_are_right(peer: str) -> None:
 def test_an_answer_of_zeros_can_be_right() -> None:
     posed = Problem(Case("", Shape("gru", 1, 2, 3, 4), "training", "float32"))
     assert not posed.reference["weight_hh_l0"].any()
-    ours.contender(posed, "numpy", "").check()
+    ours.candidate(posed, "numpy", "").check()
 
 
 def test_a_wrong_answer_stops_before_anything_is_timed() -> None:
     posed, runs = Problem(CASE), []
     y = posed.reference["y"].copy()
-    right = Contender("abacus", "peer", posed, lambda: runs.append("right"), lambda: {"y": y})
+    right = Candidate("abacus", "peer", posed, lambda: runs.append("right"), lambda: {"y": y})
     wrong = replace(right, name="slide rule", answer=lambda: {"y": y + abs(y).max() / 2})
     right.check()
     with pytest.raises(WrongAnswer, match=r"slide rule is wrong at .*: y differs by 5\.0e-01"):
@@ -178,7 +224,7 @@ def test_a_peer_that_fails_is_left_out_with_the_reason() -> None:
     def fail() -> Any:
         raise MemoryError("too large for an abacus")
 
-    row = ours.contender(Problem(CASE), "numpy", "")
+    row = ours.candidate(Problem(CASE), "numpy", "")
     failing = replace(row, name="abacus", role="peer", answer=fail)
     assert measure.check([row, failing]) == ([row], {"abacus": "failed: too large for an abacus"})
     with pytest.raises(MemoryError):
@@ -187,7 +233,7 @@ def test_a_peer_that_fails_is_left_out_with_the_reason() -> None:
 
 def test_a_peer_too_coarse_in_bfloat16_is_left_out() -> None:
     posed = Problem(replace(CASE, dtype="bfloat16"))
-    row = ours.contender(posed, "numpy", "")
+    row = ours.candidate(posed, "numpy", "")
     coarse = replace(
         row, name="abacus", role="peer", answer=lambda: {"y": posed.reference["y"] + 1}
     )
@@ -201,7 +247,7 @@ def test_a_peer_too_coarse_in_bfloat16_is_left_out() -> None:
 # ---------------------------------------------------------------------------- measuring
 
 
-def test_contenders_take_turns() -> None:
+def test_candidates_take_turns() -> None:
     rounds = list(measure.turns("abc", 12))
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert Counter(order[0] for order in rounds) == Counter(order[-1] for order in rounds)
@@ -210,8 +256,8 @@ def test_contenders_take_turns() -> None:
     assert set(followed.values()) == {4}
 
 
-def test_every_contender_has_a_sample_in_each_round() -> None:
-    found, _ = contenders(Problem(CASE), ("numpy",), (), 1)
+def test_every_candidate_has_a_sample_in_each_round() -> None:
+    found, _ = registry.candidates(Problem(CASE), ("numpy",), (), 1)
     samples = measure.measure(found, measure.Effort(4, 60.0))
     assert {name: len(taken) for name, taken in samples.items()} == {"numpy": 4, "numpy frozen": 4}
     assert all(0 < sample < 1 for taken in samples.values() for sample in taken)
@@ -228,16 +274,16 @@ def test_threads_that_still_spin_are_waited_for(monkeypatch: pytest.MonkeyPatch)
     assert len(busy) == 2
 
 
-def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ceilings, "_SIZES", [2**12, 2**14])
-    monkeypatch.setattr(ceilings, "_SECONDS", 1e-4)
-    found = [ceilings.measure(2, ("float32", "float64"))]
+def test_the_peaks_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "_SIZES", [2**12, 2**14])
+    monkeypatch.setattr(peaks, "_SECONDS", 1e-4)
+    found = [peaks.measure(2, ("float32", "float64"))]
     monkeypatch.setattr(backends, "why_not", lambda name: "there is no compiler")
-    found.append(ceilings.measure(1, ("float64",)))
+    found.append(peaks.measure(1, ("float64",)))
     assert "NumPy" in found[1].source
-    for peaks in found:
-        assert set(peaks.gflops) == {"float32", "float64"}
-        assert all(rate > 0 for rate in [*peaks.gflops.values(), *dict(peaks.bandwidth).values()])
+    for each in found:
+        assert set(each.gflops) == {"float32", "float64"}
+        assert all(rate > 0 for rate in [*each.gflops.values(), *dict(each.bandwidth).values()])
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(32, np.float32), (64, np.float64)])
@@ -252,28 +298,157 @@ def test_the_extensions_loops_do_what_they_count(bits: int, dtype: Any) -> None:
         assert read(x, 3) == 3 * x.sum()
 
 
-def test_a_roof_is_the_lower_of_two_ceilings() -> None:
-    peaks = ceilings.Ceilings("", {"float32": 100.0}, [(1000, 50.0), (4000, 10.0)])
-    assert peaks.gbytes(10) == peaks.gbytes(1000) == 50
-    assert peaks.gbytes(2000) == pytest.approx(30)  # half-way, in factors
-    assert peaks.gbytes(4000) == peaks.gbytes(9999) == 10
-    assert peaks.roof("float32", flops=8, nbytes=4, working_set=10) == 100
-    assert peaks.roof("float32", flops=4, nbytes=4, working_set=8000) == 10
-    assert peaks.roof("float64", 1, 1, 1) is None
-    other = ceilings.Ceilings("", {"float32": 90.0}, [(1000, 60.0), (4000, 9.0)])
-    best = ceilings.Ceilings("", {"float32": 100.0}, [(1000, 60.0), (4000, 10.0)])
-    assert peaks.best(other) == other.best(peaks) == best
+def test_a_roof_is_the_lower_of_two_peaks() -> None:
+    these = peaks.Peaks("", {"float32": 100.0}, [(1000, 50.0), (4000, 10.0)])
+    assert these.gbytes(10) == these.gbytes(1000) == 50
+    assert these.gbytes(2000) == pytest.approx(30)  # half-way, in factors
+    assert these.gbytes(4000) == these.gbytes(9999) == 10
+    assert these.roof("float32", flops=8, nbytes=4, working_set=10) == 100
+    assert these.roof("float32", flops=4, nbytes=4, working_set=8000) == 10
+    assert these.roof("float64", 1, 1, 1) is None
+    other = peaks.Peaks("", {"float32": 90.0}, [(1000, 60.0), (4000, 9.0)])
+    best = peaks.Peaks("", {"float32": 100.0}, [(1000, 60.0), (4000, 10.0)])
+    assert these.best(other) == other.best(these) == best
 
 
 @pytest.mark.skipif(memory.why_not() is not None, reason="Linux has what it takes")
 def test_memory_is_that_of_the_run_alone() -> None:
     case = replace(CASE, shape=Shape("gru", 100, 32, 64, 64), mode="memory")
-    row = ours.contender(Problem(case), "numpy", "")
+    row = ours.candidate(Problem(case), "numpy", "")
     (nbytes,) = memory.measure(case, row, ("numpy",), 1, 1)
     tape = memory.tape_bytes(Problem(case), "numpy")
     assert tape < nbytes < 10 * tape
     with pytest.raises(WrongAnswer, match="memory of nobody"):
         memory.measure(case, replace(row, name="nobody"), ("numpy",), 1, 1)
+
+
+# ---------------------------------------------------------------------------- where the time goes
+
+
+def line(seconds: float, symbol: str, file: str = "/x/_core.cpython-311.so") -> str:
+    return f" 14594.{round(seconds * 1e6):06}:      7f5a48435c51 {symbol} ({file})"
+
+
+def test_samples_are_counted_by_the_part_that_ran() -> None:
+    second = 1 / profile._RATE
+    names = [
+        "fastrnn::(anonymous namespace)::Tile<fastrnn::Vec<float>, 3, 1, 4, false>::run",
+        "fastrnn::(anonymous namespace)::ForwardEpilogue<fastrnn::Vec<float>, Lstm<false>>::call",
+        "fastrnn::Barrier::wait",
+        "fastrnn::ForwardWeights<float>::pack",
+        "fastrnn::ForwardPass<float>::step",
+        "pybind11::cpp_function::dispatcher",
+    ]
+    lines = [line(second * k, name) for k, name in enumerate(names)]
+    lines.append(line(second * 6, "_PyEval_EvalFrameDefault", "/usr/bin/python3.11"))
+    lines.append(line(second * 7, "__memmove_avx_unaligned_erms", "/usr/lib/libc.so.6"))
+    lines.append(line(second * 10, names[0]))  # two clock ticks without a CPU
+    lines += ["", "no sample"]
+    found = profile.shares(lines, 1)
+    assert tuple(found) == profile.PARTS
+    expected = {"products": 2, "cell": 1, "packing": 1, "waiting": 2, "Python": 2, "rest": 2}
+    assert {name: round(10 * share) for name, share in found.items()} == expected
+    assert sum(profile.shares(lines, 2).values()) == pytest.approx(1)
+    assert profile.shares(lines, 2)["waiting"] == pytest.approx(0.6, abs=0.01)  # one never ran
+    assert profile.shares([], 1) == {}
+    stripped = [line(second * k, "[unknown]") for k in range(9)]
+    assert profile.shares(stripped, 1) == {}
+
+
+def test_every_part_has_functions_in_the_extension() -> None:
+    """A function that is renamed in csrc/ must be renamed there too."""
+    core: Any = pytest.importorskip("fastrnn._core")
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    done = subprocess.run(["nm", "-C", core.__file__], capture_output=True, text=True, check=True)
+    names = [text.split(maxsplit=2)[-1] for text in done.stdout.splitlines() if "fastrnn::" in text]
+    if not names:
+        pytest.skip("the extension was stripped")
+    found = Counter(profile.part(name, True) for name in names)
+    assert set(found) == set(profile.PARTS)
+
+
+def test_a_real_profile() -> None:
+    pytest.importorskip("fastrnn._core")
+    if profile.why_not() is not None:
+        pytest.skip(str(profile.why_not()))
+    row = registry.candidate("cpu", "frozen", Problem(replace(CASE, shape=LARGER)), 1)
+    found = profile.measure(row.run, 1)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["products"] > found["cell"] > 0
+    assert found["packing"] < 0.1 < 1 - found["waiting"]
+
+
+def test_where_the_time_went_is_a_line_for_each_shape() -> None:
+    found = made(cpu=[1e-3, 2e-3])
+    share = dict.fromkeys(profile.PARTS, 0.1) | {"products": 0.5}
+    found = replace(found, results=[replace(found.results[0], where=share)])
+    for text in (markdown.write(found), html.write(found)):
+        assert "Where the time went" in text
+        assert "not known" not in text.partition("Where the time went is")[2]
+    head, (cells,) = figures.profile(found.results)
+    assert head[2:] == list(profile.PARTS)
+    assert cells == [str(TINY), "cpu", "50%", *["10%"] * 5]
+    unknown = replace(found, profile="Linux's perf is not installed", results=[])
+    for text in (markdown.write(unknown), html.write(unknown)):
+        assert "not known: Linux" in text
+
+
+def test_without_perf_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile.why_not.cache_clear()
+    monkeypatch.setattr(profile.shutil, "which", lambda name: None)
+    assert profile.why_not() == "Linux's perf is not installed"
+    profile.why_not.cache_clear()
+
+
+# ---------------------------------------------------------------------------- the sweep
+
+
+def test_a_dip_is_below_a_smaller_neighbour() -> None:
+    gflops = np.array([[10.0, 20.0, 30.0], [12.0, 15.0, 31.0], [9.7, 20.0, 24.0]])
+    found = {(dip.B, dip.H): dip for dip in sweep.dips("gru", [1, 2, 3], [16, 24, 32], gflops)}
+    assert set(found) == {(2, 24), (3, 32)}  # growing with B is no dip, nor 9.7 beside 12
+    assert found[2, 24].neighbour == "H=16"
+    assert found[2, 24].loss == pytest.approx(0.25)
+    assert (found[3, 32].neighbour, found[3, 32].neighbours_gflops) == ("H=24", 31.0)
+
+
+def test_a_dip_is_measured_again_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+
+    def seconds(call: Any) -> float:
+        taken.append(call)
+        return 1e-3 if len(taken) != 2 else 10.0  # the second shape was disturbed
+
+    monkeypatch.setattr(sweep, "_seconds", seconds)
+    gflops = sweep.measure("rnn", [1, 2, 3], [16], "inference", "float32")
+    assert len(taken) == 5  # that one and its neighbour again
+    assert not list(sweep.dips("rnn", [1, 2, 3], [16], gflops))
+
+
+@pytest.mark.skipif(backends.why_not("cpu") is not None, reason="sweeps the extension")
+def test_the_sweep_writes_reports_that_name_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep, "QUICK", ([1, 2], [16, 24]))
+    monkeypatch.setattr(sweep, "_SAMPLE", 1e-5)
+    paths = [tmp_path / f"sweep.{kind}" for kind in ("md", "svg", "json")]
+    words = ["bench", "sweep", "--quick", "--threads", "1", "--mode", "training"]
+    assert main([*words, *(f"--report={path}" for path in paths)]) == 0
+    isa = fastrnn._core.isa()
+    out = capsys.readouterr().out
+    assert f", {isa}, 1 thread\n" in out
+    written = [path.read_text(encoding="utf-8") for path in paths]
+    assert f"- instruction set of fastrnn: {isa}\n" in written[0]
+    assert isa in "".join(ElementTree.fromstring(written[1]).itertext())
+    found = json.loads(written[2])
+    assert found["machine"]["instruction set of fastrnn"] == isa
+    assert np.array(found["gflops"]["lstm"]).shape == (2, 2)
+    assert np.array(found["gflops"]["gru"]).min() > 0
+    again = _parser().parse_args(found["command"].split()[1:])
+    assert (again.quick, again.mode, again.cell) == (True, "training", ["lstm", "gru"])
+    assert main(["bench", "sweep", "--report", "sweep.txt"]) == 2
+    assert "must end in one of .md, .svg, .json" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------- reports
@@ -282,8 +457,8 @@ def test_memory_is_that_of_the_run_alone() -> None:
 def test_the_ratio_is_taken_in_each_round() -> None:
     # The second round was slow for both: its ratio is like the others.
     (result,) = made(cpu=[1.0, 8.0, 2.0], SLOW=[9.0, 90.0, 9.0], FAST=[2.0, 16.0, 6.0]).results
-    assert result.rival is not None
-    assert result.rival.name == "fast"
+    assert result.best_peer is not None
+    assert result.best_peer.name == "fast"
     assert result.ratio(result.best) == Spread(2.0, 2.0, 2.5)
     (alone,) = made(cpu=[1.0]).results
     assert alone.ratio(alone.best) is None
@@ -291,7 +466,7 @@ def test_the_ratio_is_taken_in_each_round() -> None:
 
 
 def test_ragged_is_compared_with_dense() -> None:
-    rows = [Row("cpu", "ours", [3.0, 3.0]), Row("cpu dense", "yardstick", [2.0, 2.0])]
+    rows = [Row("cpu", "ours", [3.0, 3.0]), Row("cpu dense", "baseline", [2.0, 2.0])]
     result = Result(replace(CASE, shape=replace(TINY, ragged=True)), "seconds", rows)
     assert result.best.name == "cpu"
     assert result.over_dense == Spread(1.5, 1.5, 1.5)
@@ -320,17 +495,21 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.seen: Counter[str] = Counter()
         self.outside: list[str] = []
+        self.pictures: list[ElementTree.Element] = []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen[tag] += 1
-        self.outside += [name for name, _ in attrs if name in ("src", "href", "data", "action")]
-        if tag != "meta":
+        for name, value in attrs:
+            if name in ("src", "href", "data", "action") and value is not None:
+                kind, _, data = value.partition("data:image/svg+xml;base64,")
+                if kind:
+                    self.outside.append(value)
+                else:
+                    self.pictures.append(ElementTree.fromstring(base64.b64decode(data)))
+        if tag not in ("meta", "img"):
             self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen[tag] += 1
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -343,32 +522,37 @@ def test_html_is_well_formed_and_needs_nothing_else(with_peers: bool) -> None:
     page = Page(text)
     assert page.open == []
     assert page.outside == []
-    assert page.seen["svg"] == 1 + with_peers
-    assert not {"script", "link", "img", "iframe"} & set(page.seen)
-    assert "url(" not in text
-    assert "@import" not in text
-    assert text.count("http") == text.count("http://www.w3.org/2000/svg")  # a name, not a place
-    for start in text.split("<svg")[1:]:
-        ElementTree.fromstring("<svg" + start.partition("</svg>")[0] + "</svg>")
+    assert page.seen["img"] == len(page.pictures) == 1 + with_peers
+    assert not {"script", "link", "iframe"} & set(page.seen)
+    assert not {"url(", "@import", "http"} & set(re.findall(r"url\(|@import|http", text))
     assert "A &amp; B &lt;" in text
     for word in ("openvino does not take part: no training", "not installed", "lstm: too long"):
         assert word in text
+    for cell in figures.table(found.results, found.peaks)[1][0]:
+        assert cell in text
+    assert ("peer's figure over ours</h2>" in text) == with_peers
+    assert ("geometric mean" in text) == with_peers
+    drawn = "".join(page.pictures[0].itertext())
+    assert "float32 peak" in drawn
+    assert "reading 1000 B" in drawn
 
 
 @pytest.mark.parametrize("with_peers", [True, False])
 def test_a_picture_of_the_ratios(with_peers: bool) -> None:
     found = made(cpu=[1e-3, 2e-3], **({"TORCH": [3e-3, 4e-3]} if with_peers else {}))
-    root = ElementTree.fromstring(picture.write(found))
+    drawn = plots.write(found)
+    root = ElementTree.fromstring(drawn)
     words = "".join(root.itertext())
     assert ("2.50" in words) == with_peers
-    assert "fill: var(--win)" in words
+    assert (str(TINY) in words) == with_peers
     assert root.get("viewBox")
+    assert plots.write(found) == drawn  # the same figures, the same bytes
 
 
 def test_markdown_has_the_same_tables() -> None:
     found = made(cpu=[1e-3, 2e-3], TORCH=[3e-3, 4e-3])
     text = markdown.write(found)
-    head, (line,) = figures.table(found.results, found.ceilings)
+    head, (line,) = figures.table(found.results, found.peaks)
     assert len(head) == len(line)
     assert all(cell in text for cell in line)
     assert "2.50 [2.25, 2.75]" in text
@@ -421,12 +605,12 @@ def test_the_command_measures_and_writes_reports(
 def test_a_missing_peer_is_listed_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     path = tmp_path / "r.json"
     words = ["bench", "--quick", "--peers", "--backends", "numpy", "--modes", "training"]
     assert main([*words, "--report", str(path)]) == 0
     listed = report.read_json(path).peers
-    assert set(listed) == set(peers.NAMES)
+    assert set(listed) == set(registry.LIBRARIES)
     assert listed["openvino"].startswith("openvino and onnx not installed")
 
 
@@ -434,9 +618,9 @@ def test_a_peer_that_does_not_load_is_missing(monkeypatch: pytest.MonkeyPatch) -
     def broken(name: str) -> None:
         raise OSError("libjax.so: no such file")
 
-    monkeypatch.setattr(peers, "find_spec", lambda name: "there")
-    monkeypatch.setattr(peers, "import_module", broken)
-    assert peers.missing("jax") == "installed, but does not load: libjax.so: no such file"
+    monkeypatch.setattr(registry, "find_spec", lambda name: "there")
+    monkeypatch.setattr(registry, "import_module", broken)
+    assert registry.missing("jax") == "installed, but does not load: libjax.so: no such file"
 
 
 @pytest.mark.usefixtures("tiny")
@@ -499,7 +683,7 @@ def test_the_command_imports_no_peer_that_is_not_asked_for() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert "fastrnn.cli.bench.peers" in loaded
+    assert "fastrnn.cli.bench.registry" in loaded
     assert not {"torch", "onnx", "onnxruntime", "openvino", "jax"} & set(loaded)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
-import importlib.util
+import io
 import itertools
 import json
 import math
@@ -19,19 +18,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import fastrnn
-from fastrnn.cli import demo, main
+from fastrnn.cli import console, demo, main
 from fastrnn.cli.model import CharModel
 from fastrnn.cli.ngram import witten_bell_bits
-from fastrnn.cli.plot import text_plot
-from fastrnn.cli.progress import Progress
 from fastrnn.cli.text import Corpus, reference_text, streams
 from fastrnn.io import read_metadata, safetensors
 
 DRAW = random.Random(7)
 TEXT = "".join(DRAW.choice(["the ", "cat ", "sat. ", "on ", "a ", "mät\n"]) for _ in range(3000))
-PICTURE = "training.png" if importlib.util.find_spec("matplotlib") else "training.txt"
 SMALL = ["--hidden", "12", "--batch", "4", "--steps", "8", "--epochs", "1"]
 
 
@@ -78,10 +75,9 @@ def test_the_demo_trains_saves_and_shows(
     assert run_demo(out, text, "--cell", cell, "--layers", "2", "--seed", "3") == 0
     shown = capsys.readouterr()
     assert sorted(path.name for path in out.iterdir()) == [
-        "checkpoint.safetensors", "model.safetensors", "sample.txt", PICTURE,
+        "checkpoint.safetensors", "model.safetensors", "sample.txt", "training.png",
     ]  # fmt: skip
-    start = b"\x89PNG" if PICTURE.endswith("png") else b"bits per character"
-    assert (out / PICTURE).read_bytes().startswith(start)
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
     sample = (out / "sample.txt").read_text(encoding="utf-8")
     assert len(sample) == 500
     assert sample in shown.out
@@ -245,25 +241,68 @@ def test_ctrl_c_keeps_the_best_model(text: str, tmp_path: Path) -> None:
     assert set(fastrnn.load(out / "model.safetensors")) == {"embedding", "recurrent", "head"}
 
 
-def test_without_matplotlib_the_picture_is_text(
+@pytest.mark.parametrize(
+    ("words", "package", "said"),
+    [
+        (["demo"], "tqdm", "tqdm is not installed: pip install 'fastrnn[demo]'"),
+        (["demo"], "matplotlib", "matplotlib is not installed: pip install 'fastrnn[demo]'"),
+        (["bench"], "jinja2", "jinja2 is not installed: pip install 'fastrnn[bench]'"),
+        (["bench"], "", "jinja2 and matplotlib and threadpoolctl and tqdm are not installed: "),
+    ],
+)
+def test_a_missing_extra_is_one_line_and_status_2(
+    words: list[str],
+    package: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    there = console.find_spec
+    absent = lambda name: None if name.startswith(package) else there(name)  # noqa: E731
+    monkeypatch.setattr(console, "find_spec", absent)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"fastrnn: {said}")
+    assert err.count("\n") == 1
+
+
+def test_what_needs_no_extra_runs_without() -> None:
+    """`import fastrnn` and `fastrnn info`, where nothing but NumPy is installed."""
+    code = """
+import sys
+for name in ("jinja2", "matplotlib", "threadpoolctl", "tqdm"):
+    sys.modules[name] = None  # an import of it fails
+from fastrnn.cli import main
+sys.exit(main(["info"]))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_demo_trains_with_one_thread_of_blas(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    importing = builtins.__import__
+    def threads() -> set[int]:
+        found = threadpoolctl.threadpool_info()
+        return {each["num_threads"] for each in found if each["user_api"] == "blas"}
 
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return importing(name, *args, **kwargs)
+    seen = set()
+    update = demo.Training.update
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    assert run_demo(tmp_path / "out", text) == 0
-    drawn = (tmp_path / "out" / "training.txt").read_text(encoding="utf-8")
-    assert "bits per character by update (* training, o held-out, + order-4 n-gram" in drawn
-    assert "gradient of the last step's loss, by step (* dL/dh, o dL/dc)" in drawn
+    def spied(self: demo.Training, rate: float) -> tuple[float, float]:
+        seen.update(threads())
+        return update(self, rate)
+
+    monkeypatch.setattr(demo.Training, "update", spied)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = threads()
+        assert run_demo(tmp_path / "out", text) == 0
+        assert threads() == before
+    assert seen <= {1}
+    assert bool(seen) == bool(before)
 
 
 def fastrnn_program(*args: str, **how: Any) -> subprocess.CompletedProcess[str]:
-    """The command as a process of its own, without its restart."""
+    """The command as a process of its own."""
     root = str(Path(fastrnn.__path__[0]).parent)
     env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": root}
     command = [sys.executable, "-m", "fastrnn", *args]
@@ -455,41 +494,14 @@ def test_writing_follows_the_models_distribution() -> None:
     assert set(sharp) == {3}
 
 
-def test_a_text_plot_shows_every_series() -> None:
-    drawn = text_plot("title", {"a": ([0, 1, 2], [1, 2, math.nan]), "b": ([0, 2], [5, 5])})
-    assert drawn.startswith("title (* a, o b)")
-    assert drawn.count("*") == 3
-    assert drawn.count("o") == 3
-    assert len({len(line) for line in drawn.splitlines()[1:17]}) == 1
-    assert "nothing to show" in text_plot("title", {"a": ([0], [0.0])}, log=True)
-
-
-class Screen:
-    """A terminal that remembers."""
-
-    def __init__(self, live: bool) -> None:
-        self.live, self.text = live, ""
-
-    def isatty(self) -> bool:
-        return self.live
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        pass
-
-
-def test_the_bar_is_drawn_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    for live in (True, False):
-        screen = Screen(live)
-        monkeypatch.setattr(sys, "stderr", screen)
-        progress = Progress()
-        progress.show(0.5, "half " + "x" * 99)
-        progress.show(0.6, "drawn too early")
-        progress.line("a line that stays")
-        assert ("[############------------]  50%  half x" in screen.text) is live
-        assert "early" not in screen.text
-        assert screen.text.endswith("a line that stays\n")
-        assert all(len(part) <= 60 for part in screen.text.split("\r"))
+@pytest.mark.parametrize("live", [True, False])
+def test_the_bar_is_drawn_on_terminals_only(
+    live: bool, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: live, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert run_demo(tmp_path / "out", text) == 0
+    drawn = screen.getvalue()
+    assert ("\r" in drawn) is live
+    assert "held-out" in drawn

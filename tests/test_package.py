@@ -40,7 +40,7 @@ def test_metadata_and_module_name_the_same_version() -> None:
 
 def test_the_extras_that_the_documents_name_are_there() -> None:
     extras = importlib.metadata.metadata("fastrnn").get_all("Provides-Extra") or []
-    assert set(extras) >= {"numba", "cuda", "bench", "test", "docs", "dev"}
+    assert set(extras) >= {"numba", "cuda", "demo", "bench", "peers", "test", "docs", "dev"}
 
 
 def test_every_public_name_is_there_and_has_a_docstring() -> None:

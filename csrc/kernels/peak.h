@@ -1,4 +1,4 @@
-// The processor's ceilings, for the benchmarks to compare with: fused multiply-adds that never wait
+// The processor's peaks, for the benchmarks to compare with: fused multiply-adds that never wait
 // for memory, and a sum that does little but read.
 
 // As many independent chains as the register tile has accumulators: what the engine could reach if

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .. import __version__, show_config
-from . import blas
 from .arguments import positive, seed
 from .bench import options as bench_options
+from .console import MissingExtra, require
 from .tune import add_to as add_tune_options
 
 
@@ -20,8 +20,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None:  # closed by the shell
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
     try:
-        if argv is None:
-            blas.take_interrupts()
         if sys.stdout is None:
             raise OSError("the standard output is closed")
         status = _run(argv)
@@ -29,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nfastrnn: interrupted\n")
         return 130
+    except MissingExtra as error:
+        sys.stderr.write(f"fastrnn: {error}\n")
+        return 2
     except OSError as error:
         with suppress(OSError):
             sys.stderr.write(f"fastrnn: cannot write: {error}\n")
@@ -53,16 +54,18 @@ def _run(argv: Sequence[str] | None) -> int:
 
         return tune.run(options)
     if options.command == "demo":
+        require("demo", "matplotlib", "threadpoolctl", "tqdm")
         from . import demo
 
-        if argv is None:  # this process is ours
-            blas.restart_on_one_thread()
         return demo.run(options)
+    require("bench", "jinja2", "matplotlib", "threadpoolctl", "tqdm")
+    if options.measured == "sweep":
+        from .bench import sweep
+
+        return sweep.run(options, alone=argv is None)
     from .bench import command
 
-    if argv is None:
-        blas.restart_on_one_thread()
-    return command.run(options, alone=argv is None)
+    return command.run(options, alone=argv is None)  # else the process is the caller's
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
         "backend's before it is timed.",
     )
     bench_options.add_to(bench)
+    measured = bench.add_subparsers(dest="measured", title="instead of groups of shapes")
+    sweep = measured.add_parser(
+        "sweep",
+        help="one layer at B = 1..40 and H = 16..520: where does a larger shape get slower?",
+        description="Measure the throughput of a layer at B = 1..40 and H = 16, 24, .. 520, and "
+        "name each shape that is more than a fifth slower than the next smaller one. It takes two "
+        "to four minutes for a cell on a core with AVX2.",
+    )
+    bench_options.add_sweep_to(sweep)
 
     tune = commands.add_parser(
         "tune",

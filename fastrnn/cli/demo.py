@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from .. import Adam, clip_grad_norm, load, save
 from ..io import read_metadata, safetensors
 from ..typing import Array
+from .console import echo
 from .model import CharModel
 from .ngram import witten_bell_bits
 from .plot import plot
-from .progress import Progress
-from .say import say
 from .text import Corpus, reference_text, streams
 
 _MODEL = "model.safetensors"  # the best so far
@@ -75,8 +76,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         training = _prepare(options)
         try:
-            _train(training, options.minutes * 60)
-            _report(training)
+            # BLAS's own threads would spin on the cores that the layers' threads need:
+            # docs/adr/0006-one-blas-thread-in-the-demo.md
+            with threadpool_limits(1, user_api="blas"):
+                _train(training, options.minutes * 60)
+                _report(training)
         except KeyboardInterrupt:
             sys.stderr.write(f"\nstopped: {training.saved()}\n")
             return 130
@@ -240,7 +244,7 @@ def _prepare(options: argparse.Namespace) -> Training:
 
 def _train(training: Training, limit: float) -> None:
     """Update until the plan or the time is over, or the held-out text no longer gains."""
-    settings, history, progress = training.settings, training.history, Progress()
+    settings, history = training.settings, training.history
     window = settings.batch * settings.steps
     planned = settings.epochs * training.windows
     # Judging reads the held-out text forward only, a third of the work of an update for each
@@ -248,45 +252,48 @@ def _train(training: Training, limit: float) -> None:
     interval = max(100, 7 * training.held[0].size // window)
     first, before = history.update, history.seconds
     if first >= planned:
-        progress.line(f"all {planned} updates are done: more --epochs go on")
+        sys.stderr.write(f"all {planned} updates are done: more --epochs go on\n")
         return
-    progress.line(
+    sys.stderr.write(
         f"{settings.cell} of {settings.layers} x {settings.hidden}, "
         f"{sum(layer.num_params for layer in training.model.layers.values()):,} parameters; "
         f"{training.corpus.train.size:,} characters to train on, "
-        f"{training.corpus.held.size:,} held out; at most {planned} updates"
+        f"{training.corpus.held.size:,} held out; at most {planned} updates\n"
     )
     start = time.monotonic()
     total = planned
     recent: deque[float] = deque(maxlen=interval)
-    while history.update < total:
-        done = history.update - first
-        if done and done % 10 == 0:
-            # The learning rate is to have fallen when the time is over, so the plan must fit.
-            each = (time.monotonic() - start) / done
-            total = min(planned, max(first + int(min(limit / each, planned)), history.update))
-        bits, norm = training.update(settings.lr * _rate(history.update / total))
-        if not bits < _DIVERGED or not math.isfinite(norm):
-            raise UserError(f"training diverged at update {history.update}: try a smaller --lr")
-        recent.append(bits)
-        mean = sum(recent) / len(recent)
-        elapsed = time.monotonic() - start
-        history.seconds = before + elapsed
-        speed = (history.update - first) * window / elapsed
-        figures = f"{speed:8,.0f} characters/s  training {mean:.3f}  gradient {norm:.3f}"
-        best = f"  held-out {history.best:.3f}" if history.held else ""
-        progress.show(history.update / total, figures + best)
-        if history.update % interval == 0 or history.update >= total or elapsed > limit:
-            history.training.append((history.update, mean))
-            held = training.judge()
-            progress.line(f"update {history.update:5d}  {figures}  held-out {held:.3f}")
-            waiting = [update for update, _ in history.held if update > history.best_update]
-            if len(waiting) >= _PATIENCE:
-                progress.line("the held-out text no longer gains: stopped early")
-                break
-            if elapsed > limit:
-                break
-    progress.clear()
+    # disable=None: no bar where standard error is no terminal
+    with tqdm(total=total, initial=first, unit="update", leave=False, disable=None) as bar:
+        while history.update < total:
+            done = history.update - first
+            if done and done % 10 == 0:
+                # The learning rate is to have fallen when the time is over, so the plan must fit.
+                each = (time.monotonic() - start) / done
+                total = min(planned, max(first + int(min(limit / each, planned)), history.update))
+                bar.total = total
+            bits, norm = training.update(settings.lr * _rate(history.update / total))
+            if not bits < _DIVERGED or not math.isfinite(norm):
+                raise UserError(f"training diverged at update {history.update}: try a smaller --lr")
+            recent.append(bits)
+            mean = sum(recent) / len(recent)
+            elapsed = time.monotonic() - start
+            history.seconds = before + elapsed
+            speed = (history.update - first) * window / elapsed
+            figures = f"{speed:8,.0f} characters/s  training {mean:.3f}  gradient {norm:.3f}"
+            bar.set_postfix_str(figures, refresh=False)
+            bar.update()
+            if history.update % interval == 0 or history.update >= total or elapsed > limit:
+                history.training.append((history.update, mean))
+                held = training.judge()
+                line = f"update {history.update:5d}  {figures}  held-out {held:.3f}"
+                bar.write(line, file=sys.stderr)
+                waiting = [update for update, _ in history.held if update > history.best_update]
+                if len(waiting) >= _PATIENCE:
+                    bar.write("the held-out text no longer gains: stopped early", file=sys.stderr)
+                    break
+                if elapsed > limit:
+                    break
 
 
 def _rate(done: float) -> float:
@@ -309,14 +316,15 @@ def _report(training: Training) -> None:
     rng = np.random.default_rng(training.settings.seed)
     written = model.write(int(corpus.held[0]), 500, 0.7, rng)
     sample = "".join(corpus.characters[index] for index in written)
+    picture = folder / "training.png"
     try:
-        picture = plot(folder, curves, norms)
+        plot(picture, curves, norms)
         (folder / "sample.txt").write_text(sample, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot save to {folder}: {error}") from None
     characters = history.update * training.settings.batch * training.settings.steps
-    say(f"\n{sample}\n")
-    say(
+    echo(f"\n{sample}\n")
+    echo(
         f"held-out  {history.best:.3f} bits per character (update {history.best_update} of "
         f"{history.update})\n"
         f"n-gram    {ngram:.3f} bits per character (order 4, Witten-Bell, on the same split)\n"

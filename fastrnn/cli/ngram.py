@@ -1,4 +1,4 @@
-"""The yardstick of the demo: an interpolated n-gram model of characters."""
+"""What the demo is compared with: an interpolated n-gram model of characters."""
 
 from __future__ import annotations
 

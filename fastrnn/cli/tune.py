@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import GRU, LSTM, RNN, backends
 from .arguments import positive
-from .say import say
+from .console import echo
 
 CELLS: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure all shapes that are asked for; print and keep what is found."""
     try:
         backend: Any = backends.get("cuda")
-        say(f"{'cell':5} {'H':>5} {'B':>4}  {'dtype':8} {'precision':10} {'pass':9} fastest way")
+        echo(f"{'cell':5} {'H':>5} {'B':>4}  {'dtype':8} {'precision':10} {'pass':9} fastest way")
         for cell, dtype, precision, H, B in itertools.product(
             options.cell, options.dtype, options.precision, options.hidden, options.batch
         ):
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             )
             layer.freeze()
             for found in backend.find_fastest(layer, options.steps, B):
-                say(
+                echo(
                     f"{cell:5} {H:5} {B:4}  {dtype:8} {precision:10} "
                     f"{found.kernel.removeprefix('persistent_'):9} {_words(found)}"
                 )
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:  # what has been measured is kept
         return 130
-    say(f"\nkept in {backend.choices_path()}")
+    echo(f"\nkept in {backend.choices_path()}")
     return 0
 
 

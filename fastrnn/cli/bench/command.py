@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
 from ... import backends, get_num_threads, set_num_threads
-from ..progress import Progress
-from ..say import say
-from . import ceilings, html, machine, markdown, measure, memory, peers, picture, shapes
-from .contender import contenders
+from ..console import echo
+from . import html, machine, markdown, measure, memory, peaks, plots, profile, registry, shapes
+from .candidate import Candidate
 from .options import command, groups
 from .problem import TOLERANCES, Problem, WrongAnswer
 from .report import Report, Result, Row, write_json
 
-WRITERS = {".html": html.write, ".md": markdown.write, ".svg": picture.write, ".json": None}
+WRITERS = {".html": html.write, ".md": markdown.write, ".svg": plots.write, ".json": None}
 
 _STOPPED = "stopped before"
 
@@ -30,7 +34,9 @@ def run(options: argparse.Namespace, *, alone: bool = False) -> int:
     """
     try:
         paths = [_writable(name) for name in options.report]
-        report = _measure(options, alone)
+        threads = options.threads or get_num_threads()
+        with threadpool_limits(threads, user_api="blas"):  # NumPy's, of the numpy backend
+            report = _measure(options, threads, alone)
     except WrongAnswer as error:
         sys.stderr.write(f"fastrnn bench: {error}\n")
         return 1
@@ -39,19 +45,18 @@ def run(options: argparse.Namespace, *, alone: bool = False) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    say("\n\n".join(markdown.tables(report)))
+    echo("\n\n".join([machine.line(report.machine), *markdown.tables(report)]))
     for path in paths:
         writer = WRITERS[path.suffix]
         if writer is None:
             write_json(path, report)
         else:
             path.write_text(writer(report), encoding="utf-8")
-        say(f"\nwritten: {path}")
+        echo(f"\nwritten: {path}")
     return 130 if _STOPPED in report.left_out.values() else 0
 
 
-def _measure(options: argparse.Namespace, alone: bool) -> Report:
-    threads = options.threads or get_num_threads()
+def _measure(options: argparse.Namespace, threads: int, alone: bool) -> Report:
     restricted = machine.restrict(threads) if alone else "each library set to this number"
     set_num_threads(threads)
     reason = None if options.backends else backends.fallback()
@@ -60,7 +65,7 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
     names = tuple(options.backends or [backends.resolve("auto")])
     for name in names:
         backends.get(name)
-    missing = {name: peers.missing(name) for name in peers.NAMES} if options.peers else {}
+    missing = {name: registry.missing(name) for name in registry.LIBRARIES if options.peers}
     present = tuple(name for name, reason in missing.items() if reason is None)
     wanted = shapes.cases(groups(options), options.modes, options.dtype)
     if not wanted:
@@ -69,44 +74,56 @@ def _measure(options: argparse.Namespace, alone: bool) -> Report:
     left_out = {str(case): reason for case, reason in reasons.items() if reason is not None}
     found = [case for case in wanted if reasons[case] is None]
     effort = measure.QUICK if options.quick else measure.FULL
+    unknown = profile.why_not() if options.profile else "not asked for"
 
-    progress = Progress()
-    progress.show(0, "the machine's ceilings")
-    before = ceilings.measure(threads, tuple(options.dtype))
+    tqdm.monitor_interval = 0  # no thread of its own beside those that are measured
+    before = peaks.measure(threads, tuple(options.dtype))
     results = []
     try:
-        for index, case in enumerate(found):
-            progress.show(index / len(found), f"{index + 1} of {len(found)}: {case}")
-            results.append(_result(case, names, present, threads, effort))
+        with tqdm(found, unit="shape", leave=False, disable=None) as bar:
+            for case in bar:
+                bar.set_postfix_str(str(case))
+                problem = Problem(case)
+                everyone, absent = registry.candidates(problem, names, present, threads)
+                able, failed = measure.check(everyone)
+                result = _result(problem, able, names, threads, effort, absent | failed)
+                if not unknown:
+                    result = _with_profile(result, able, threads)
+                results.append(result)
     except KeyboardInterrupt:  # what is there is worth a report
         left_out |= {str(case): _STOPPED for case in found[len(results) :]}
-    progress.show(1, "the machine's ceilings again")
-    after = ceilings.measure(threads, tuple(options.dtype))
-    progress.clear()
+    after = peaks.measure(threads, tuple(options.dtype))
     return Report(
         command=command(options, threads),
         machine=machine.facts(threads) | {"threads": f"{threads}: {restricted}"},
         versions=machine.versions(),
-        peers=_standing(options.peers, missing),
+        peers=_participation(options.peers, missing),
         tolerances={dtype: TOLERANCES[dtype] for dtype in options.dtype},
-        ceilings=before.best(after),
+        peaks=before.best(after),
         results=results,
         left_out=left_out,
+        profile=unknown or "",
     )
 
 
+def _with_profile(result: Result, able: Sequence[Candidate], threads: int) -> Result:
+    """Add where the time of the best of ours went, if it is the extension's to tell."""
+    best = next(candidate for candidate in able if candidate.name == result.best.name)
+    if result.unit != "seconds" or not best.name.startswith("cpu"):
+        return result
+    return replace(result, where=profile.measure(best.run, threads))
+
+
 def _result(
-    case: shapes.Case,
+    problem: Problem,
+    found: Sequence[Candidate],
     names: tuple[str, ...],
-    present: tuple[str, ...],
     threads: int,
     effort: measure.Effort,
+    absent: dict[str, str],
 ) -> Result:
-    """Measure one case."""
-    problem = Problem(case)
-    everybody, absent = contenders(problem, names, present, threads)
-    found, failed = measure.check(everybody)
-    absent |= failed
+    """Measure those who take part in one case."""
+    case = problem.case
     if case.mode == "memory":
         rounds = min(effort.rounds, 3)
         rows = [
@@ -137,10 +154,12 @@ def _why_left_out(case: shapes.Case, max_gflop: float) -> str | None:
     return memory.why_not() if case.mode == "memory" else None
 
 
-def _standing(wanted: bool, missing: dict[str, str | None]) -> dict[str, str]:
+def _participation(wanted: bool, missing: dict[str, str | None]) -> dict[str, str]:
     """Of each peer, whether it took part."""
     if not wanted:
-        return dict.fromkeys(peers.NAMES, "not asked for: --peers measures what is installed")
+        return dict.fromkeys(
+            registry.LIBRARIES, "not asked for: --peers measures what is installed"
+        )
     return {
         name: f"takes part, {machine.version(name)}" if reason is None else reason
         for name, reason in missing.items()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .ceilings import Ceilings
+from .peaks import Peaks
+from .profile import PARTS
 from .report import Result, Row, Spread
 
 
@@ -32,7 +33,7 @@ def times(found: Spread | None) -> str:
 
 
 def cell(row: Row | None, unit: str) -> str:
-    """One contender's figure."""
+    """One candidate's figure."""
     if row is None:
         return ""
     tail = "" if row.p99 is None else f" (p99 {amount(row.p99, unit)})"
@@ -40,38 +41,48 @@ def cell(row: Row | None, unit: str) -> str:
 
 
 def columns(results: Sequence[Result]) -> list[str]:
-    """Names of all contenders of some results, in their order."""
+    """Names of all candidates of some results, in their order."""
     return list(dict.fromkeys(row.name for result in results for row in result.rows))
 
 
-def table(results: Sequence[Result], ceilings: Ceilings) -> tuple[list[str], list[list[str]]]:
+def table(results: Sequence[Result], peaks: Peaks) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table of results that share a heading."""
     names = columns(results)
-    rivals = any(result.rival for result in results)
-    dense = any(result.of("yardstick") for result in results)
+    with_peers = any(result.best_peer for result in results)
+    dense = any(result.of("baseline") for result in results)
     timed = results[0].unit == "seconds"
     head = ["shape", *names]
-    head += ["peer / ours"] * rivals + ["ragged / dense"] * dense
+    head += ["peer / ours"] * with_peers + ["ragged / dense"] * dense
     head += ["GFLOP/s", "of peak", "GB/s", "of reading", "of roofline"] * timed
     lines = []
     for result in results:
         rows = {row.name: row for row in result.rows}
         line = [str(result.case.shape), *(cell(rows.get(name), result.unit) for name in names)]
-        line += [times(result.ratio(result.best))] * rivals
+        line += [times(result.ratio(result.best))] * with_peers
         line += [times(result.over_dense)] * dense
-        line += shares(result, ceilings) * timed
+        line += shares(result, peaks) * timed
         lines.append(line)
     return head, lines
 
 
-def shares(result: Result, ceilings: Ceilings) -> list[str]:
-    """GFLOP/s and GB/s of the best of ours, as they are and beside the machine's ceilings."""
+def profile(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table that says where the time of the best of ours went."""
+    lines = []
+    for result in results:
+        if result.where:
+            found = (f"{result.where[part]:.0%}" for part in PARTS)
+            lines.append([str(result.case.shape), result.best.name, *found])
+    return ["shape", "time of", *PARTS], lines
+
+
+def shares(result: Result, peaks: Peaks) -> list[str]:
+    """GFLOP/s and GB/s of the best of ours, as they are and beside the machine's peaks."""
     case, gflops, gbytes = result.case, result.gflops, result.gbytes
     if gflops is None or gbytes is None:
         return [""] * 5
-    peak = ceilings.gflops.get(case.dtype)
-    reading = ceilings.gbytes(case.working_set)
-    roof = ceilings.roof(case.dtype, case.flops, case.bytes, case.working_set)
+    peak = peaks.gflops.get(case.dtype)
+    reading = peaks.gbytes(case.working_set)
+    roof = peaks.roof(case.dtype, case.flops, case.bytes, case.working_set)
     return [
         three(gflops),
         "" if peak is None else f"{gflops / peak:.0%}",
@@ -82,7 +93,7 @@ def shares(result: Result, ceilings: Ceilings) -> list[str]:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """What must be known of some contenders, and why some peers are not there."""
+    """What must be known of some candidates, and why some peers take no part."""
     found: dict[str, None] = {}
     for result in results:
         for row in result.rows:
@@ -95,12 +106,13 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 EXPLANATION = (
     "Every answer was compared with the reference's (the numpy backend in float64) before anything "
-    "was timed. Contenders took turns in one process, in another order each round; a figure is the "
+    "was timed. Candidates took turns in one process, in another order each round; a figure is the "
     "median of the rounds. peer / ours is the fastest peer's time over the best of ours, as the "
     "median of the rounds' ratios and its quartiles: above 1, fastrnn is faster. GFLOP/s count the "
     "matrix products; GB/s follow a model of what must move; both are of the best of ours, and are "
     "shown beside the machine's peaks, measured before and after in the same run. The peak of "
     "reading is that of an array as large as what comes back at each step. A share above "
     "100% means that products ran otherwise than as multiply-adds, or that caches held more than "
-    "the model says."
+    "the model says. Where the time went: samples by perf of the best of ours, running again and "
+    "again; waiting is for another thread or a CPU, the rest is what a call sets up and copies."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,13 @@ def facts(threads: int) -> dict[str, str]:
         "threads": str(threads),
         "date": datetime.now(timezone.utc).isoformat(" ", "seconds"),
     }
+
+
+def line(facts: Mapping[str, str]) -> str:
+    """The processor, the instruction set and the threads, in a line."""
+    names = ("processor", "instruction set of fastrnn", "threads")
+    processor, isa, threads = (facts.get(name, "not known").partition(":")[0] for name in names)
+    return f"{processor}, {isa}, {threads} {'thread' if threads == '1' else 'threads'}"
 
 
 def versions() -> dict[str, str]:

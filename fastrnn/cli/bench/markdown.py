@@ -18,7 +18,8 @@ def write(report: Report) -> str:
         fill(figures.EXPLANATION, 100),
         "\n".join(f"- {name}: {value}" for name, value in machine.items()),
         "\n".join(f"- {name}: {value}" for name, value in report.peers.items()),
-        _ceilings(report),
+        f"Where the time went is not known: {report.profile}." if report.profile else "",
+        _peaks(report),
         *tables(report),
     ]
     if report.left_out:
@@ -30,25 +31,29 @@ def write(report: Report) -> str:
 def tables(report: Report) -> Iterator[str]:
     """The tables and what is to be said below them."""
     for heading, results in report.tables():
-        head, lines = figures.table(results, report.ceilings)
+        head, lines = figures.table(results, report.peaks)
         below = [f"- {note}" for note in figures.notes(results)]
         for name, (mean, least) in summary(results).items():
             below.append(f"- peer / {name}: geometric mean {mean:.2f}, least {least:.2f}")
-        yield "\n\n".join(filter(None, [f"## {heading}", _table(head, lines), "\n".join(below)]))
+        parts = [f"## {heading}", markdown_table(head, lines), "\n".join(below)]
+        head, lines = figures.profile(results)
+        parts += ["Where the time went:", markdown_table(head, lines)] if lines else []
+        yield "\n\n".join(filter(None, parts))
 
 
-def _ceilings(report: Report) -> str:
-    peaks = [f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in report.ceilings.gflops.items()]
+def _peaks(report: Report) -> str:
+    peaks = [f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in report.peaks.gflops.items()]
     reading = [
-        f"{figures.amount(size, 'bytes')} {rate:.0f}" for size, rate in report.ceilings.bandwidth
+        f"{figures.amount(size, 'bytes')} {rate:.0f}" for size, rate in report.peaks.bandwidth
     ]
     return (
-        f"Ceilings ({report.ceilings.source}): {', '.join(peaks)}; "
+        f"Peaks ({report.peaks.source}): {', '.join(peaks)}; "
         f"GB/s of reading by size: {', '.join(reading)}."
     )
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table whose columns are as wide as they must be, the first one to the left."""
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Times of contenders that take turns in one process."""
+"""Times of candidates that take turns in one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .contender import Contender
+from .candidate import Candidate
 from .problem import WrongAnswer
 
 SAMPLE = 2e-3  # seconds that one sample lasts at least, so that the clock does not matter
@@ -42,7 +42,7 @@ def turns(items: Sequence[Item], rounds: int) -> Iterator[list[Item]]:
         yield order[::-1] if number // len(items) % 2 else order
 
 
-def check(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:
+def check(candidates: Sequence[Candidate]) -> tuple[list[Candidate], dict[str, str]]:
     """Return those whose answer is the reference's, and why peers failed to give one.
 
     Raises
@@ -50,67 +50,67 @@ def check(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, s
     WrongAnswer
         An answer is another one, and not a peer's in bfloat16: nothing is to be timed.
     """
-    reasons = {contender.name: _failure(contender) for contender in contenders}
-    able = [contender for contender in contenders if reasons[contender.name] is None]
+    reasons = {candidate.name: _failure(candidate) for candidate in candidates}
+    able = [candidate for candidate in candidates if reasons[candidate.name] is None]
     return able, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _failure(contender: Contender) -> str | None:
+def _failure(candidate: Candidate) -> str | None:
     """Why a peer gives no answer that counts, or None; what is ours must not fail."""
     try:
-        contender.check()
+        candidate.check()
     except WrongAnswer as error:
         # Over thousands of steps a sum in bfloat16 stops growing: coarse, but no mistake of ours.
-        if contender.role != "peer" or contender.problem.case.dtype != "bfloat16":
+        if candidate.role != "peer" or candidate.problem.case.dtype != "bfloat16":
             raise
         return str(error)
     except Exception as error:  # of any library, in any of its ways; the report tells it
-        if contender.role != "peer":
+        if candidate.role != "peer":
             raise
         return f"failed: {error}"
     return None
 
 
 def measure(
-    contenders: Sequence[Contender], effort: Effort, threads: int = 1
+    candidates: Sequence[Candidate], effort: Effort, threads: int = 1
 ) -> dict[str, list[float]]:
-    """Return a sample of seconds a run for each contender and round; answers were checked."""
+    """Return a sample of seconds a run for each candidate and round; answers were checked."""
     counts, warm = {}, {}
     each = 0.0
-    for contender in contenders:
-        seconds = _seconds(contender.run, 1)
+    for candidate in candidates:
+        seconds = _seconds(candidate.run, 1)
         if seconds < SAMPLE:
-            seconds = _seconds(contender.run, 5)
-        counts[contender.name] = math.ceil(SAMPLE / seconds)
-        warm[contender.name] = 0 if seconds > _LONG else counts[contender.name] // 4 + 1
+            seconds = _seconds(candidate.run, 5)
+        counts[candidate.name] = math.ceil(SAMPLE / seconds)
+        warm[candidate.name] = 0 if seconds > _LONG else counts[candidate.name] // 4 + 1
         each += 1.25 * max(seconds, SAMPLE) + (_LOOK if threads > 1 else 0)
     rounds = min(effort.rounds, max(_MIN_ROUNDS, int(effort.seconds / each)))
-    samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for order in turns(contenders, rounds):
-        for contender in order:
-            count = counts[contender.name]
-            _settle(contender.run, threads, warm[contender.name])
-            samples[contender.name].append(_seconds(contender.run, count))
+    samples: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    for order in turns(candidates, rounds):
+        for candidate in order:
+            count = counts[candidate.name]
+            _settle(candidate.run, threads, warm[candidate.name])
+            samples[candidate.name].append(_seconds(candidate.run, count))
     return samples
 
 
 def measure_steps(
-    contenders: Sequence[Contender], effort: Effort, threads: int = 1
+    candidates: Sequence[Candidate], effort: Effort, threads: int = 1
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Time every call by itself; return each round's median, and the 99th percentile of all."""
-    medians: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    calls: dict[str, list[int]] = {contender.name: [] for contender in contenders}
+    medians: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    calls: dict[str, list[int]] = {candidate.name: [] for candidate in candidates}
     clock = time.perf_counter_ns
-    for order in turns(contenders, effort.rounds):
-        for contender in order:
-            _settle(contender.run, threads, _STEPS)
-            run, taken = contender.run, []
+    for order in turns(candidates, effort.rounds):
+        for candidate in order:
+            _settle(candidate.run, threads, _STEPS)
+            run, taken = candidate.run, []
             for _ in range(_STEPS):
                 start = clock()
                 run()
                 taken.append(clock() - start)
-            medians[contender.name].append(sorted(taken)[_STEPS // 2] * 1e-9)
-            calls[contender.name] += taken
+            medians[candidate.name].append(sorted(taken)[_STEPS // 2] * 1e-9)
+            calls[candidate.name] += taken
     worst = {name: sorted(all_)[len(all_) * 99 // 100] * 1e-9 for name, all_ in calls.items()}
     return medians, worst
 

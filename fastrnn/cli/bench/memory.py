@@ -10,8 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .contender import Contender, contenders
+from .candidate import Candidate
 from .problem import Problem, WrongAnswer
+from .registry import candidates
 from .shapes import Case, Shape
 
 _STATUS = Path("/proc/self/status")
@@ -25,9 +26,9 @@ def why_not() -> str | None:
 
 
 def measure(
-    case: Case, row: Contender, backends: tuple[str, ...], threads: int, rounds: int
+    case: Case, row: Candidate, backends: tuple[str, ...], threads: int, rounds: int
 ) -> list[float]:
-    """Return the bytes that one contender needed at its peak, once for each process."""
+    """Return the bytes that one candidate needed at its peak, once for each process."""
     peer = (row.name,) if row.role == "peer" else ()
     job = json.dumps([asdict(case), row.name, backends, peer, threads])
     command = [sys.executable, "-c", "from fastrnn.cli.bench import memory; memory.child()", job]
@@ -48,19 +49,19 @@ def tape_bytes(problem: Problem, backend: str) -> int:
 
 
 def child() -> None:
-    """Measure one contender once; print the bytes."""
+    """Measure one candidate once; print the bytes."""
     case, name, backends, peers, threads = json.loads(sys.argv[1])
     shape = Shape(**case.pop("shape"))
     from ... import set_num_threads
 
     set_num_threads(threads)
 
-    def make(shape: Shape) -> Contender:
+    def make(shape: Shape) -> Candidate:
         problem = Problem(Case(shape=shape, **case))
         # What is made lazily is there before: weights, input and dy, but not the reference.
         _ = problem.x, problem.dy
-        found, _ = contenders(problem, tuple(backends), tuple(peers), threads)
-        return next(contender for contender in found if contender.name == name)
+        found, _ = candidates(problem, tuple(backends), tuple(peers), threads)
+        return next(candidate for candidate in found if candidate.name == name)
 
     make(replace(shape, T=min(shape.T, 2), B=1)).check()  # loads libraries, starts threads
     row = make(shape)

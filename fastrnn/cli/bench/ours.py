@@ -1,4 +1,4 @@
-"""Our layers as contenders."""
+"""Our layers as candidates."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from ... import checks, show_config
-from .contender import Contender
+from .candidate import Candidate, one_by_one
 from .problem import Answer, Problem, solve
 from .shapes import Case
 
 
-def ways(case: Case) -> list[str]:
-    """How a caller can use a layer for a case; "dense" is the yardstick of lengths."""
+def variants(case: Case) -> list[str]:
+    """How a caller can use a layer for a case; "dense" is the baseline of lengths."""
     narrow = checks.NARROW if case.dtype == "bfloat16" and not case.shape.ragged else ()
     if case.mode == "step":
         return ["stepper", *(f"stepper {dtype}" for dtype in narrow)]
@@ -23,21 +23,25 @@ def ways(case: Case) -> list[str]:
     return ["", *["dense"] * case.shape.ragged]
 
 
-def contender(problem: Problem, backend: str, way: str) -> Contender:
+def candidate(problem: Problem, backend: str, variant: str) -> Candidate:
     """Make one of ours."""
-    name = f"{backend} {way}".strip()
-    what, _, more = way.partition(" ")
+    return one_by_one(problem, lambda part: _candidate(part, backend, variant))
+
+
+def _candidate(problem: Problem, backend: str, variant: str) -> Candidate:
+    name = f"{backend} {variant}".strip()
+    what, _, more = variant.partition(" ")
     weights = more if more in checks.NARROW else None
     if what == "stepper":
         return _stepper(name, problem, backend, weights)
-    if way.endswith("dense"):
-        return _layer(name, "yardstick", problem.dense(), backend, what == "frozen", None)
+    if variant.endswith("dense"):
+        return _layer(name, "baseline", problem.dense(), backend, what == "frozen", None)
     return _layer(name, "ours", problem, backend, what == "frozen", weights)
 
 
 def _layer(
     name: str, role: str, problem: Problem, backend: str, frozen: bool, weights: str | None
-) -> Contender:
+) -> Candidate:
     layer = problem.layer(backend)
     if frozen:
         layer.freeze(weights)
@@ -55,10 +59,10 @@ def _layer(
         return solve(layer, problem, x, dy)
 
     run = infer if problem.case.mode == "inference" else train
-    return Contender(name, role, problem, run, answer, _note(problem, backend))
+    return Candidate(name, role, problem, run, answer, _note(problem))
 
 
-def _stepper(name: str, problem: Problem, backend: str, weights: str | None) -> Contender:
+def _stepper(name: str, problem: Problem, backend: str, weights: str | None) -> Candidate:
     layer = problem.layer(backend)
     layer.freeze(weights)
     step = layer.stepper(problem.case.shape.B)
@@ -68,14 +72,11 @@ def _stepper(name: str, problem: Problem, backend: str, weights: str | None) -> 
         step.reset()
         return {"y": np.stack([step(x).copy() for x in problem.x])}
 
-    return Contender(name, "ours", problem, lambda: step(x_t), answer, _note(problem, backend))
+    return Candidate(name, "ours", problem, lambda: step(x_t), answer, _note(problem))
 
 
-def _note(problem: Problem, backend: str) -> str:
-    """What a precision means in this version, and whose threads run."""
-    notes = []
-    if problem.case.dtype == "bfloat16":
-        notes.append(f'precision="medium": {show_config("dicts")["precision"]["medium"]}')
-    if backend == "numpy":
-        notes.append("as many threads as NumPy's BLAS was started with")
-    return "; ".join(notes)
+def _note(problem: Problem) -> str:
+    """What a precision means in this version."""
+    if problem.case.dtype != "bfloat16":
+        return ""
+    return f'precision="medium": {show_config("dicts")["precision"]["medium"]}'

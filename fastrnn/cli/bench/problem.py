@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ... import GRU, LSTM, RNN
-from .shapes import Array, Case
+from ...typing import Array
+from .shapes import Case
 
 Answer = Mapping[str, Array]
 
@@ -25,14 +26,25 @@ STEPS = 8  # that are checked where one is timed
 
 
 class WrongAnswer(Exception):
-    """A contender's answer is not the reference's."""
+    """A candidate's answer is not the reference's."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What every contender of a case is given."""
+    """What every candidate of a case is given."""
 
     case: Case
+    part: int = 0
+    """Which of several side by side, as `parts` makes them."""
+
+    @cached_property
+    def parts(self) -> tuple[Problem, ...]:
+        """The problems of layers side by side; this one alone where there are no copies."""
+        copies = self.case.shape.copies
+        if copies == 1:
+            return (self,)
+        case = replace(self.case, shape=replace(self.case.shape, copies=1))
+        return tuple(Problem(case, part) for part in range(copies))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -46,10 +58,13 @@ class Problem:
 
     @cached_property
     def x(self) -> Array:
-        """(T, B, I), or of single steps (STEPS, B, I)."""
+        """(T, B, I), or of single steps (STEPS, B, I); of all parts (.., I * copies)."""
         s = self.case.shape
+        if s.copies > 1:
+            return np.concatenate([part.x for part in self.parts], axis=2)
         steps = STEPS if self.case.mode == "step" else s.T
-        return np.random.default_rng(2).standard_normal((steps, s.B, s.I)).astype(self.dtype)
+        rng = np.random.default_rng([2, self.part])
+        return rng.standard_normal((steps, s.B, s.I)).astype(self.dtype)
 
     @cached_property
     def dy(self) -> Array:
@@ -69,7 +84,7 @@ class Problem:
     def resets(self) -> Array | None:
         """(T, B), or None."""
         s = self.case.shape
-        return np.random.default_rng(4).random((s.T, s.B)) < 1 / 32 if s.resets else None
+        return np.random.default_rng(4).random((s.T, s.B)) < s.resets if s.resets else None
 
     def dense(self) -> Problem:
         """About as many steps of as many rows, none of them past a row's end."""
@@ -78,16 +93,21 @@ class Problem:
         return Problem(replace(self.case, shape=replace(shape, T=steps, ragged=False)))
 
     def layer(self, backend: str, dtype: np.dtype[Any] | None = None) -> Any:
-        """A layer with the case's weights."""
+        """A layer with the case's weights, or with those of this part."""
         s = self.case.shape
+        rng = np.random.default_rng([1, self.part])
         dtype = self.dtype if dtype is None else dtype
         medium = self.case.dtype == "bfloat16" and dtype == np.float32
         precision = "medium" if medium else "highest"
-        return LAYERS[s.cell](s.I, s.H, rng=1, backend=backend, dtype=dtype, precision=precision)
+        return LAYERS[s.cell](
+            s.I, s.H, s.layers, rng=rng, backend=backend, dtype=dtype, precision=precision
+        )
 
     @cached_property
     def reference(self) -> Answer:
         """The answer of the readable backend, in float64."""
+        if len(self.parts) > 1:
+            return {"y": np.concatenate([part.reference["y"] for part in self.parts], axis=2)}
         layer = self.layer("numpy", np.dtype("float64"))
         layer.load_params({name: value.astype("float64") for name, value in self.params.items()})
         return solve(layer, self, self.x.astype("float64"), self.dy.astype("float64"))

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .ceilings import Ceilings
+from .peaks import Peaks
 from .shapes import Case, Shape
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Spread(NamedTuple):
@@ -34,7 +34,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's samples, one a round."""
+    """One candidate's samples, one a round."""
 
     name: str
     role: str
@@ -59,9 +59,11 @@ class Result:
     rows: list[Row]
     absent: dict[str, str] = field(default_factory=dict)
     """Peers that cannot do it, and why."""
+    where: dict[str, float] = field(default_factory=dict)
+    """Shares of the time of the best of ours, by `profile.PARTS`; empty where there is none."""
 
     def of(self, role: str) -> list[Row]:
-        """Rows of ours, of peers, or yardsticks."""
+        """Rows of ours, of peers, or baselines."""
         return [row for row in self.rows if row.role == role]
 
     @property
@@ -70,19 +72,19 @@ class Result:
         return min(self.of("ours"), key=lambda row: row.median)
 
     @property
-    def rival(self) -> Row | None:
+    def best_peer(self) -> Row | None:
         """The fastest, or smallest, of the peers."""
         return min(self.of("peer"), key=lambda row: row.median, default=None)
 
     def ratio(self, row: Row) -> Spread | None:
         """The fastest peer's figure over this row's, taken in each round; None without a peer."""
-        rival = self.rival
-        return None if rival is None else _quotient(rival.samples, row.samples)
+        best_peer = self.best_peer
+        return None if best_peer is None else _quotient(best_peer.samples, row.samples)
 
     @property
     def over_dense(self) -> Spread | None:
         """Our time with lengths over that of as many steps of rows that are equally long."""
-        for dense in self.of("yardstick"):
+        for dense in self.of("baseline"):
             for row in self.of("ours"):
                 if dense.name == f"{row.name} dense":
                     return _quotient(row.samples, dense.samples)
@@ -109,10 +111,12 @@ class Report:
     peers: dict[str, str]
     """Of each peer, whether it took part, or why not."""
     tolerances: dict[str, float]
-    ceilings: Ceilings
+    peaks: Peaks
     results: list[Result]
     left_out: dict[str, str]
     """Cases that were not measured, and why."""
+    profile: str = ""
+    """Why it is not known where the time went; empty where it is."""
 
     def tables(self) -> Iterator[tuple[str, list[Result]]]:
         """Results under the heading they share: group, kind of work, dtype."""
@@ -158,10 +162,10 @@ def read_json(path: Path) -> Report:
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise ValueError(f"{path} is no report of fastrnn bench (format {FORMAT})")
-    ceilings = found.pop("ceilings")
-    ceilings["bandwidth"] = [(size, rate) for size, rate in ceilings["bandwidth"]]
+    peaks = found.pop("peaks")
+    peaks["bandwidth"] = [(size, rate) for size, rate in peaks["bandwidth"]]
     results = [_result(result) for result in found.pop("results")]
-    return Report(**found, ceilings=Ceilings(**ceilings), results=results)
+    return Report(**found, peaks=Peaks(**peaks), results=results)
 
 
 def _result(found: dict[str, Any]) -> Result:

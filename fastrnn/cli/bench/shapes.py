@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from ...typing import Array
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 ITEMSIZE = {"float32": 4, "float64": 8, "bfloat16": 2}
 
 KINDS = ("inference", "training", "step", "ragged", "memory")
 
-# What one run of one contender may take by default, so that a group ends within minutes: about two
+# What one run of one candidate may take by default, so that a group ends within minutes: about two
 # seconds on one core of 2026. The lists of others hold shapes of a hundred times as much.
 MAX_GFLOP = 400.0
 
@@ -26,7 +25,7 @@ _BOTH = ("inference", "training")
 
 @dataclass(frozen=True)
 class Shape:
-    """One layer in one direction: T steps of B rows of I numbers, H hidden units."""
+    """A layer in one direction: T steps of B rows of I numbers, H hidden units."""
 
     cell: str
     T: int
@@ -36,8 +35,12 @@ class Shape:
     modes: tuple[str, ...] = _BOTH
     ragged: bool = False
     """Rows have lengths, uniform in 1..T."""
-    resets: bool = False
-    """New sequences begin at random steps, one in 32."""
+    resets: float = 0.0
+    """Part of all steps at which a row begins a new sequence."""
+    layers: int = 1
+    """On top of each other, as `num_layers`."""
+    copies: int = 1
+    """So many of these side by side, each with weights and an input of its own."""
 
     def lengths(self) -> Array | None:
         """Lengths (B,) of the rows, the same each time; None where all have T steps."""
@@ -52,13 +55,30 @@ class Shape:
         return self.T * self.B if lengths is None else int(lengths.sum())
 
     @property
+    def inputs(self) -> int:
+        """Numbers that a row's step takes into all layers."""
+        return self.copies * (self.I + (self.layers - 1) * self.H)
+
+    @property
+    def units(self) -> int:
+        """Hidden units of all layers."""
+        return self.copies * self.layers * self.H
+
+    @property
+    def recurrent(self) -> int:
+        """Numbers in the recurrent matrices."""
+        return GATES[self.cell] * self.H * self.units
+
+    @property
     def weights(self) -> int:
-        """Numbers in the two matrices."""
-        return GATES[self.cell] * self.H * (self.I + self.H)
+        """Numbers in all matrices."""
+        return GATES[self.cell] * self.H * self.inputs + self.recurrent
 
     def __str__(self) -> str:
-        more = " ragged" * self.ragged + " resets" * self.resets
-        return f"{self.cell} T{self.T} B{self.B} I{self.I} H{self.H}{more}"
+        copies = f"{self.copies} x " * (self.copies > 1)
+        more = f" L{self.layers}" * (self.layers > 1) + " ragged" * self.ragged
+        more += f" resets {self.resets:.1%}" * (self.resets > 0)
+        return f"{copies}{self.cell} T{self.T} B{self.B} I{self.I} H{self.H}{more}"
 
 
 @dataclass(frozen=True)
@@ -100,18 +120,18 @@ class Case:
         R are read again, and their gradients written.
         """
         s = self.shape
-        recurrent = GATES[s.cell] * s.H * s.H
-        once = s.weights - recurrent
-        forward = once + s.T * recurrent + s.rows * (s.I + s.H)
+        once = s.weights - s.recurrent
+        forward = once + s.T * s.recurrent + s.rows * (s.inputs + s.units)
         if self.mode in ("training", "memory"):
-            kept = s.rows * s.H * (GATES[s.cell] + (s.cell == "lstm"))
-            backward = once + s.T * recurrent + s.weights + s.rows * (2 * s.I + 2 * s.H)
+            kept = s.rows * s.units * (GATES[s.cell] + (s.cell == "lstm"))
+            backward = once + s.T * s.recurrent + s.weights + s.rows * 2 * (s.inputs + s.units)
             return float(forward + 2 * kept + backward) * ITEMSIZE[self.dtype]
         return float(forward) * ITEMSIZE[self.dtype]
 
     @property
     def working_set(self) -> int:
-        """Bytes that come back at each step: R and the rows' states; of single steps, W as well."""
+        """Bytes that come back at each step: R and the rows' states of a layer; of single steps all
+        weights."""
         s = self.shape
         matrices = s.weights if self.mode == "step" else GATES[s.cell] * s.H * s.H
         return (matrices + s.B * s.H * (1 + GATES[s.cell])) * ITEMSIZE[self.dtype]
@@ -209,7 +229,38 @@ def _audio() -> Iterator[Shape]:
 def _rl() -> Iterator[Shape]:
     """Rollouts of many environments, whose episodes end at random steps."""
     for cell, B, H in product(("lstm", "gru"), (64, 256), (64, 256)):
-        yield Shape(cell, 128, B, 64, H, resets=True)
+        yield Shape(cell, 128, B, 64, H, resets=1 / 32)
+
+
+def _rollouts() -> Iterator[Shape]:
+    """The same in the sizes of TorchRL's users, with episodes of 1000, 100 and 33 steps."""
+    for cell, T, resets in product(("lstm", "gru"), (64, 128), (0.001, 0.01, 0.03)):
+        yield Shape(cell, T, 128, 64, 256, resets=resets)
+
+
+def _amplifiers() -> Iterator[Shape]:
+    """Models of guitar amplifiers: layers x units, by sample and in blocks of 64 samples."""
+    for layers, H in ((1, 12), (1, 16), (2, 8), (1, 24), (1, 40)):
+        yield Shape("lstm", 1, 1, 1, H, ("step",), layers=layers)
+        yield Shape("lstm", 64, 1, 1, H, _FORWARD, layers=layers)
+
+
+def _denoisers() -> Iterator[Shape]:
+    """Noise out of speech, frame by frame.
+
+    One has 28 GRUs of four units, 524 steps in all a frame, some along time and some along
+    frequency: 19 steps each; the other, NSNet2's, two layers of 600, for a frame and for 500.
+    """
+    yield Shape("gru", 1, 1, 4, 4, ("step",), copies=28)
+    yield Shape("gru", 19, 1, 4, 4, _FORWARD, copies=28)
+    yield Shape("gru", 1, 1, 600, 600, ("step",), layers=2)
+    yield Shape("gru", 500, 1, 600, 600, _FORWARD, layers=2)
+
+
+def _speakers() -> Iterator[Shape]:
+    """Who speaks: three layers over 160 frames of 40 mel bands, as Resemblyzer's."""
+    for B in (1, 16):
+        yield Shape("lstm", 160, B, 40, 256, layers=3)
 
 
 def _odd() -> Iterator[Shape]:
@@ -231,7 +282,11 @@ def _small() -> Iterator[Shape]:
         yield Shape(cell, 20, 4, 16, 24)
         yield Shape(cell, 1, 1, 16, 24, ("step",))
         yield Shape(cell, 20, 4, 16, 24, ragged=True)
-        yield Shape(cell, 20, 4, 16, 24, resets=True)
+        yield Shape(cell, 20, 4, 16, 24, resets=1 / 32)
+        yield Shape(cell, 9, 3, 5, 8, layers=2)
+        yield Shape(cell, 1, 1, 5, 8, ("step",), layers=2)
+        yield Shape(cell, 6, 2, 3, 4, _FORWARD, copies=3)
+        yield Shape(cell, 1, 1, 3, 4, ("step",), layers=2, copies=3)
     yield Shape("lstm", 100, 1, 64, 64)
     yield Shape("gru", 100, 32, 128, 128, (*_BOTH, "memory"))
 
@@ -243,6 +298,10 @@ GROUPS = {
     "streaming": _streaming,
     "audio": _audio,
     "rl": _rl,
+    "rollouts": _rollouts,
+    "amplifiers": _amplifiers,
+    "denoisers": _denoisers,
+    "speakers": _speakers,
     "ragged": _ragged,
     "deepbench": _deepbench,
     "benchdnn": _benchdnn,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contender import Contender
+from ..candidate import Candidate
 from ..problem import Answer, Problem
 from ..shapes import Case
 from . import onnx
@@ -21,8 +21,8 @@ def why_not(case: Case) -> str | None:
     return onnx.why_not(case)
 
 
-def contender(problem: Problem, threads: int) -> Contender:
-    """Make the contender."""
+def candidate(problem: Problem, threads: int) -> Candidate:
+    """Make the candidate."""
     ort: Any = import_module("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -48,7 +48,7 @@ def contender(problem: Problem, threads: int) -> Contender:
         run()
         return {"y": results["Y"].numpy()[:, 0]}
 
-    return Contender("onnxruntime", "peer", problem, run, answer)
+    return Candidate("onnxruntime", "peer", problem, run, answer)
 
 
 def _bound(session: Any, values: dict[str, Any], results: dict[str, Any]) -> Any:
@@ -62,13 +62,13 @@ def _bound(session: Any, values: dict[str, Any], results: dict[str, Any]) -> Any
 
 def _step(
     session: Any, problem: Problem, values: dict[str, Any], results: dict[str, Any]
-) -> Contender:
+) -> Candidate:
     """Two bindings in turns, the state of one step being written where the next one reads."""
-    there = {name: results[f"{name}_next"] for name in values if name != "X"}
-    back = {f"{name}_next": values[name] for name in there}
+    after = {name: results[f"{name}_next"] for name in values if name != "X"}
+    back = {f"{name}_next": values[name] for name in after}
     pair = (
         _bound(session, values, results),
-        _bound(session, {"X": values["X"], **there}, {"Y": results["Y"], **back}),
+        _bound(session, {"X": values["X"], **after}, {"Y": results["Y"], **back}),
     )
     bindings = cycle(pair)
 
@@ -79,7 +79,7 @@ def _step(
     def answer() -> Answer:
         nonlocal bindings
         bindings = cycle(pair)
-        for name in there:
+        for name in after:
             values[name].update_inplace(np.zeros(values[name].shape(), problem.dtype))
         outputs = []
         for x_t in problem.x:
@@ -88,4 +88,4 @@ def _step(
         return {"y": np.stack(outputs)}
 
     first = problem.x[:1].copy()
-    return Contender("onnxruntime", "peer", problem, lambda: step(first), answer)
+    return Candidate("onnxruntime", "peer", problem, lambda: step(first), answer)

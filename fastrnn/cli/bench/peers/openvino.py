@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contender import Contender
+from ..candidate import Candidate
 from ..problem import Answer, Problem
 from ..shapes import Case
 from . import onnx
@@ -19,8 +19,8 @@ def why_not(case: Case) -> str | None:
     return onnx.why_not(case)
 
 
-def contender(problem: Problem, threads: int) -> Contender:
-    """Make the contender."""
+def candidate(problem: Problem, threads: int) -> Candidate:
+    """Make the candidate."""
     ov: Any = import_module("openvino")
     core = ov.Core()
     compiled = core.compile_model(
@@ -45,12 +45,12 @@ def contender(problem: Problem, threads: int) -> Contender:
         request.infer()
         return {"y": results["Y"].data[:, 0].copy()}
 
-    return Contender("openvino", "peer", problem, request.infer, answer)
+    return Candidate("openvino", "peer", problem, request.infer, answer)
 
 
 def _step(
     request: Any, problem: Problem, values: dict[str, Any], results: dict[str, Any]
-) -> Contender:
+) -> Candidate:
     states = [(values[name], results[f"{name}_next"].data) for name in values if name != "X"]
     x, y = values["X"], results["Y"].data
 
@@ -70,4 +70,4 @@ def _step(
         return {"y": np.stack(outputs)}
 
     first = problem.x[0].copy()
-    return Contender("openvino", "peer", problem, lambda: step(first), answer)
+    return Candidate("openvino", "peer", problem, lambda: step(first), answer)

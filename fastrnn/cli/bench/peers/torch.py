@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..contender import Contender
+from ....typing import Array
+from ..candidate import Candidate, one_by_one
 from ..problem import Answer, Problem
-from ..shapes import Array, Case
+from ..shapes import Case
 
 
 def why_not(case: Case) -> str | None:
@@ -18,11 +19,11 @@ def why_not(case: Case) -> str | None:
     return None
 
 
-def contender(problem: Problem, threads: int) -> Contender:
-    """Make the contender."""
+def candidate(problem: Problem, threads: int) -> Candidate:
+    """Make the candidate."""
     torch: Any = import_module("torch")
     torch.set_num_threads(threads)
-    return _Torch(torch, problem).contender()
+    return one_by_one(problem, lambda part: _Torch(torch, part).candidate())
 
 
 class _Torch:
@@ -32,7 +33,7 @@ class _Torch:
         self.dtype = getattr(torch, problem.case.dtype)
         self.x, self.dy = self.tensor(problem.x), self.tensor(problem.dy)
 
-    def contender(self) -> Contender:
+    def candidate(self) -> Candidate:
         if self.problem.case.mode == "step":
             return self.step()
         note = ""
@@ -55,7 +56,7 @@ class _Torch:
 
     def module(self) -> Any:
         s = self.problem.case.shape
-        module = getattr(self.torch.nn, s.cell.upper())(s.I, s.H, dtype=self.dtype)
+        module = getattr(self.torch.nn, s.cell.upper())(s.I, s.H, s.layers, dtype=self.dtype)
         module.load_state_dict({n: self.tensor(value) for n, value in self.problem.params.items()})
         return module
 
@@ -90,16 +91,16 @@ class _Torch:
         for start, stop in zip(starts, [*starts[1:], len(resets)], strict=True):
             yield start, stop, self.tensor(~resets[start][:, None])
 
-    def inference(self, note: str) -> Contender:
+    def inference(self, note: str) -> Candidate:
         module, x = self.module(), self.x
 
         def run() -> Any:
             with self.torch.inference_mode():
                 return self.forward(module, x)
 
-        return Contender("torch", "peer", self.problem, run, lambda: {"y": self.array(run())}, note)
+        return Candidate("torch", "peer", self.problem, run, lambda: {"y": self.array(run())}, note)
 
-    def training(self, note: str) -> Contender:
+    def training(self, note: str) -> Candidate:
         module, dy = self.module(), self.dy
         x = self.x.requires_grad_()
 
@@ -115,28 +116,31 @@ class _Torch:
             named = {name: self.array(p.grad) for name, p in module.named_parameters()}
             return {"y": y, "dx": self.array(x.grad), **named}
 
-        return Contender("torch", "peer", self.problem, run, answer, note)
+        return Candidate("torch", "peer", self.problem, run, answer, note)
 
-    def step(self) -> Contender:
-        s = self.problem.case.shape
-        cell = getattr(self.torch.nn, f"{s.cell.upper()}Cell")(s.I, s.H, dtype=self.dtype)
-        cell.load_state_dict(
-            {n.removesuffix("_l0"): self.tensor(v) for n, v in self.problem.params.items()}
-        )
-        state: Any = None
+    def step(self) -> Candidate:
+        cells = [self.cell(layer) for layer in range(self.problem.case.shape.layers)]
+        states: list[Any] = [None] * len(cells)
         first = self.x[0]
 
-        def step(x_t: Any) -> Any:
-            nonlocal state
+        def step(h: Any) -> Any:
             with self.torch.inference_mode():
-                state = cell(x_t, state)
-            return state[0] if s.cell == "lstm" else state
+                for layer, cell in enumerate(cells):
+                    state = states[layer] = cell(h, states[layer])
+                    h = state[0] if isinstance(state, tuple) else state
+            return h
 
         def answer() -> Answer:
-            nonlocal state
-            state = None
+            states[:] = [None] * len(cells)
             return {"y": self.array(self.torch.stack([step(x_t) for x_t in self.x]))}
 
-        return Contender(
-            "torch", "peer", self.problem, lambda: step(first), answer, f"{s.cell.upper()}Cell"
-        )
+        note = type(cells[0]).__name__
+        return Candidate("torch", "peer", self.problem, lambda: step(first), answer, note)
+
+    def cell(self, layer: int) -> Any:
+        s, end = self.problem.case.shape, f"_l{layer}"
+        kind = getattr(self.torch.nn, f"{s.cell.upper()}Cell")
+        cell = kind(s.H if layer else s.I, s.H, dtype=self.dtype)
+        params = self.problem.params.items()
+        cell.load_state_dict({n[: -len(end)]: self.tensor(v) for n, v in params if n.endswith(end)})
+        return cell

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ... import backends
-from .shapes import Array
+from ...typing import Array
 
 _SIZES = [2**k for k in range(14, 29)]  # bytes read over and over: 16 KB .. 256 MB
 _SECONDS = 0.03  # of one measurement
@@ -22,7 +22,7 @@ _TRIES = 3  # of which the best counts
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class Peaks:
     """Peaks of all threads together."""
 
     source: str
@@ -36,11 +36,11 @@ class Ceilings:
         sizes, rates = zip(*self.bandwidth, strict=True)
         return float(np.interp(math.log(working_set), np.log(sizes), rates))
 
-    def best(self, other: Ceilings) -> Ceilings:
-        """The higher of two measurements of each: a ceiling is what nothing disturbed."""
+    def best(self, other: Peaks) -> Peaks:
+        """The higher of two measurements of each: a peak is what nothing disturbed."""
         gflops = {name: max(rate, other.gflops[name]) for name, rate in self.gflops.items()}
         pairs = zip(self.bandwidth, other.bandwidth, strict=True)
-        return Ceilings(self.source, gflops, [max(pair) for pair in pairs])
+        return Peaks(self.source, gflops, [max(pair) for pair in pairs])
 
     def roof(self, dtype: str, flops: float, nbytes: float, working_set: float) -> float | None:
         """GFLOP/s that the roofline model allows."""
@@ -49,7 +49,7 @@ class Ceilings:
         return min(self.gflops[dtype], flops / nbytes * self.gbytes(working_set))
 
 
-def measure(threads: int, dtypes: tuple[str, ...]) -> Ceilings:
+def measure(threads: int, dtypes: tuple[str, ...]) -> Peaks:
     """Measure with the extension's loops, or with NumPy's products where it is missing."""
     compiled = backends.why_not("cpu") is None
     core: Any = import_module("fastrnn._core") if compiled else None
@@ -66,7 +66,7 @@ def measure(threads: int, dtypes: tuple[str, ...]) -> Ceilings:
         if compiled
         else "NumPy's products, since the extension is missing: matmul of 1024, and dot"
     )
-    return Ceilings(source, gflops, bandwidth)
+    return Peaks(source, gflops, bandwidth)
 
 
 def _multiplier(core: Any, dtype: str) -> Callable[[int], float]:
