@@ -140,6 +140,15 @@ SplitWeights split_weights(const Split* split) {
   return {static_cast<const Half*>(split->buffer.data()), split->how};
 }
 
+// In the order of fastrnn.cellmath.weights.OptionCodes; None: of a cell without.
+template <class Real>
+CellOptions<Real> cell_options(const py::object& codes) {
+  if (codes.is_none()) return {};
+  const auto [gate, candidate, output, slope, clip, coupled] =
+      codes.cast<std::tuple<int, int, int, Real, Real, bool>>();
+  return {Activation(gate), Activation(candidate), Activation(output), slope, clip, coupled};
+}
+
 template <class Call, class Kernel>
 void run(Call& call, const Kernel& kernel, Index size) {
   const Buffer work(static_cast<std::size_t>(size), "the workspace of a call");
@@ -235,8 +244,10 @@ class Steps {
 template <class Real>
 class SizedPass {
  public:
-  SizedPass(int cell, Index I, Index H, Index P, bool projected)
-      : pass_(kernels(), cell), sizes_{0, 0, I, H, P, projected} {}
+  SizedPass(int cell, Index I, Index H, Index P, bool projected, const py::object& options)
+      : pass_(kernels(), cell),
+        sizes_{0, 0, I, H, P, projected},
+        options_(cell_options<Real>(options)) {}
 
   Index hidden_size() const { return sizes_.H; }
 
@@ -340,6 +351,7 @@ class SizedPass {
     BackwardCall<Real> call{sizes,
                             rows(which, reverse),
                             threads,
+                            options_,
                             panels.data(),
                             split_weights(split),
                             sequence<const Real>(x),
@@ -399,11 +411,13 @@ class SizedPass {
     call.x = sequence<const Real>(x);
     call.h0 = pointer<const Real>(h0);
     call.c0 = pointer<const Real>(c0);
+    call.options = options_;
     return call;
   }
 
   Pass<Real> pass_;
   Sizes sizes_;  // with T = B = 0
+  CellOptions<Real> options_;
 };
 
 template <class Real>
@@ -419,7 +433,7 @@ void bind(py::module_& m, const std::string& suffix) {
   py::class_<GradientSums<Real>>(m, ("GradientSums" + suffix).c_str())
       .def(py::init<py::tuple, Index>());
   py::class_<SizedPass<Real>>(m, ("Pass" + suffix).c_str())
-      .def(py::init<int, Index, Index, Index, bool>())
+      .def(py::init<int, Index, Index, Index, bool, py::object>())
       .def_property_readonly("hidden_size", &SizedPass<Real>::hidden_size)
       .def("pack", &SizedPass<Real>::pack)
       .def("narrow", &SizedPass<Real>::narrow)

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from .cellmath.weights import OptionCodes
 from .rows import Rows
 from .spec import Weights
 from .typing import Array
@@ -41,7 +42,9 @@ class GradientSums64(GradientSums): ...
 class Pass(Protocol):
     """The kernels for one cell, one dtype and its sizes."""
 
-    def __init__(self, cell: int, I: int, H: int, P: int, projected: bool) -> None: ...
+    def __init__(
+        self, cell: int, I: int, H: int, P: int, projected: bool, options: OptionCodes | None
+    ) -> None: ...
     @property
     def hidden_size(self) -> int: ...
     def pack(self, w: Weights, backward: bool, threads: int) -> Panels: ...

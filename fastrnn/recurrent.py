@@ -173,7 +173,7 @@ class Recurrent(Parametrized, Generic[S, D]):
         hidden = config["hidden_size"]
         proj = config.get("proj_size", 0)
         self._cell = self._cell_of(config)
-        backend = backends.for_cell(config["backend"], self._cell)
+        backend = backends.get(backends.resolve(config["backend"]))
         backends.warn_of_fallback(config["backend"], backend.name)
         self._xp = backend.xp
         self._network = (Network if self._xp is np else PlacedNetwork)(
@@ -620,4 +620,5 @@ class LSTMKind(Recurrent[Pair, PairGradient]):
     def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
         options = _options_of(config)
         output = config.get("output_activation") or options.candidate
-        return "lstm_general", options._replace(output=output)
+        kind = "lstm_general_peephole" if config["peephole"] else "lstm_general"
+        return kind, options._replace(output=output)

@@ -6,14 +6,15 @@ import os
 
 import pytest
 
-from fastrnn.cellmath import CELLS
+from fastrnn.cellmath import CELLS, GENERAL
 
 _core = pytest.importorskip("fastrnn._core", reason="the C++ extension is not built")
 
 
 def test_cells_of_the_extension_are_those_of_cellmath():
     described = [
-        (kind, len(spec.gates), len(spec.saved), spec.has_c) for kind, spec in CELLS.items()
+        (kind, len(spec.gates), len(spec.saved), spec.has_c)
+        for kind, spec in (CELLS | GENERAL).items()
     ]
     assert _core.cells() == described
 

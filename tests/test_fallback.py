@@ -114,22 +114,6 @@ def test_pytests_benchmarks_refuse_to_time_it(tree: Path) -> None:
     assert 'backend "auto" ends at the fallback ' in done.stderr
 
 
-CELL = "import fastrnn\nprint(fastrnn.GRU(2, 3, gate_activation='hard_sigmoid').backend)\n"
-
-
-def test_a_cell_that_the_compiled_backend_does_not_have() -> None:
-    pytest.importorskip("fastrnn._core")
-    here = Path(fastrnn.__path__[0]).parent
-    done = python(here, "-c", WITHOUT_NUMBA + CELL)
-    assert done.stdout == "numpy\n"
-    assert done.stderr.count(f'{WORDS}"numpy"') == 1
-    assert "it has no cells with other activations" in done.stderr
-    assert 'pip install "fastrnn[numba]"' in done.stderr
-    done = python(here, "-W", "error", "-c", WITHOUT_NUMBA + CELL, backend="numpy")
-    assert (done.stdout, done.stderr) == ("numpy\n", "")
-    assert f'{WORDS}"numpy"' in python(here, "-c", WITHOUT_NUMBA + CELL, backend="cpu").stderr
-
-
 def test_the_compiled_backend_is_no_fallback() -> None:
     pytest.importorskip("fastrnn._core")
     done = python(Path(fastrnn.__path__[0]).parent, "-W", "error", "-c", TWO)

@@ -24,18 +24,28 @@ WIDTHS = [
     for dtype in ("float32", "float64")
     for sizes in ((5, 13, 10, 19), (5, 1, 3, 70))
 ]
+# The options of a case's cell; test_cell_options.py has what is right.
+HARD = {"gate_activation": "hard_sigmoid", "clip": 0.7}
+OPTIONS = [
+    (case, {"clip": 0.7} if "rnn" in case.kind else HARD | more)
+    for case in WIDTHS
+    for more in ([{"coupled": True}, {"activation": "relu"}] if case.is_lstm else [{}])
+]
 
 
 @functools.cache
 def answers(isa: str) -> tuple[dict[str, Any], list[list[Results]]]:
-    """The build as it is in a process with this FASTRNN_ISA, and [reproducible][case] results."""
-    jobs = [
-        (case.layer("cpu", reproducible=reproducible), case.call())
-        for reproducible in (False, True)
-        for case in WIDTHS
+    """The build as it is in a process with this FASTRNN_ISA, and results: of WIDTHS, of the same
+    with reproducible=True, and of OPTIONS."""
+    layers = [
+        [(case, {}) for case in WIDTHS],
+        [(case, {"reproducible": True}) for case in WIDTHS],
+        [(case, {"reproducible": True, **options}) for case, options in OPTIONS],
     ]
+    jobs = [(case.layer("cpu", **how), case.call()) for each in layers for case, how in each]
     build, results = run_elsewhere(jobs, {"FASTRNN_ISA": isa})
-    return build, [results[: len(WIDTHS)], results[len(WIDTHS) :]]
+    answered = iter(results)
+    return build, [[next(answered) for _ in each] for each in layers]
 
 
 @pytest.fixture(params=ISAS)
@@ -54,7 +64,7 @@ def test_the_forced_isa_ran(isa: str) -> None:
 
 
 def test_every_isa_is_right(isa: str) -> None:
-    for results in answers(isa)[1]:
+    for results in answers(isa)[1][:2]:
         for case, got in zip(WIDTHS, results, strict=True):
             close(got, oracle(case), case.dtype)
 
@@ -62,6 +72,8 @@ def test_every_isa_is_right(isa: str) -> None:
 def test_bits_do_not_depend_on_the_isa(isa: str) -> None:
     for case, got in zip(WIDTHS, answers(isa)[1][True], strict=True):
         same_bits(got, run(case.layer("cpu", reproducible=True), case.call()))
+    for (case, options), got in zip(OPTIONS, answers(isa)[1][2], strict=True):
+        same_bits(got, run(case.layer("cpu", reproducible=True, **options), case.call()))
 
 
 @functools.cache

@@ -62,6 +62,7 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
     step.H = z_.H;
     step.reset_at = extra_;
     step.output_at = z_.projected ? extra_ + z_.P : -1;
+    step.options = call_.options;
     thread.in = arena.take<const Real*>(own);
     thread.out = arena.take<Real*>(own);
     if (threads_) threads_[i] = thread;

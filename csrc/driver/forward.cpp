@@ -64,6 +64,7 @@ ForwardPass<Real>::ForwardPass(const Kernels<Real>& kernels, const CellKernels<R
     step.H = z_.H;
     step.padded = weights_.padded;
     step.save = call_.gates != nullptr;
+    step.options = call_.options;
     thread.gates =
         partition_.by_rows ? arena.take<Real>(chunk_rows(z_.T, rows) * G * weights_.padded) : gates;
   }

@@ -89,6 +89,7 @@ struct ForwardCall {
   RowSchedule rows;
   int threads;
   WeightType type;
+  CellOptions<Real> options;       // of a cell that has some
   const Real* packed;              // pack(sizes, weights, forward), or what quantize() made of it
   Weights<const Real> parameters;  // unpacked: T is 1 and `packed` null
   SplitWeights split;              // split(sizes, forward, packed)
@@ -129,21 +130,22 @@ struct BackwardCall {
   Sizes sizes;
   RowSchedule rows;
   int threads;
-  const Real* packed;       // pack(sizes, weights, backward)
-  SplitWeights split;       // split(sizes, backward, packed)
-  Sequence<const Real> x;   // as in forward
-  const Real* h0;           // as in forward
-  const Real* c0;           // as in forward
-  Sequence<const Real> y;   // forward's y
-  const Real* gates;        // forward's
-  const Real* c;            // forward's
-  Sequence<const Real> dy;  // (T, B, P) or null
-  Real* dh;                 // (B, P) in: gradient of hn; out: gradient of h0
-  Real* dc;                 // (B, H) the same for c, LSTM
-  Sequence<Real> dx;        // (T, B, I) out; rows that do not run are left alone
-  Sums<Real>* sums;         // of the parameters
-  void* work;               // backward_work(...) bytes
-  Listener* listener;       // or null
+  CellOptions<Real> options;  // forward's
+  const Real* packed;         // pack(sizes, weights, backward)
+  SplitWeights split;         // split(sizes, backward, packed)
+  Sequence<const Real> x;     // as in forward
+  const Real* h0;             // as in forward
+  const Real* c0;             // as in forward
+  Sequence<const Real> y;     // forward's y
+  const Real* gates;          // forward's
+  const Real* c;              // forward's
+  Sequence<const Real> dy;    // (T, B, P) or null
+  Real* dh;                   // (B, P) in: gradient of hn; out: gradient of h0
+  Real* dc;                   // (B, H) the same for c, LSTM
+  Sequence<Real> dx;          // (T, B, I) out; rows that do not run are left alone
+  Sums<Real>* sums;           // of the parameters
+  void* work;                 // backward_work(...) bytes
+  Listener* listener;         // or null
 };
 
 enum class Phase { forward, backward };

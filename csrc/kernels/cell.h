@@ -19,19 +19,20 @@ constexpr CellTraits traits_of(const char* name) {
   return traits;
 }
 
-// Calls work.run(UnitVectors, their sums) for all units of all rows, two vectors at a time; kRowsFirst:
-// the same units of all rows before the next ones. Where things are is passed by value: a store of a vector
+// Calls work.run(UnitVectors, their sums) for all units of all rows, two vectors at a time, or
+// Work::kAtOnce = 1; kRowsFirst: the same units of all rows before the next ones. Where things are is passed by value: a store of a vector
 // may be to anywhere for all that a compiler knows, who would read it again after each.
 template <class V, int kGates, bool kRowsFirst, class Work>
 FASTRNN_FN void for_units(const Work& work, const TileSums<typename V::Real> s, Index H) {
   using Real = typename V::Real;
   const Index row = s.row_stride, unit = kGates * s.vector_stride;
   Index m = 0, u = 0;
-  for (Index left = s.rows * s.units; left > 0; left -= 2) {
-    Index in_row[2], at[2];
-    const Real* sums[2];
+  constexpr int n = Work::kAtOnce;
+  for (Index left = s.rows * s.units; left > 0; left -= n) {
+    Index in_row[n], at[n];
+    const Real* sums[n];
     FASTRNN_UNROLL
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < n; ++i) {
       in_row[i] = s.m + m, at[i] = s.unit + u * V::kLanes;
       sums[i] = s.sums + m * row + u * unit;
       if (kRowsFirst) {
@@ -40,15 +41,22 @@ FASTRNN_FN void for_units(const Work& work, const TileSums<typename V::Real> s, 
         if (++u == s.units) u = 0, ++m;
       }
     }
-    if (left == 1) {
+    if (n == 1 || left == 1) {
       const Real* const one[] = {sums[0]};
       work.run(UnitVectors<V, 1>{{in_row[0]}, {at[0]}, {H - at[0]}}, one);
-    } else {
+    } else if constexpr (n == 2) {
       const Real* const two[] = {sums[0], sums[1]};
       work.run(UnitVectors<V, 2>{{in_row[0], in_row[1]}, {at[0], at[1]}, {H - at[0], H - at[1]}},
                two);
     }
   }
+}
+
+// Vectors at a time. Those of a cell with options wait for the functions that its options choose between,
+// which are not inlined.
+template <class Cell>
+constexpr int at_once() {
+  return Cell::kOptions ? 1 : 2;
 }
 
 template <class V>
@@ -65,7 +73,7 @@ FASTRNN_FN Two<V> load_sum(const typename V::Real* const (&sums)[2], Index offse
 template <class V, class Cell, int First, int Count>
 struct ForwardEpilogue {
   using Real = typename V::Real;
-  static constexpr int G = Cell::kGates;
+  static constexpr int G = Cell::kGates, kAtOnce = at_once<Cell>();
   static constexpr bool kReset = First + Count < G;  // only the gates before a reset
 
   const ForwardStep<Real>& step;
@@ -80,6 +88,7 @@ struct ForwardEpilogue {
   FASTRNN_FN void run(const UnitVectors<V, n>& at, const Real* const (&sums)[n]) const {
     const Index H = step.H;
     Unit<typename UnitVectors<V, n>::Value> u;
+    if constexpr (Cell::kOptions) u.options = step.options;
     FASTRNN_UNROLL
     for (int g = 0; g < Count; ++g) u.a[First + g] = load_sum<V>(sums, g * vector_stride);
     if constexpr (Cell::kSplitLast) {
@@ -116,6 +125,7 @@ struct ForwardEpilogue {
 template <class V, class Cell>
 struct ResetBackwardEpilogue {
   using Real = typename V::Real;
+  static constexpr int kAtOnce = at_once<Cell>();
 
   const BackwardStep<Real>& step;
 
@@ -127,6 +137,7 @@ struct ResetBackwardEpilogue {
   template <int n>
   FASTRNN_FN void run(const UnitVectors<V, n>& at, const Real* const (&sums)[n]) const {
     Unit<typename UnitVectors<V, n>::Value> u;
+    if constexpr (Cell::kOptions) u.options = step.options;
     u.saved[0] = at.load(step.saved);
     u.h_prev = at.load(step.h_prev);
     u.carry = at.load(step.dh);
@@ -140,6 +151,7 @@ struct ResetBackwardEpilogue {
 template <class V, class Cell>
 struct Backward {
   using Real = typename V::Real;
+  static constexpr int kAtOnce = at_once<Cell>();
 
   const BackwardStep<Real>& step;
 
@@ -155,6 +167,7 @@ struct Backward {
   FASTRNN_FN void run(const UnitVectors<V, n>& at, const Real* const (&)[n]) const {
     const Index H = step.H;
     Unit<typename UnitVectors<V, n>::Value> u;
+    if constexpr (Cell::kOptions) u.options = step.options;
     if (step.d_out[at.m[0]]) {
       u.dh = at.load(step.d_out);
     } else {

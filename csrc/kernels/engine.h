@@ -4,6 +4,7 @@
 
 #include "activations.h"
 #include "cells/unit.h"
+#include "cells/functions.h"
 #include "cells/all.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
@@ -39,7 +40,7 @@ constexpr Kernels<typename V::Real> make_kernels() {
   to.lanes = V::kLanes;
   to.rows = tile_kernels<V, V, Real, false>();
   to.columns = tile_kernels<V, V, Real, true>();
-#define FASTRNN_ENTRY(name, type) cell_kernels<V, type>(#name),
+#define FASTRNN_ENTRY(name, ...) cell_kernels<V, __VA_ARGS__>(#name),
   constexpr CellKernels<Real> cells[] = {FASTRNN_CELLS(FASTRNN_ENTRY)};
 #undef FASTRNN_ENTRY
   for (int i = 0; i < kCells; ++i) to.cells[i] = cells[i];

@@ -13,6 +13,8 @@
 
 namespace fastrnn {
 
+#include "cells/options.h"
+
 using Index = std::ptrdiff_t;
 
 // Without <algorithm>: what the standard library inlines is shared by the linker.
@@ -158,6 +160,7 @@ struct ForwardStep {
   const Real* peephole;  // (3*H,)
   Index H, padded;
   bool save;  // for backward
+  CellOptions<Real> options;
 };
 
 // One step backward, by sorted row m.
@@ -177,6 +180,7 @@ struct BackwardStep {
   Index H;
   Index reset_at;   // reset before: where r * h goes in a row of delta
   Index output_at;  // projected: where the cell's output goes there; else -1
+  CellOptions<Real> options;
 };
 
 template <class Real>
@@ -189,7 +193,7 @@ struct CellKernels {
   Epilogue<Real> reset_backward;  // of the gradient of r * h, which comes back through R_n
 };
 
-constexpr int kCells = 6;
+constexpr int kCells = 11;
 
 // ---- Products ----
 

@@ -11,7 +11,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from fastrnn.spec import Saved, Weights
 from fastrnn.typing import Array
 
 from .base import Backend
-
-if TYPE_CHECKING:
-    from fastrnn.spec import CellSpec
 
 __all__ = [
     "DEVICES",
@@ -33,7 +30,6 @@ __all__ = [
     "Weights",
     "best_on_cpu",
     "fallback",
-    "for_cell",
     "get",
     "namespace",
     "place",
@@ -158,26 +154,6 @@ def _asked_for() -> str:
     return checks.choice("FASTRNN_BACKEND", wanted, ("auto", *NAMES))
 
 
-def for_cell(name: str, cell: CellSpec) -> Backend:
-    """Return the backend to use for a cell: "auto" is the first usable one that has it.
-
-    Raises
-    ------
-    ValueError, RuntimeError
-        As `get`; or the backend has no such cell.
-    """
-    resolved = resolve(name)
-    if get(resolved).has(cell):
-        return get(resolved)
-    if name == "auto":
-        usable = (get(each) for each in _AUTO if why_not(each) is None)
-        return next(backend for backend in usable if backend.has(cell))
-    raise ValueError(
-        f'backend "{resolved}" has no cells with other activations, clip or coupled gates: '
-        'take backend="auto", "numba" or "numpy"'
-    )
-
-
 def best_on_cpu() -> str:
     """Return the name of the first usable backend of cpu, numba and numpy."""
     return next(usable for usable in _AUTO if why_not(usable) is None)
@@ -212,15 +188,8 @@ def _words(chosen: str, asked: str) -> str | None:
     """Return what to say of a backend, None if it is the best one there is or was asked for."""
     if chosen in (_BEST, asked):
         return None
-    reason = why_not(_BEST)
-    if reason is None:  # for a cell that it does not have
-        if chosen == "numba" and not asked:
-            return None
-        reason = "it has no cells with other activations, clip or coupled gates"
-        if chosen == "numpy":
-            reason += f", and {why_not('numba')}"
     times = "many times slower" if chosen == "numpy" else "slower"
     return (
         f'backend "auto" ends at the fallback "{chosen}", {times} than "{_BEST}": '
-        f'{reason}. FASTRNN_BACKEND="{chosen}" asks for it, without these words'
+        f'{why_not(_BEST)}. FASTRNN_BACKEND="{chosen}" asks for it, without these words'
     )

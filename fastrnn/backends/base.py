@@ -27,9 +27,6 @@ class Backend(Protocol):
     """Makes a vector for all gradients, unset where `backward` sets it; None: the
     namespace's zeros do."""
 
-    def has(self, cell: CellSpec) -> bool:
-        """Return whether it computes this cell."""
-
     def mask(
         self,
         seed: int,

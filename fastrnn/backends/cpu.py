@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn import config, dropout
+from fastrnn.cellmath.weights import option_codes
 from fastrnn.rows import Rows
 from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 from fastrnn.typing import Array
@@ -225,20 +226,17 @@ class CpuBackend:
         """Return what sums up over calls; see `Backend.sums`."""
         return self._sums[grads.ih.itemsize](grads, calls)
 
-    def has(self, cell: CellSpec) -> bool:
-        """Return whether the extension has this cell."""
-        return cell.kind in self._cells
-
     def _kernels_for(self, cell: CellSpec, w: Weights) -> _core.Pass:
         gates, I = w.ih.shape
         P = w.hh.shape[1]
-        key = cell.kind, w.ih.itemsize, gates, I, P, w.hr is None
+        key = cell.kind, cell.options, w.ih.itemsize, gates, I, P, w.hr is None
         kernels = self._kernels.get(key)
         if kernels is None:
             H = gates // len(cell.gates)
             make = self._make[w.ih.itemsize]
             # of threads that come here at once, all get what one of them made
-            made = make(self._cells[cell.kind], I, H, P, w.hr is not None)
+            codes = None if cell.options is None else option_codes(cell.options, w.ih.dtype)
+            made = make(self._cells[cell.kind], I, H, P, w.hr is not None, codes)
             kernels = self._kernels.setdefault(key, made)
         return kernels
 

@@ -88,10 +88,6 @@ class NumpyBackend:
     mask = staticmethod(dropout.mask)
     sums = Sums
 
-    def has(self, cell: CellSpec) -> bool:
-        """Return whether it computes this cell: all are written here."""
-        return cell.kind in MATHS
-
     def loops(self, cell: CellSpec) -> Loops:
         """Return the loops of a cell."""
         return loops(MATHS[cell.kind])

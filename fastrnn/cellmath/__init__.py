@@ -62,6 +62,13 @@ GENERAL = {
             options=Options(),
         ),
         CellSpec(
+            "lstm_general_peephole",
+            gates=("i", "f", "g", "o"),
+            has_c=True,
+            saved=("i", "f", "g", "o"),
+            options=Options(),
+        ),
+        CellSpec(
             "gru_general",
             gates=("r", "z", "n"),
             has_c=False,
@@ -91,6 +98,7 @@ class CellMath(NamedTuple):
 
 
 _LSTM = CellMath(lstm.forward, lstm.backward, lstm.gradients)
+_LSTM_GENERAL = CellMath(general.lstm_forward, general.lstm_backward, general.lstm_gradients)
 
 MATHS = {
     "rnn_tanh": CellMath(rnn.forward_tanh, rnn.backward_tanh, rnn.gradients),
@@ -102,7 +110,8 @@ MATHS = {
         gru.forward_reset_before, gru.backward_reset_before, gru.gradients_reset_before
     ),
     "rnn_general": CellMath(general.rnn_forward, general.rnn_backward, rnn.gradients),
-    "lstm_general": CellMath(general.lstm_forward, general.lstm_backward, general.lstm_gradients),
+    "lstm_general": _LSTM_GENERAL,
+    "lstm_general_peephole": _LSTM_GENERAL,
     "gru_general": CellMath(
         general.gru_forward_reset_after,
         general.gru_backward_reset_after,

@@ -75,7 +75,7 @@ def through(d: Array, x: Array, y: Array, how: int, slope: float, limit: float) 
         inside = np.where(y <= 0, 0, d)
     else:
         inside = np.where((y <= 0) | (y >= 1), 0, slope * d)
-    return np.where(np.abs(x) >= limit, 0, inside)
+    return np.where((np.abs(x) >= limit) & (limit < np.inf), 0, inside)
 
 
 def product(a: Array, b: Array, chain: bool) -> Array:

@@ -24,6 +24,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define FASTRNN_FN inline
+#define FASTRNN_NOINLINE inline
 #define FASTRNN_UNROLL
 #define FASTRNN_UNROLL_BY(n)
 #define FASTRNN_CLUSTERED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import fake_cupy
@@ -15,8 +16,8 @@ from device import DeviceCase, down, up
 import fastrnn
 from fastrnn.backends.cuda import CudaBackend
 from fastrnn.backends.cuda.passes import shape
-from fastrnn.cellmath import CELLS
-from fastrnn.spec import Numerics
+from fastrnn.cellmath import CELLS, GENERAL
+from fastrnn.spec import Numerics, Options
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -186,10 +187,15 @@ def test_shapes_are_the_traits_of_the_cells(kind: str) -> None:
 
 
 def test_launchers_are_kept(emulated: CudaBackend) -> None:
-    first = emulated._launcher(np.dtype("f4"), "gru", Numerics())
-    assert first is emulated._launcher(np.dtype("f4"), "gru", Numerics())
-    assert first is not emulated._launcher(np.dtype("f4"), "gru", Numerics("high"))
-    assert first is not emulated._launcher(np.dtype("f4"), "gru", Numerics(reproducible=True))
+    first = emulated._launcher(np.dtype("f4"), CELLS["gru"], Numerics())
+    assert first is emulated._launcher(np.dtype("f4"), CELLS["gru"], Numerics())
+    assert first is not emulated._launcher(np.dtype("f4"), CELLS["gru"], Numerics("high"))
+    chain = Numerics(reproducible=True)
+    assert first is not emulated._launcher(np.dtype("f4"), CELLS["gru"], chain)
+    general = GENERAL["gru_general"]
+    clipped = replace(general, options=Options(clip=1.5))
+    keys = [emulated._launcher(np.dtype("f4"), cell).key for cell in (general, clipped)]
+    assert keys[0] != keys[1]  # of the graphs of steps
 
 
 def test_a_case_of_each_kind_has_its_own_parameters() -> None:

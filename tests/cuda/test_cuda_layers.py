@@ -49,6 +49,27 @@ def test_results_and_gradients(case: DeviceCase) -> None:
     )
 
 
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("rnn_tanh", {"nonlinearity": "sigmoid", "clip": 0.7}),
+        ("gru", {"gate_activation": "hard_sigmoid", "clip": 0.9}),
+        ("gru_reset_before", {"gate_activation": "hard_sigmoid", "activation": "relu"}),
+        ("lstm", {"gate_activation": "hard_sigmoid", "gate_slope": 1 / 6, "coupled": True}),
+        ("lstm_peephole", {"clip": 0.5, "coupled": True, "output_activation": "relu"}),
+    ],
+)
+def test_cells_with_options(kind: str, options: dict[str, Any], reproducible: bool) -> None:
+    case = DeviceCase(kind, (5, 3, 4, 33), proj=kind == "lstm", lengths="zeros", resets="some")
+    layer, call = case.layer(reproducible=reproducible, **options), case.call()
+    close(run(layer, call), run(*reference(case, call, **options)), case.dtype)
+    step, x = layer.layer.stepper(3), up(call.x)
+    y, _ = layer.layer(x)
+    for t in range(len(x)):
+        np.testing.assert_allclose(down(step(x[t])), down(y[t]), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_against_torch(kind: str, reverse: bool) -> None:

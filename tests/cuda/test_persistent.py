@@ -131,6 +131,23 @@ def test_every_cell(device: Any, kind: str, options: dict[str, Any], cut_by: Cut
     check_all(device, cut_by, DeviceCase(kind, **{"dtype": "float32", **options}))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("rnn_tanh", {"nonlinearity": "hard_sigmoid", "clip": 1.5}),
+        ("gru", {"gate_activation": "hard_sigmoid", "gate_slope": 1 / 6, "activation": "relu"}),
+        ("lstm_peephole", {"clip": 0.7, "coupled": True, "output_activation": "sigmoid"}),
+    ],
+)
+def test_cells_with_options(device: Any, kind: str, options: dict[str, Any]) -> None:
+    case = DeviceCase(kind, (5, 9, 3, 11), lengths="zeros", resets="some")
+    call = case.call()
+    got = run(case.layer(**options), call)
+    assert "cell_forward" not in device.launches
+    assert device.launches.count("persistent_backward") == 1
+    close(got, run(*reference(case, call, **options)), case.dtype)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_cell_in_double(device: Any, kind: str, cut_by: CutBy) -> None:
     if kind == "gru":

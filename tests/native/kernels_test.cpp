@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
 #include <thread>
@@ -64,6 +65,7 @@ struct Inputs {
   std::vector<std::int64_t> sorted_indices, batch_sizes;
   std::vector<std::uint8_t> reset_mask;
   Array<Real> ih, hh, b_ih, b_hh, hr, peephole, x, h0, c0, dy, dh, dc;
+  CellOptions<Real> options;
   bool keep;
   WeightType type = WeightType::real;
   bool unpacked = false;  // the weights of one step, without packing: the same bits
@@ -92,6 +94,11 @@ struct Inputs {
     dy = random(draw() % 4 ? T * B * P : 0, draw);
     dh = random(B * P, draw);
     dc = random(traits.has_c ? B * H : 0, draw);
+    for (Activation* each : {&options.gate, &options.candidate, &options.output})
+      *each = Activation(draw() % 4);
+    options.slope = draw() % 2 ? Real(0.2) : Real(1) / 6;
+    options.clip = draw() % 2 ? std::numeric_limits<Real>::infinity() : Real(0.75);
+    options.coupled = draw() % 2 == 0;
     keep = draw() % 4 != 0;
     if (!keep && sizeof(Real) == 4) type = WeightType(draw() % 3);
     unpacked = sizes.T == 1 && type == WeightType::real;
@@ -197,6 +204,7 @@ Result<Real> run(const KernelTable& table, const Inputs<Real>& inputs, int threa
   forward.sizes = inputs.sizes;
   forward.rows = inputs.rows;
   forward.threads = threads;
+  forward.options = inputs.options;
   forward.packed = packed.data();
   const Array<Half> split = terms(pass, inputs, Phase::forward, how, threads, packed);
   forward.split = {split.data(), how};
@@ -242,6 +250,7 @@ Result<Real> run(const KernelTable& table, const Inputs<Real>& inputs, int threa
   backward.sizes = inputs.sizes;
   backward.rows = inputs.rows;
   backward.threads = threads;
+  backward.options = inputs.options;
   backward.packed = packed_back.data();
   const Array<Half> split_back = terms(pass, inputs, Phase::backward, how, threads, packed_back);
   backward.split = {split_back.data(), how};

@@ -16,7 +16,6 @@ import numpy as np
 
 from fastrnn.backends import there
 from fastrnn.backends.base import InTurn, Steps
-from fastrnn.cellmath import CELLS
 from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 
 from . import passes, persistent, tune
@@ -58,18 +57,15 @@ class CudaBackend:
         self._graphs = Graphs(self._device)
         self._launcher = lru_cache(maxsize=None)(self._new_launcher)
 
-    def has(self, cell: CellSpec) -> bool:
-        """Return whether the kernels have this cell."""
-        return cell.kind in CELLS
-
     def _new_launcher(
         self,
         dtype: np.dtype[Any],
-        cell: str | None = None,
+        cell: CellSpec | None = None,
         numerics: Numerics = Numerics(),  # noqa: B008 (a constant)
     ) -> Launcher:
         chain, precision = numerics.reproducible, numerics.precision
-        return Launcher(self._device, dtype, cell, chain, precision, self._graphs)
+        kind, options = (None, None) if cell is None else (cell.kind, cell.options)
+        return Launcher(self._device, dtype, kind, chain, precision, self._graphs, options)
 
     def mask(
         self,
@@ -102,7 +98,7 @@ class CudaBackend:
         self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
-        launch = self._launcher(w.ih.dtype, cell.kind, numerics)
+        launch = self._launcher(w.ih.dtype, cell, numerics)
         with there(w.ih):
             once = passes.in_one_launch(launch, shape(cell), w, T, B)
         if once:
@@ -120,7 +116,7 @@ class CudaBackend:
     def find_fastest(self, layer: Any, T: int, B: int) -> Iterator[tune.Found]:
         """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
         cell, numerics = layer._network.cell, layer._network.numerics
-        launch = self._launcher(layer.dtype, cell.kind, numerics)
+        launch = self._launcher(layer.dtype, cell, numerics)
 
         def candidates(kernel: str) -> tuple[str, list[str]]:
             labels = self._labels(layer, launch, kernel, B)
@@ -135,7 +131,7 @@ class CudaBackend:
     def ways(self, layer: Any, B: int) -> set[str]:
         """Return the labels of the launches among which `find_fastest` chooses for a layer."""
         network = layer._network
-        launch = self._launcher(layer.dtype, network.cell.kind, network.numerics)
+        launch = self._launcher(layer.dtype, network.cell, network.numerics)
         kernels = ("persistent_forward", "persistent_backward")
         with there(layer.flat_params):
             return {label for name in kernels for label in self._labels(layer, launch, name, B)}
@@ -181,7 +177,7 @@ class CudaBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`."""
         cell, numerics, x, h0, c0, rows, reverse = args
-        launch = self._launcher(x.dtype, cell.kind, numerics)
+        launch = self._launcher(x.dtype, cell, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, gates = passes.forward(
@@ -207,7 +203,7 @@ class CudaBackend:
         """Backpropagate through one pass; see `Backend.backward`."""
         cell, numerics, x, h0, c0, rows, reverse = args
         dy, dh, dc = douts
-        launch = self._launcher(x.dtype, cell.kind, numerics)
+        launch = self._launcher(x.dtype, cell, numerics)
         run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
         packed = PackedSaved(
@@ -241,7 +237,7 @@ class CudaBackend:
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
         x, y, h, c = args.x[0], y[0], args.h0, args.c0
-        launch = self._launcher(x.dtype, args.cell.kind, args.numerics)
+        launch = self._launcher(x.dtype, args.cell, args.numerics)
         step = Step(launch, shape(args.cell), weights, len(x))
         w = weights.parameters
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)

@@ -7,6 +7,7 @@ every program for every architecture.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 import tempfile
@@ -15,9 +16,12 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from fastrnn.spec import Options
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 
@@ -25,8 +29,9 @@ GPU = "cuda/gpu.h"
 """What the kernels use of the GPU itself; the emulator of the tests brings its own."""
 
 _VALUE = (GPU, "cuda/value.h")
-_CELLS = ("activations.h", "cells/unit.h", "cells/gru.h", "cells/lstm.h", "cells/rnn.h")
-_CELL = (*_VALUE, *_CELLS, "cells/all.h", "cuda/cell.h", "cuda/step.h")
+_NAMES = "options", "unit", "functions", "gru", "lstm", "rnn", "all"
+_CELLS = ("activations.h", *(f"cells/{name}.h" for name in _NAMES))
+_CELL = (*_VALUE, *_CELLS, "cuda/cell.h", "cuda/step.h")
 
 # No contraction: a fused operation stands where the source says so, which gives the bits of the
 # CPU's cells.
@@ -40,22 +45,41 @@ class Program(NamedTuple):
     defines: tuple[tuple[str, str], ...]
 
 
-def program(dtype: np.dtype[Any], cell: str | None = None) -> Program:
+def program(
+    dtype: np.dtype[Any], cell: str | None = None, options: Options | None = None
+) -> Program:
     """Return the program of a cell's steps; without a cell, that of what all cells share."""
     if cell is None:
         files = (*_VALUE, "cuda/sums.cu", "cuda/runs.cu", "cuda/dropout.cu")
         return Program(files, (_real(dtype),))
-    return Program((*_CELL, "cuda/pointwise.cu"), (_real(dtype), ("FASTRNN_CELL", cell)))
+    return Program((*_CELL, "cuda/pointwise.cu"), (_real(dtype), *_cell(cell, options)))
 
 
-def persistent(dtype: np.dtype[Any], cell: str, name: str, **options: str | int) -> Program:
-    """Return the program of the kernel `name`, which runs all steps of a pass of a cell; the
-    options are those of kernels/cuda/persistent.h, without their prefix."""
-    chosen = ((f"FASTRNN_{key.upper()}", str(value)) for key, value in options.items())
+def persistent(
+    dtype: np.dtype[Any], cell: str, name: str, options: Options | None = None, **cut: str | int
+) -> Program:
+    """Return the program of the kernel `name`, which runs all steps of a pass of a cell; `cut` are
+    the options of kernels/cuda/persistent.h, without their prefix."""
+    chosen = ((f"FASTRNN_{key.upper()}", str(value)) for key, value in cut.items())
     return Program(
         (*_CELL, "cuda/tile.h", "cuda/exchange.h", "cuda/persistent.h", f"cuda/{name}.cu"),
-        (_real(dtype), ("FASTRNN_CELL", cell), *chosen),
+        (_real(dtype), *_cell(cell, options), *chosen),
     )
+
+
+def _cell(kind: str, options: Options | None) -> list[tuple[str, str]]:
+    """Return what chooses the cell: its options are constants of the program."""
+    defines = [("FASTRNN_CELL", kind)]
+    if options is not None:
+        functions = (options.gate, options.candidate, options.output)
+        clip = repr(options.clip) if math.isfinite(options.clip) else "float_of(0x7f800000u)"
+        values = (
+            *(f"Activation::{name}" for name in functions),
+            *(f"Real({value})" for value in (repr(options.slope), clip)),
+            str(options.coupled).lower(),
+        )
+        defines.append(("FASTRNN_OPTIONS", ", ".join(values)))
+    return defines
 
 
 def _real(dtype: np.dtype[Any]) -> tuple[str, str]:

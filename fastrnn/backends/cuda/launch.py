@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .compile import program
 from .device import Array, Device
 from .graphs import Graphs
+
+if TYPE_CHECKING:
+    from fastrnn.spec import Options
 
 THREADS = 256
 """Threads of a block where a thread has one result."""
@@ -40,6 +43,7 @@ class Launcher:
     precision : of float32 products that are no chains: "highest", "high" or "medium"
     graphs : Graphs, optional
         Those of the device; new ones by default.
+    options : of a cell that has some
     """
 
     def __init__(
@@ -50,9 +54,11 @@ class Launcher:
         chain: bool = False,
         precision: str = "highest",
         graphs: Graphs | None = None,
+        options: Options | None = None,
     ) -> None:
         self.graphs = Graphs(device) if graphs is None else graphs
-        self.key = f"{cell} {dtype} {'chain' if chain else precision}"
+        chosen = "" if options is None else f"{tuple(options)} "
+        self.key = f"{cell} {chosen}{dtype} {'chain' if chain else precision}"
         """What tells its kernels from others'."""
         self.xp = device.xp
         self.dtype = dtype
@@ -60,8 +66,9 @@ class Launcher:
         self.precision = precision
         self.device = device
         self.cell = cell
+        self.options = options
         self._shared = program(dtype)
-        self._steps = program(dtype, cell) if cell else self._shared
+        self._steps = program(dtype, cell, options) if cell else self._shared
 
     # --------------------------------------------------------------------------- a thread a unit
 

@@ -379,7 +379,7 @@ def _question(launch: Launcher, name: str, B: int, G: int, H: int) -> tuple[Work
 def _launch_of(launch: Launcher, name: str, B: int, cut: Cut) -> Plan | None:
     """Return a cut's launch, or None if not all blocks that wait for each other run at once."""
     assert launch.cell is not None
-    text = compile.persistent(launch.dtype, launch.cell, name, **cut.options)
+    text = compile.persistent(launch.dtype, launch.cell, name, launch.options, **cut.options)
     clustered = cut.exchange == CLUSTER
     kernel, room = launch.device.cooperative(text, name, THREADS, cut.shared, clustered)
     across, down = cut.grid

@@ -1,10 +1,15 @@
 // The cells, in the order of the extension's tables: F(name, type). One line here and one in
 // fastrnn/cellmath/__init__.py is all that a new cell adds outside its own two files.
 
-#define FASTRNN_CELLS(F)       \
-  F(rnn_tanh, Rnn<false>)      \
-  F(rnn_relu, Rnn<true>)       \
-  F(lstm, Lstm<false>)         \
-  F(lstm_peephole, Lstm<true>) \
-  F(gru, GruResetAfter)        \
-  F(gru_reset_before, GruResetBefore)
+#define FASTRNN_CELLS(F)                       \
+  F(rnn_tanh, Rnn<Plain<>>)                    \
+  F(rnn_relu, Rnn<Plain<true>>)                \
+  F(lstm, Lstm<Plain<>, false>)                \
+  F(lstm_peephole, Lstm<Plain<>, true>)        \
+  F(gru, GruResetAfter<Plain<>>)               \
+  F(gru_reset_before, GruResetBefore<Plain<>>) \
+  F(rnn_general, Rnn<Chosen>)                  \
+  F(lstm_general, Lstm<Chosen, false>)         \
+  F(lstm_general_peephole, Lstm<Chosen, true>) \
+  F(gru_general, GruResetAfter<Chosen>)        \
+  F(gru_general_reset_before, GruResetBefore<Chosen>)

@@ -1,13 +1,15 @@
 // Long short-term memory (Hochreiter and Schmidhuber 1997) with the forget gate of Gers, Schmidhuber
 // and Cummins (2000) and, on request, the peepholes of Gers and Schmidhuber (2000):
 //   c' = f * c + i * g,  h' = o * tanh(c'),  i, f, o = sigmoid(a), g = tanh(a)
+// or other activations, and f = 1 - i (Greff et al. 2017),
 // with a_i += p_i * c, a_f += p_f * c, a_o += p_o * c'.
 
-template <bool kWithPeephole>
+template <class F, bool kWithPeephole>
 struct Lstm {
   static constexpr int kGates = 4, kSaved = 4, kDeltas = 4, kHiddenFirst = 0;
   static constexpr bool kHasC = true, kPeephole = kWithPeephole, kSplitLast = false;
   static constexpr bool kResetBefore = false, kSavesH = false, kNeedsHPrev = false;
+  static constexpr bool kOptions = F::kOptions;
   FASTRNN_FN static constexpr int input_block(int gate) { return gate; }
 
   template <class V>
@@ -16,24 +18,27 @@ struct Lstm {
       u.a[0] = fma(u.peephole[0], u.c_prev, u.a[0]);
       u.a[1] = fma(u.peephole[1], u.c_prev, u.a[1]);
     }
-    const V i = sigmoid(u.a[0]), f = sigmoid(u.a[1]), g = tanh(u.a[2]);
+    u.saved[0] = F::keep_gate(u, u.a[0]), u.saved[1] = F::keep_gate(u, u.a[1]);
+    u.saved[2] = F::keep_candidate(u, u.a[2]);
+    const V i = F::gate(u, u.saved[0]), f = forget(u, i), g = F::candidate(u, u.saved[2]);
     u.c = fma(f, u.c_prev, i * g);
     if constexpr (kPeephole) u.a[3] = fma(u.peephole[2], u.c, u.a[3]);
-    const V o = sigmoid(u.a[3]);
-    u.h = o * tanh(u.c);
-    u.saved[0] = i, u.saved[1] = f, u.saved[2] = g, u.saved[3] = o;
+    u.saved[3] = F::keep_gate(u, u.a[3]);
+    u.h = F::gate(u, u.saved[3]) * F::output(u, u.c);
   }
 
   template <class V>
   FASTRNN_FN static void backward(Unit<V>& u) {
-    const V i = u.saved[0], f = u.saved[1], g = u.saved[2], o = u.saved[3];
-    const V t = tanh(u.c);
-    const V da_o = u.dh * t * sigmoid_slope(o);
-    V dc = fma(u.dh * o, tanh_slope(t), u.dc);
+    const V i = F::gate(u, u.saved[0]), f = forget(u, i), g = F::candidate(u, u.saved[2]);
+    const V o = F::gate(u, u.saved[3]), t = F::output(u, u.c);
+    const V da_o = F::through_gate(u, u.dh * t, u.saved[3], o);
+    V dc = F::add_through_output(u, u.dc, u.dh * o, t);
     if constexpr (kPeephole) dc = fma(u.peephole[2], da_o, dc);
-    const V da_i = dc * g * sigmoid_slope(i);
-    const V da_f = dc * u.c_prev * sigmoid_slope(f);
-    const V da_g = dc * i * tanh_slope(g);
+    const V di = F::coupled(u) ? dc * (g - u.c_prev) : dc * g;
+    const V da_i = F::through_gate(u, di, u.saved[0], i);
+    V da_f = V::broadcast(0);
+    if (!F::coupled(u)) da_f = F::through_gate(u, dc * u.c_prev, u.saved[1], f);
+    const V da_g = F::through_candidate(u, dc * i, u.saved[2], g);
     u.dc = dc * f;
     if constexpr (kPeephole) {
       u.dc = fma(u.peephole[0], da_i, u.dc);
@@ -41,5 +46,11 @@ struct Lstm {
     }
     u.delta[0] = da_i, u.delta[1] = da_f, u.delta[2] = da_g, u.delta[3] = da_o;
     u.h = o * t;  // what a projection took in
+  }
+
+ private:
+  template <class V>
+  FASTRNN_FN static V forget(const Unit<V>& u, V i) {
+    return F::coupled(u) ? V::broadcast(1) - i : F::gate(u, u.saved[1]);
   }
 };

@@ -10,6 +10,7 @@
 //   kResetBefore   the recurrent product of the last gate is over r * h (GRU, reset before)
 //   kSavesH        backward looks at h itself
 //   kNeedsHPrev    forward and backward look at the state before
+//   kOptions       it computes what the unit's options say
 //   kDeltas        blocks of pre-activation gradients
 //   input_block(g) the block, among the first kGates, that holds gate g's gradient of the input side
 //   kHiddenFirst   from this block on, kGates blocks hold those of the recurrent side, in gate order
@@ -26,4 +27,5 @@ struct Unit {
   V dh, dc;          // backward: gradients of h and c; dc becomes the gradient of c_prev
   V delta[4];        // backward out: gradients of the pre-activations
   V carry;           // kNeedsHPrev: the part of dh_prev that does not pass the recurrent weights
+  CellOptions<typename V::Real> options;  // kOptions
 };

@@ -2,6 +2,8 @@
 // (tests/cuda/emulator.h) stands in for this file and has a twin of each.
 
 #define FASTRNN_FN __device__ __forceinline__
+// What the CPU's kernels call: here it chooses by constants, and little is left of it.
+#define FASTRNN_NOINLINE FASTRNN_FN
 #define FASTRNN_UNROLL _Pragma("unroll")
 #define FASTRNN_PRAGMA(text) _Pragma(#text)
 #define FASTRNN_UNROLL_BY(n) FASTRNN_PRAGMA(unroll n)

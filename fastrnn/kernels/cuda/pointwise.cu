@@ -41,6 +41,7 @@ extern "C" __global__ void cell_reset(
     for (int g = 0; g < kFirst; ++g)
       u.a[g] = pre_activation(g, row, unit, H, input, recurrent, bias);
     u.h_prev = load(h + i);
+    set_options(u);
     reset_h[i] = reset<Cell>(u).v;
     FASTRNN_UNROLL
     for (int g = 0; g < kFirst; ++g) saved[(row * Cell::kSaved + g) * H + unit] = u.saved[g].v;
@@ -103,6 +104,7 @@ extern "C" __global__ void cell_reset_backward(Index n, Index H,
     u.saved[0] = load(saved + row * Cell::kSaved * H + unit);
     u.h_prev = load(h_prev + i);
     u.carry = load(carry + i);
+    set_options(u);
     reset_h[i] = reset_backward<Cell>(u, load(d_reset_h + i)).v;
     delta[row * Cell::kGates * H + unit] = u.delta[0].v;
     carry[i] = u.carry.v;

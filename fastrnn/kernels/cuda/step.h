@@ -56,6 +56,7 @@ struct Forward {
       if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
     }
     if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
+    set_options(u);
     Cell::forward(u);
   }
 
@@ -113,6 +114,7 @@ struct Backward {
   // does not pass R.
   FASTRNN_FN static Real finish(Unit<V>& u, Real dh) {
     u.dh = V{dh};
+    set_options(u);
     Cell::backward(u);
     if constexpr (Cell::kNeedsHPrev) return u.carry.v;
     return 0;
