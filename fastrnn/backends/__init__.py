@@ -180,8 +180,14 @@ def warn_of_fallback(name: str, chosen: str) -> None:
         return
     with _lock.held:
         first, _warned = not _warned, True
-    if first:  # of the caller of the constructor of the layer
+    if not first:
+        return
+    try:  # of the caller of the constructor of the layer
         warnings.warn(text, RuntimeWarning, stacklevel=5)
+    except RuntimeWarning:  # an error, which comes each time
+        with _lock.held:
+            _warned = False
+        raise
 
 
 def _words(chosen: str, asked: str) -> str | None:
