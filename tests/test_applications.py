@@ -54,10 +54,11 @@ class Network(fastrnn.Model):
             g.ctc(scores, np.array([[1, 2], [2, 0], [1, 0]]), lengths, np.array([2, 1, 1]), 0),
             g.multiply(own, 0.5),
             g.cross_entropy(g(self.out, g.index(steps, np.array([0, 4]))), tags[:2]),
+            g.mse(scores, np.ones((T, B, 3))),
         ]
 
 
-@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize("which", range(7))
 def test_the_same_network_in_torch(in_torch: Any, which: int) -> None:
     rng = np.random.default_rng(which)
     model = Network(rng)

@@ -11,7 +11,10 @@ import numpy as np
 
 
 def naive_bayes(features: Sequence[Any], labels: Any, tests: Sequence[Any], alpha: float) -> Any:
-    """Return the likeliest class of each test by its features: multinomial, smoothed by alpha."""
+    """Return log-probabilities (N, classes), but for a constant, of each test by its features.
+
+    The model is multinomial, its counts begin at alpha.
+    """
     classes = labels.max() + 1
     counts: dict[Any, Any] = defaultdict(lambda: np.zeros(classes))
     for each, label in zip(features, labels, strict=True):
@@ -20,7 +23,13 @@ def naive_bayes(features: Sequence[Any], labels: Any, tests: Sequence[Any], alph
     prior = np.log(np.bincount(labels))
     total = sum(counts.values()) + alpha * len(counts)
     known = {feature: np.log((n + alpha) / total) for feature, n in counts.items()}
-    return np.array([sum((known[f] for f in each if f in known), prior).argmax() for each in tests])
+    return np.array([sum((known[f] for f in each if f in known), prior) for each in tests])
+
+
+def weighed(first: Any, second: Any, labels: Any) -> float:
+    """Return how much of the second model's scores to add to the first's, by their accuracy."""
+    weights = [0.0, *np.geomspace(0.02, 2, 21).tolist()]
+    return max(weights, key=lambda w: float(((first + w * second).argmax(axis=1) == labels).mean()))
 
 
 def n_gram(train: Any, held: Any, order: int, symbols: int) -> float:

@@ -157,6 +157,9 @@ class Graph:
         flat = logits.reshape(-1, logits.shape[-1]), right.reshape(-1)
         return Node(functional.cross_entropy(*flat, label_smoothing=label_smoothing))
 
+    def mse(self, pred: Any, target: Any) -> Node:
+        return Node(functional.mse_loss(tensor(pred), torch.as_tensor(target)))
+
     def ctc(self, logits: Any, targets: Any, lengths: Any, sizes: Any, blank: int = 0) -> Node:
         logs = torch.log_softmax(tensor(logits), -1)
         counts = torch.as_tensor(lengths), torch.as_tensor(sizes)
