@@ -152,16 +152,19 @@ async def latencies(step: Any, streams: int, period: float, seconds: float) -> A
 def measure(streams: list[int], period: float, seconds: float) -> None:
     """Print a table of latencies."""
     print(f"GRU {I} -> {H}, a frame each {1e3 * period:g} ms a stream; milliseconds")
-    print(f"{'streams':>8} {'':24} {'p50':>8} {'p99':>8} {'frames/s':>9}")
+    print(f"{'streams':>8} {'':24} {'p50':>8} {'p99':>8} {'frames/s':>9} {'CPU a frame':>12}")
     for n in streams:
         ways: dict[str, Any] = {"one call for all": Batcher(model(), n).step}
         ways["a stepper each"] = steppers(n)
         if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
             ways["ONNX Runtime, one by one"] = sessions(n)
         for name, step in ways.items():
+            begin = time.process_time()
             found = asyncio.run(latencies(step, n, period, seconds))
+            cpu = 1e6 * (time.process_time() - begin) / len(found)
             p50, p99 = np.percentile(found, [50, 99])
-            print(f"{n:8} {name:24} {p50:8.2f} {p99:8.2f} {len(found) / seconds:9.0f}")
+            rate = len(found) / seconds
+            print(f"{n:8} {name:24} {p50:8.2f} {p99:8.2f} {rate:9.0f} {cpu:9.1f} us")
 
 
 def main() -> None:

@@ -727,6 +727,24 @@ def test_compare_needs_something_to_compare(
     assert capsys.readouterr().err.count("compare: ") == 3
 
 
+def test_the_model_of_a_step_on_many_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    scaling = runpy.run_path(str(ROOT / "bench" / "scaling.py"))
+    rows, T, H, I = 64, scaling["T"], scaling["H"], scaling["I"]
+    layer = fastrnn.LSTM(I, H)
+    assert scaling["vector_bytes"]() == 8 * (layer.num_params + 6)
+    case = Case("", Shape("lstm", T, 1, I, H), "training", "float32")
+    assert scaling["flops"]() == case.flops
+    model = scaling["Model"](1e-3, 5e10, 2e-3, latency=1e-5, bandwidth=1e9, cores=2)
+    assert model.all_reduce(1) == 0
+    assert model.all_reduce(8) == pytest.approx(6e-5 + 1.75 * scaling["vector_bytes"]() / 1e9)
+    computing = 1e-3 + case.flops * 16 / 5e10 + 2e-3
+    assert model.step(4, rows) == pytest.approx(2 * computing + model.all_reduce(4))
+    nodes = ["1", "2", "4", "8", "64", "512"]
+    scaling["predict"](replace(model, cores=1024))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "ms" in line] == nodes * 2
+
+
 def test_growth_draws_every_axis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
