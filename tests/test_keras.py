@@ -85,6 +85,20 @@ def test_what_keras_writes(name: str, form: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(layer(x)[0], predict(model, x), rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("form", ["live", "m.keras", "m.h5"])
+@pytest.mark.parametrize("cell", [L.LSTM, L.GRU])
+def test_bidirectional_of_a_layer_that_goes_backwards(cell: Any, form: str, tmp_path: Path) -> None:
+    first, second = (cell(4, return_sequences=True, go_backwards=each) for each in (True, False))
+    both = L.Bidirectional(first, backward_layer=second)
+    model = keras.Sequential([keras.Input((None, 3)), both])
+    randomise(model)
+    x = batch()
+    layer = fastrnn.keras.load(model if form == "live" else saved(model, tmp_path / form))
+    forward, back = np.split(layer(x)[0], 2, axis=2)
+    y = np.concatenate([back, forward], axis=2)[:, ::-1]  # Keras's is in the order of running
+    np.testing.assert_allclose(y, predict(model, x), rtol=2e-4, atol=2e-6)
+
+
 @pytest.mark.parametrize("name", [n for n in LAYERS if n not in ("gru_no_bias", "dropout")])
 def test_weights_alone(name: str, tmp_path: Path) -> None:
     """A .weights.h5 of Keras 3 says neither activations nor go_backwards: the caller does."""

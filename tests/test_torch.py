@@ -936,6 +936,7 @@ def test_accelerate_names_what_it_leaves() -> None:
             "hooked": nn.GRU(3, 5),
             "normed": nn.utils.parametrizations.weight_norm(nn.LSTM(3, 5), "weight_hh_l0"),
             "dropped": nn.GRU(3, 5, 2, dropout=1.0),
+            "cell": nn.LSTMCell(3, 5),
         }
     )
     model["hooked"].register_forward_hook(lambda *_: None)
@@ -949,11 +950,12 @@ def test_accelerate_names_what_it_leaves() -> None:
         "hooked (it has hooks)",
         "normed (a subclass, torch",
         "dropped (dropout must be in [0, 1), got 1.0)",
+        "cell (a cell, stepped by the model's own loop",
     ):
         assert words in text
     assert "good" not in text
     assert type(fast["good"]) is fastrnn.torch.LSTM
-    assert [type(fast[n]) for n in ("own", "hooked")] == [Own, nn.GRU]
+    assert [type(fast[n]) for n in ("own", "hooked", "cell")] == [Own, nn.GRU, nn.LSTMCell]
     with pytest.warns(UserWarning, match=r"there is no LSTM, GRU or RNN of torch.nn"):
         fastrnn.torch.accelerate(nn.Linear(2, 3))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):

@@ -12,7 +12,7 @@ from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.typing import Array, FloatDType
 
-from .sources import Config, Source, find
+from .sources import Config, Directions, Source, find
 
 _CLASSES: dict[str, Any] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 _KINDS = {
@@ -47,8 +47,9 @@ def load(
     SimpleRNN, GRU, LSTM, CuDNNGRU, CuDNNLSTM, RNN of SimpleRNNCell, GRUCell, LSTMCell or of a list
     of one of them, and Bidirectional of these. The layer takes x (B, T, I) and gives y (B, T, D*H),
     whatever return_sequences and merge_mode say; with go_backwards it runs from the last step to
-    the first and gives y in the order of x, where Keras gives it in the order of running. Keras's
-    dropout is not taken over.
+    the first and gives y in the order of x, where Keras gives it in the order of running. So of a
+    Bidirectional whose layer has go_backwards the two directions change places, and y's halves
+    with them. Keras's dropout is not taken over.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def load(
     kind = cells[0].kind
     params: dict[str, Array] = {}
     said: dict[str, Any] = {}
-    for d, direction in enumerate(source.directions):
+    for d, direction in enumerate(directions):
         for n, (weights, cell) in enumerate(zip(direction, cells, strict=True)):
             ending = f"_l{n}" + "_reverse" * d
             own, told = _parameters(source, cell, weights)
@@ -118,7 +119,7 @@ def load(
         kernel.shape[1],
         params["weight_hh_l0"].shape[1],
         len(cells),
-        bidirectional=directions == 2,
+        bidirectional=len(directions) == 2,
         dtype=checked,
         **chosen,
     )
@@ -164,11 +165,12 @@ def _kind_of(weights: Sequence[Array]) -> str | None:
 # ----------------------------------------------------------------------------- configurations
 
 
-def _described(source: Source) -> tuple[list[_Cell], int, dict[str, Any]]:
-    """Return the cells of a direction, D, and the constructor's arguments that are not theirs."""
-    directions = len(source.directions)
-    count = len(source.directions[0])
-    if any(len(each) != count for each in source.directions) or not count:
+def _described(source: Source) -> tuple[list[_Cell], Directions, dict[str, Any]]:
+    """Return the cells of a direction, the weights of the directions, forward first, and the
+    constructor's arguments that are not the cells'."""
+    directions = source.directions
+    count = len(directions[0])
+    if any(len(each) != count for each in directions) or not count:
         raise _error(source, "directions must have the same cells, at least one")
     arguments: dict[str, Any] = {"batch_first": True}
     if source.config is None:
@@ -187,13 +189,15 @@ def _described(source: Source) -> tuple[list[_Cell], int, dict[str, Any]]:
     inner = source.config
     if inner["class_name"] == "Bidirectional":
         inner = _forward_layer(source)
-    elif directions != 1:
-        raise _error(source, f"{inner['class_name']} has one direction, found {directions}")
+    elif len(directions) != 1:
+        raise _error(source, f"{inner['class_name']} has one direction, found {len(directions)}")
     config = inner["config"]
     if config.get("time_major"):
         arguments["batch_first"] = False
-    if config.get("go_backwards") and directions == 1:
-        arguments["reverse"] = True
+    if config.get("go_backwards"):
+        directions = directions[::-1]
+        if len(directions) == 1:
+            arguments["reverse"] = True
     cells = _cells(source, inner)
     if len(cells) != count:
         raise _error(source, f"{len(cells)} cells in the configuration, {count} in the weights")
@@ -210,8 +214,6 @@ def _forward_layer(source: Source) -> Config:
     config = source.config["config"]
     forward: Config = config["layer"]
     backward = config.get("backward_layer")
-    if forward["config"].get("go_backwards"):
-        raise _error(source, "Bidirectional of a layer with go_backwards=True")
     if backward:
         kinds = [_cells(source, each) for each in (forward, backward)]
         mine, its = ([(c.kind, _settings(source, c)) for c in cells] for cells in kinds)

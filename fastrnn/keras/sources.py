@@ -16,7 +16,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import h5py
 import numpy as np
@@ -26,6 +26,7 @@ from fastrnn import checks
 from ..typing import Array
 
 Config = Mapping[str, Any]
+Directions: TypeAlias = list[list[list[Array]]]
 
 RECURRENT = ("SimpleRNN", "GRU", "LSTM", "CuDNNGRU", "CuDNNLSTM", "RNN", "Bidirectional")
 
@@ -36,7 +37,7 @@ class Source(NamedTuple):
     name: str
     config: Config | None
     """Class and configuration, {"class_name": ..., "config": {...}}; None if the file has none."""
-    directions: list[list[list[Array]]]
+    directions: Directions
     """Of each direction, of each cell: kernel, recurrent kernel and, if there is one, bias."""
     version: str
     """Of Keras; "" if unknown."""
@@ -240,7 +241,9 @@ def _layer_of(parts: list[str], group: str, known: Mapping[str, Config]) -> tupl
     backward = any(part.startswith("backward_") for part in parts)
     for part in (*reversed(parts), group):
         if part in known:
-            return part, backward
+            second = known[part]["config"].get("backward_layer")
+            own = second["config"].get("name") if second else None  # as the caller called it
+            return part, backward or own in parts
     while len(parts) > 1 and re.search(r"_cells?(_\d+)?$", parts[-1]):
         parts = parts[:-1]
     if len(parts) > 1 and parts[-1].startswith(("forward_", "backward_")):

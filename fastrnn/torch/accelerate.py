@@ -19,6 +19,8 @@ _OURS: dict[type[torch.nn.Module], type[Recurrent]] = {
     torch.nn.RNN: RNN,
 }
 
+_A_CELL = "a cell, stepped by the model's own loop: one call of a layer can take the loop's place"
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -49,7 +51,8 @@ def accelerate(model: Model) -> Model:
     UserWarning
         A recurrent module is left as it is, or there is none; the text names it and the reason. A
         subclass is left, since it may compute something else (weight norm by parametrization makes
-        one), and a module with hooks, which may want to see torch's own.
+        one), a module with hooks, which may want to see torch's own, and a cell, whose steps are a
+        loop of the model's own: what is faster is one call of a layer in the loop's place.
 
     Examples
     --------
@@ -81,6 +84,8 @@ def accelerate(model: Model) -> Model:
     for name, module in model.named_modules():
         for tensor in _tensors(module):
             memo[id(tensor)] = tensor
+        if isinstance(module, torch.nn.RNNCellBase):
+            left.append(f"{name or 'the model'} ({_A_CELL})")
         if not isinstance(module, torch.nn.RNNBase):
             continue
         reason = _why_not(module)
