@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fastrnn.cli.bench import machine
 from fastrnn.cli.bench.report import Report, Result, Row, read_json
 
 
@@ -36,16 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        found = sorted(
-            changes(read_json(options.old), read_json(options.new)),
-            key=lambda change: -change.factor,
-        )
+        old, new = read_json(options.old), read_json(options.new)
+        found = sorted(changes(old, new), key=lambda change: -change.factor)
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.stderr.write(f"compare: {error}\n")
         return 2
     if not found:
         sys.stderr.write("compare: the reports have no case in common\n")
         return 2
+    print(f"old: {machine.line(old.machine)}\nnew: {machine.line(new.machine)}")
     width = max(len(change.name) for change in found)
     print(f"{'':{width}}  {'old':>10} {'new':>10} {'loss':>6}")
     for name, by, old, new, factor in found:

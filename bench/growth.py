@@ -19,7 +19,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn import backends
-from fastrnn.cli.bench import peaks
+from fastrnn.cli.bench import machine, peaks
 from fastrnn.cli.bench.shapes import Case, Shape
 
 MODES = ("inference", "training")
@@ -79,22 +79,22 @@ def seconds(point: Point, mode: str) -> float:
     return statistics.median(samples)
 
 
-def model(point: Point, mode: str, machine: peaks.Peaks) -> float:
+def model(point: Point, mode: str, best: peaks.Peaks) -> float:
     """Seconds by the roofline."""
     case = Case("", Shape("lstm", point.T, point.B, point.H, point.H), mode, "float32")
-    roof = machine.roof("float32", case.flops, case.bytes, case.working_set)
+    roof = best.roof("float32", case.flops, case.bytes, case.working_set)
     assert roof is not None
     return point.layers * case.flops / roof / 1e9
 
 
 def measure(quick: bool) -> Iterator[tuple[str, str, list[int], list[float], list[float]]]:
     """Axis, mode, values, milliseconds as measured and by the model."""
-    machine = {n: peaks.measure(n, ("float32",)) for n in {1, *axes(quick)["threads"]}}
+    best = {n: peaks.measure(n, ("float32",)) for n in {1, *axes(quick)["threads"]}}
     for axis, values in axes(quick).items():
         points = [Point()._replace(**{axis: value}) for value in values]
         for mode in MODES:
             found = [1e3 * seconds(point, mode) for point in points]
-            wanted = [1e3 * model(point, mode, machine[point.threads]) for point in points]
+            wanted = [1e3 * model(point, mode, best[point.threads]) for point in points]
             pairs = zip(values, found, strict=True)
             print(f"{axis} {mode}:", *(f"{value}: {ms:.3g} ms" for value, ms in pairs))
             yield axis, mode, values, found, wanted
@@ -123,6 +123,7 @@ def main() -> None:
         panel.set_xlabel(axis)
         panel.minorticks_off()
         panel.set_xticks(values, [str(value) for value in values], fontsize=7)
+    figure.suptitle(machine.line(machine.facts(fastrnn.get_num_threads())), fontsize=8)
     panels[0][0].set_ylabel("milliseconds")
     panels[0][0].legend(fontsize=7)
     figure.tight_layout()

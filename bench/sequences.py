@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import fastrnn
+from fastrnn.cli.bench import machine
 
 T, B, C, S = 500, 32, 80, 60
 
@@ -94,6 +95,7 @@ def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     torch.set_num_threads(1)
     fastrnn.set_num_threads(1)
+    print(machine.line(machine.facts(1)))
     for make in (ctc, translator):
         ways = make()
         best = dict.fromkeys(ways, float("inf"))

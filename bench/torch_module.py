@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import fastrnn
 import fastrnn.torch
+from fastrnn.cli.bench import machine
 from fastrnn.cli.bench.shapes import GROUPS, MAX_GFLOP, cases
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     fastrnn.set_num_threads(options.threads)
+    print(machine.line(machine.facts(options.threads)))
     print(f"{'milliseconds, forward and backward':44} {'torch':>9} {'module':>9} {'layer':>9}")
     for case in cases(options.groups, ("training", "ragged"), ["float32"]):
         s = case.shape

@@ -706,7 +706,9 @@ def test_compare_fails_on_a_loss_beyond_the_threshold(
 ) -> None:
     files = pair(tmp_path, made(cpu=[1.0]), made(cpu=[1.2]))
     assert compare(files) == 1
-    assert "beyond the threshold" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "beyond the threshold" in shown
+    assert 'old: A & B <"C">, not known, not known threads\n' in shown
     assert compare([*files, "--threshold", "1.3"]) == 0
     assert compare(files[::-1]) == 0
 

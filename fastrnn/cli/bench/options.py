@@ -21,7 +21,7 @@ _LISTS = ("groups", "modes", "dtype", "backends")
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Add the options to the command's parser."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="small shapes, few rounds: half a minute")
+    add("--quick", action="store_true", help="small shapes, few rounds: about a minute")
     add(
         "--peers",
         action="store_true",

@@ -82,13 +82,21 @@ def roofline(report: Report) -> str:
     low, high = axes.get_xlim()
     for name, rate in peaks.gflops.items():
         axes.axhline(rate, color="black", linewidth=1.2)
-        axes.text(high, rate, f"{name} peak", ha="right", va="bottom", fontsize=8)
+        axes.annotate(
+            f"{name} peak",
+            (high, rate),
+            (-4, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
     peak = max(peaks.gflops.values())
     for size, rate in (bandwidth[0], bandwidth[len(bandwidth) // 2], bandwidth[-1]):
         label = f"reading {figures.amount(size, 'bytes')}"
         ends = low, min(high, peak / rate)
         axes.plot(ends, [end * rate for end in ends], "--", color=LINE, linewidth=1)
-        axes.text(low, low * rate, label, va="bottom", fontsize=8, color=LINE)
+        place = (low, low * rate)
+        axes.annotate(label, place, (4, 3), textcoords="offset points", fontsize=8, color=LINE)
     axes.set_xlim(low, high)
     axes.set(xlabel="operations a byte", ylabel="GFLOP/s")
     axes.grid(color="#d9e0e6")
