@@ -51,7 +51,7 @@ class Namer(fastrnn.Model):
 
 
 def main() -> dict[str, float]:
-    args = training.arguments(__doc__, epochs=20)
+    args = training.arguments(__doc__, epochs=10)
     pairs = names.load()
     if args.quick:
         pairs = pairs[::20]
@@ -99,5 +99,6 @@ def main() -> dict[str, float]:
     return figures
 
 
+# sphinx_gallery_thumbnail_path = "pictures/new_names.png"
 if __name__ == "__main__":
     training.run(main)

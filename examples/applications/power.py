@@ -59,7 +59,7 @@ def pinball(g: Any, y: Any, target: Any) -> Any:
 
 
 def main() -> dict[str, float]:
-    args = training.arguments(__doc__, epochs=40)
+    args = training.arguments(__doc__, epochs=20)
     series = load()
     ends = int(0.7 * len(series)), int(0.8 * len(series)), len(series)
     mean, scale = series[: ends[0]].mean(), series[: ends[0]].std()
@@ -114,5 +114,6 @@ def main() -> dict[str, float]:
     return figures
 
 
+# sphinx_gallery_thumbnail_path = "pictures/power.png"
 if __name__ == "__main__":
     training.run(main)
