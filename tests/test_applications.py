@@ -1,8 +1,9 @@
-"""The applications' own parts: the same network in torch, measures, readers of data."""
+"""The applications' own parts: the same network in torch, measures, baselines."""
 
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 
 import fastrnn
 
-torch = pytest.importorskip("torch")
 FOLDER = Path(__file__).parents[1] / "examples" / "applications"
 B, T, LENGTHS = 3, 5, np.array([5, 1, 3])
 
 
-@pytest.fixture
-def in_torch(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.fixture
+def in_torch(programs: None) -> Any:
+    pytest.importorskip("torch")
     return importlib.import_module("in_torch")
 
 
@@ -79,7 +84,7 @@ def test_the_same_network_in_torch(in_torch: Any, which: int) -> None:
                 assert p.grad is None, name
 
 
-def test_a_step_in_torch_is_one_here(in_torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_in_torch_is_one_here(in_torch: Any) -> None:
     training = importlib.import_module("training")
     models = [Network(np.random.default_rng(0)) for _ in range(2)]
     before = models[0].flat_params.copy()
@@ -93,3 +98,58 @@ def test_a_step_in_torch_is_one_here(in_torch: Any, monkeypatch: pytest.MonkeyPa
     used = models[0].flat_params != before
     assert used.mean() > 0.8
     np.testing.assert_allclose(models[1].flat_params, models[0].flat_params, atol=1e-9)
+
+
+def test_measures_of_known_values() -> None:
+    measures = importlib.import_module("measures")
+    text = ["one", "two", "three", "four", "five"]
+    assert measures.bleu([text], [text]) == pytest.approx(100)
+    short = measures.bleu([text[:4]], [text])  # all n-grams are right, but it is too short
+    assert short == pytest.approx(100 * math.exp(1 - 5 / 4))
+    assert measures.bleu([[*text[:4], "six"]], [text]) == pytest.approx(
+        100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4)
+    )
+    assert measures.chrf([text], [text]) == pytest.approx(100)
+    assert measures.chrf([["abc"]], [["xyz"]]) == 0
+    assert measures.f1([["a", "b", "b"], ["c"]], [["b", "a"], ["d"]]) == pytest.approx(0.4)
+    assert measures.distance([1, 2, 3, 4], [2, 3, 5, 4, 6]) == 3
+    assert measures.label_error([[1, 2, 3], []], [[1, 3], [4, 4]]) == pytest.approx(3 / 4)
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_an_n_gram_model_is_a_distribution(order: int) -> None:
+    baselines = importlib.import_module("baselines")
+    rng = np.random.default_rng(0)
+    text = rng.integers(0, 5, 200)  # of 6 symbols: one is never seen
+    p = [2 ** -baselines.n_gram(text, np.array([symbol]), order, 6) for symbol in range(6)]
+    assert sum(p) == pytest.approx(1)
+    assert 0 < p[5] < min(p[:5])
+
+
+def test_naive_bayes_by_hand() -> None:
+    baselines = importlib.import_module("baselines")
+    found = baselines.naive_bayes([{"a", "b"}, {"b"}, {"c"}], np.array([0, 0, 1]), [{"a", "x"}], 1)
+    # 2 and 1 texts; 3 and 1 features, of 3 kinds: a occurs once and never, x is unknown
+    assert np.exp(found)[0] == pytest.approx([2 * (1 + 1) / (3 + 3), 1 * (0 + 1) / (1 + 3)])
+
+
+def test_a_weight_that_helps_is_found() -> None:
+    baselines = importlib.import_module("baselines")
+    right, wrong = np.eye(3), np.roll(np.eye(3), 1, axis=1)
+    assert baselines.weighed(right, wrong, np.arange(3)) < 1
+    assert baselines.weighed(0.1 * wrong, right, np.arange(3)) > 0.1
+    assert baselines.weighed(right, right, np.arange(3)) == 0
+
+
+def test_a_linear_forecast_of_a_line() -> None:
+    baselines = importlib.import_module("baselines")
+    series = 3.0 * np.arange(80) + np.sin(np.pi * np.arange(80))
+    found = baselines.linear(series, np.arange(10, 60), np.array([70]), 4, 2, 6)
+    np.testing.assert_allclose(found[0], series[70:74], rtol=1e-6)
+
+
+def test_a_translation_memory_gives_the_closest_text() -> None:
+    baselines = importlib.import_module("baselines")
+    pairs = [(["open", "the", "door"], ["abre"]), (["door"], ["puerta"])]
+    tests = [(["the", "door"], []), (["door"], []), (["window"], [])]
+    assert baselines.translation_memory(pairs, tests) == [["abre"], ["puerta"], ["window"]]
