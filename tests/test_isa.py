@@ -31,6 +31,12 @@ OPTIONS = [
     for case in WIDTHS
     for more in ([{"coupled": True}, {"activation": "relu"}] if case.is_lstm else [{}])
 ]
+# Sums that are settled: of inputs, and of the gates of units.
+WIDTHS += [
+    Case("gru", (2, 7, 4500, 19), dtype="float32"),
+    Case("lstm", (2, 1, 4500, 19)),
+    Case("lstm", (1, 7, 3, 1030), dtype="float32"),
+]
 
 
 @functools.cache

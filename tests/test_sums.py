@@ -174,3 +174,158 @@ def test_states_do_not_matter(backend: str) -> None:
     want, got = run(layer, call), run(layer, call, checkpoint_every=11)
     for name, value in want.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+# ---- products with weights: sums over inputs, and over units ----
+
+# Chains of 4096 terms, settled.
+CHAIN = 4096 * 2.0**-24
+
+
+def weighted(backend: str, which: str, terms: int, units: int, **options: Any) -> fastrnn.RNN:
+    """A layer with h = relu(w x), w as `numbers` draws dy."""
+    layer = fastrnn.RNN(
+        terms, units, nonlinearity="relu", backend=backend, rng=0, bias=False, **options
+    )
+    for name, value in layer.params.items():
+        value[:] = numbers(which, value.shape, "float32")[1] if "weight_ih" in name else 0
+    return layer
+
+
+def product_error(y: Array, x: Array, weights: Array) -> float:
+    """The largest error of relu(w x), relative to the sum of magnitudes."""
+    rows, w = x.reshape(-1, x.shape[-1]).astype(np.float64), weights.astype(np.float64).T
+    want = np.maximum(rows @ w, 0)
+    return float((np.abs(y.reshape(want.shape) - want) / (np.abs(rows) @ np.abs(w))).max())
+
+
+@pytest.mark.parametrize("which", ["constant", "one sign", "mixed"])
+@pytest.mark.parametrize(
+    ("rows", "terms"),
+    [((1, 1), 10**5), ((1, 7), 10**5), ((2, 20), 10**5), ((1, 7), 10**6)],
+)
+def test_the_error_does_not_grow_with_the_inputs(
+    backend: str, rows: tuple[int, int], terms: int, which: str
+) -> None:
+    """One step of one row, which takes weights as they lie; few rows; more than a block."""
+    x = numbers(which, (*rows, terms), "float32")[0]
+    layer = weighted(backend, which, terms, 3)
+    limit = CHAIN if backend == "cpu" else 1e-4  # a BLAS has chains of its own
+    assert product_error(layer(x)[0], x, layer.params["weight_ih_l0"]) < limit
+
+
+@pytest.mark.parametrize(
+    "how", ["training", "frozen", "bfloat16", "int8", "stepper", "reproducible"]
+)
+def test_long_sums_on_every_way(backend: str, how: str) -> None:
+    """Constant weights, which int8 and bfloat16 can hold as they are."""
+    terms = 50_000
+    x = np.full((1, 3, terms), 0.7, np.float32)
+    layer = weighted(backend, "constant", terms, 21, reproducible=how == "reproducible")
+    layer.params["weight_ih_l0"][:] = 0.125
+    if how in ("frozen", "bfloat16", "int8"):
+        layer.freeze(None if how == "frozen" else how)
+    if how == "stepper":
+        y = layer.stepper(batch_size=3)(x[0])
+    else:
+        y = layer.forward(x)[0] if how == "training" else layer(x)[0]
+    found = product_error(np.asarray(y), x, layer.params["weight_ih_l0"])
+    assert found < CHAIN / 4  # int8: its scale is rounded
+
+
+@pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "gru_reset_before", "lstm", "lstm_peephole"])
+def test_long_sums_of_every_cell(backend: str, kind: str) -> None:
+    """All gates' sums, and the gradient of x through all of them, against float64."""
+    case = Case(kind, (2, 3, 30_000, 5), dtype="float32")
+    layer, exact = case.layer(backend), case.but(dtype="float64").layer(backend)
+    for name, value in layer.params.items():
+        value[:] = np.abs(value) * (1e-4 if "ih" in name else 1)
+        exact.params[name][:] = value
+    call = case.call()
+    x = np.abs(call.x)
+    got, want = layer(x, call.state)[0], exact(x.astype(np.float64), unpack64(call.state))[0]
+    assert np.abs(got - want).max() < 3e-6
+
+
+def unpack64(state: Any) -> Any:
+    """A state in float64."""
+    if isinstance(state, tuple):
+        return tuple(s.astype(np.float64) for s in state)
+    return state.astype(np.float64)
+
+
+def test_long_sums_over_units(backend: str) -> None:
+    """A projection, and the gradient of x: over 12,000 units and over four gates of each."""
+    layer = fastrnn.LSTM(2, 12_000, proj_size=1, backend=backend, rng=0)
+    exact = fastrnn.LSTM(2, 12_000, proj_size=1, backend=backend, rng=0, dtype=np.float64)
+    for name, value in layer.params.items():
+        value[:] = 0.1 if name == "weight_ih_l0" else np.abs(value)
+        exact.params[name][:] = value
+    x = np.full((2, 3, 2), 0.3, np.float32)
+    (y, _, tape), (want, _, whole) = layer.forward(x), exact.forward(x.astype(np.float64))
+    dx, d_want = layer.backward(tape, np.ones_like(y)).x, exact.backward(whole, want * 0 + 1).x
+    np.testing.assert_allclose(y, want, rtol=2e-5, atol=0)
+    np.testing.assert_allclose(dx, d_want, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["rnn_relu", "gru", "gru_reset_before"])
+def test_long_sums_that_end_in_the_cell(kind: str) -> None:
+    """The recurrent products, of weights that are all the same."""
+    units, w, h = 4100, np.float32(5e-4), np.float32(0.1)
+    layer = Case(kind, (1, 3, 2, units), dtype="float32").layer("cpu")
+    layer.flat_params[:] = 0
+    layer.params["weight_hh_l0"][:] = w
+    y, _ = layer(np.zeros((1, 3, 2), np.float32), np.full((1, 3, units), h))
+    total = units * float(w) * float(h)
+    gate = 1 / (1 + math.exp(-total))
+    gru = (1 - gate) * math.tanh(gate * total) + gate * float(h)
+    np.testing.assert_allclose(y, total if kind == "rnn_relu" else gru, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, 3e38])
+def test_long_sums_of_what_is_not_finite(backend: str, bad: float) -> None:
+    layer = weighted(backend, "constant", 20_000, 3)
+    layer.params["weight_ih_l0"][:] = 1
+    x = np.full((1, 2, 20_000), 0.5, np.float32)
+    x[0, 0, [100, 9000, 19_000]] = bad
+    with np.errstate(over="ignore"):
+        want = np.float32(np.float64(bad) * 3)
+    np.testing.assert_equal(layer(x)[0][0], [[want] * 3, [10_000] * 3])
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "dtype"),
+    [
+        ("gru", (3, 13, 5000, 19), "float64"),
+        ("lstm", (2, 13, 9, 1100), "float32"),
+        ("rnn_tanh", (3, 40, 4097, 9), "float32"),
+    ],
+)
+def test_long_sums_know_no_batch(
+    backend: str, kind: str, sizes: tuple[int, int, int, int], dtype: str
+) -> None:
+    """Bits of a row alone, of a thread, of a step at a time."""
+    case = Case(kind, sizes, dtype=dtype, proj=kind == "lstm")
+    layer, call = case.layer(backend, reproducible=True), case.call()
+    want = run(layer, call)
+    with fastrnn.num_threads(2):
+        same_bits(run(layer, call), want)
+    for row in (0, case.sizes[1] - 1):
+        at = slice(row, row + 1)
+        state = tuple(np.ascontiguousarray(s[:, at]) for s in unpack(call.state))
+        given = state if case.is_lstm else state[0]
+        d = tuple(np.ascontiguousarray(s[:, at]) for s in unpack(call.dstate))
+        y, _, tape = layer.forward(call.x[:, at], given)
+        dx = layer.backward(tape, call.dy[:, at], d if case.is_lstm else d[0]).x
+        assert y.tobytes() == want["y"][:, at].tobytes()
+        assert dx.tobytes() == want["dx"][:, at].tobytes()
+        steps = []
+        for x in call.x[:, at]:
+            y, given = layer(x[None], given)
+            steps.append(y)
+        assert np.concatenate(steps).tobytes() == want["y"][:, at].tobytes()
+    layer.freeze()
+    assert layer(call.x, call.state)[0].tobytes() == want["y"].tobytes()
+    step = layer.stepper(batch_size=case.sizes[1])
+    step.state = call.state
+    assert all(np.array_equal(step(x), y) for x, y in zip(call.x, want["y"], strict=True))

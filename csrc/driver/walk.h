@@ -1,6 +1,8 @@
 // The walk of a product over its panels and rows.
 #pragma once
 
+#include <cstring>
+
 #include "kernels/table.h"
 
 namespace fastrnn {
@@ -10,6 +12,10 @@ constexpr Index kLineBytes = 64;  // of the caches
 // A long panel is gone through in pieces, which stay in the L2 cache from tile to tile, where sums can
 // be taken up again.
 constexpr Index kPieceBytes = 256 * 1024;
+
+// A sum of more terms is made of chains of so many, each added to those before together with what the
+// roundings left: else its error grows with the terms (docs/adr/0025-sums-of-many-terms.md).
+constexpr Index kChainTerms = 4096;
 
 // Weights of more bytes than these wait beyond the L2 cache; where a panel meets rows enough, the next one
 // is fetched meanwhile.
@@ -49,7 +55,7 @@ class Walk {
     start();
     t_.pair_b = K * panels.full() * lanes;
     t_.pair_unit = panels.units * lanes;
-    if (!of.epilogue && !of.columns && of.init != Init::given)
+    if (K > kChainTerms || (!of.epilogue && !of.columns && of.init != Init::given))
       piece_ = kPieceBytes / (panels.full() * lanes * kernels.factor_size);
   }
 
@@ -134,6 +140,7 @@ class Walk {
   }
 
   void run_panel(const Block& block, Index p, const char* next) {
+    if (K_ > kChainTerms) return run_chains(block, p, 1);
     const Panels& panels = of_.panels;
     const bool partial = !of_.epilogue && is_partial(p);
     select(panels.vectors_in(p), panels.units_in(p), of_.epilogue || partial);
@@ -155,6 +162,63 @@ class Walk {
         run_tiles(block.m0, block.m1, block.m0, ahead);
       k += piece_;
     } while (k < K_);
+  }
+
+  // A panel whose sums are made of chains; or, of one row, two neighbours.
+  void run_chains(const Block& block, Index p, int neighbours) {
+    const Panels& panels = of_.panels;
+    const Index lanes = panels.lanes;
+    select(panels.vectors_in(p), panels.units_in(p), true, neighbours);
+    t_.unit = panels.unit(p), t_.out_unit = 0;
+    if (scales_) t_.scales = scales_ + t_.unit * panels.gates;
+    const Index width = vectors_ * lanes * kernels_.factor_size;
+    const Index row = neighbours * vectors_ * lanes;  // sums
+    alignas(64) Real high[kMaxSums], low[kMaxSums];
+    for (Index m = block.m0, rows; m < block.m1; m += rows) {
+      rows = smaller(kBlockRows, block.m1 - m);
+      for (Index k = 0, end; k < K_; k = end) {
+        const Index begun = k % kChainTerms;
+        t_.first_k = k;
+        t_.b = panel(p) + k * width;
+        t_.K = smaller(smaller(piece_, kChainTerms - begun), K_ - k);
+        t_.init = begun > 0 ? Init::output : k > 0 ? Init::zero : of_.init;
+        if (t_.init == Init::output && k == 0)
+          each_output(m, rows, [](Real* sums, const Real* out, std::size_t bytes) {
+            std::memcpy(sums, out, bytes);
+          });
+        if (neighbours == 1) {
+          run_tiles(m, m + rows, 0, nullptr);
+        } else {
+          t_.m = m, t_.out_m = 0, t_.fetch = nullptr;
+          kernels_.pair[vectors_](t_);
+        }
+        end = k + t_.K;
+        if (end % kChainTerms == 0 || end == K_)
+          isa_.settle({sums_, high, low, end <= kChainTerms, end == K_}, 0, rows * row);
+      }
+      if (of_.epilogue)
+        of_.epilogue(of_.step, {m, rows, t_.unit, neighbours * units_, sums_, row, lanes});
+      else
+        each_output(m, rows, [](const Real* sums, Real* out, std::size_t bytes) {
+          std::memcpy(out, sums, bytes);
+        });
+    }
+  }
+
+  // copy(sums, out, bytes) for each vector of some rows of what is selected
+  template <class Copy>
+  void each_output(Index m, Index rows, const Copy& copy) {
+    const Panels& panels = of_.panels;
+    const Index lanes = panels.lanes;
+    Real* sums = sums_;
+    for (Index r = m; r < m + rows; ++r) {
+      for (int n = 0; n < neighbours_ * vectors_; ++n, sums += lanes) {
+        const Index unit = t_.unit + n / panels.gates * lanes;
+        const Index there = of_.out_is_padded ? lanes : smaller(lanes, panels.N - unit);
+        copy(sums, of_.out[r] + n % panels.gates * of_.gate_stride + unit,
+             static_cast<std::size_t>(there) * sizeof(Real));
+      }
+    }
   }
 
   // Loads what sums of some rows of a partial panel start from.
@@ -203,6 +267,13 @@ class Walk {
   // One row by as many panels as an epilogue takes at once, two at a time.
   void run_row(const Block& block, bool reverse) {
     const Panels& panels = of_.panels;
+    if (K_ > kChainTerms) {
+      for (Index p = block.p0, n; p < block.p1; p += n) {
+        n = p + 1 < block.p1 && (p + 2 < panels.count || panels.last_is_full()) ? 2 : 1;
+        run_chains(block, p, static_cast<int>(n));
+      }
+      return;
+    }
     if (piece_ < K_) {  // sums are taken up again in the output
       for (Index p = block.p0; p < block.p1; ++p) run_panel(block, p, nullptr);
       return;

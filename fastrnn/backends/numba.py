@@ -19,7 +19,7 @@ import numpy as np
 from fastrnn import forks
 from fastrnn.cellmath import MATHS, CellMath, general, gru, lstm, ops, rnn
 from fastrnn.cellmath.weights import CellWeights
-from fastrnn.spec import CellSpec, OutputGradients, PassArgs, Saved, Weights
+from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 from fastrnn.typing import Array
 
 from . import numba_tanh, sequence
@@ -142,14 +142,34 @@ def why_not() -> str | None:
     return None
 
 
+def _settles(w: Weights | CellWeights) -> bool:
+    """Return whether some product of a pass has more terms than a sum of one chain."""
+    matrices = [w.ih, w.hh] if w.hr is None else [w.ih, w.hh, w.hr]
+    longest: int = max(max(matrix.shape) for matrix in matrices)
+    return longest > ops.CHAIN_TERMS
+
+
 class NumbaBackend(reference.NumpyBackend):
     """The reference's loops, compiled. Ignores `threads`, as the reference does."""
 
     name = "numba"
     time_loop = "compiled by Numba"
 
-    def loops(self, cell: CellSpec) -> reference.Loops:
-        """Return the loops of a cell, compiled when they are first called."""
+    def explain(
+        self, cell: CellSpec, w: Weights, T: int, B: int, *, threads: int, numerics: Numerics
+    ) -> dict[str, Any]:
+        """Return how a pass would be run; see `Backend.explain`."""
+        how = super().explain(cell, w, T, B, threads=threads, numerics=numerics)
+        return how | {"time loop": super().time_loop} if _settles(w) else how
+
+    def loops(self, cell: CellSpec, w: CellWeights) -> reference.Loops:
+        """Return the loops of a cell, compiled when they are first called.
+
+        Of sums that must be settled they are NumPy's own: to compile that too would make every
+        layer's first call longer by half, and beside such products a step in NumPy costs little.
+        """
+        if _settles(w):
+            return super().loops(cell, w)
         with _lock.held:
             return _compiled(MATHS[cell.kind])
 

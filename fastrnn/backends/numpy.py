@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn import dropout
 from fastrnn.cellmath import MATHS, CellMath
-from fastrnn.cellmath.ops import settle
+from fastrnn.cellmath.ops import settle, settled
 from fastrnn.cellmath.weights import CellGradients, CellWeights, option_codes
 from fastrnn.spec import CellSpec, Numerics, Options, OutputGradients, PassArgs, Saved, Weights
 from fastrnn.typing import Array
@@ -69,10 +69,7 @@ class Sums:
         self._calls -= 1
         if not self._calls:
             settle(self.sums)
-            _, total, left = self.sums
-            left[~np.isfinite(total)] = 0
-            total += left
-            self.sums[0] = total
+            self.sums[0] = settled(self.sums)
             for grad, part in zip(self._grads, self.parts, strict=True):
                 if grad is not None:
                     grad[...] = part
@@ -88,8 +85,8 @@ class NumpyBackend:
     mask = staticmethod(dropout.mask)
     sums = Sums
 
-    def loops(self, cell: CellSpec) -> Loops:
-        """Return the loops of a cell."""
+    def loops(self, cell: CellSpec, w: CellWeights) -> Loops:
+        """Return the loops of a cell, for weights of these sizes."""
         return loops(MATHS[cell.kind])
 
     def explain(
@@ -135,7 +132,7 @@ class NumpyBackend:
         h, c = packing.sort(h0), packing.sort(_or_empty(c0, h0))
         S = len(cell.saved)
         with np.errstate(all="ignore"):  # inf and NaN are results like any other
-            packed_y, all_c, gates = self.loops(cell).forward(
+            packed_y, all_c, gates = self.loops(cell, weights).forward(
                 weights,
                 packing.pack(x),
                 h,
@@ -176,7 +173,7 @@ class NumpyBackend:
         H = weights.b_hh.shape[1]
         sums = Sums(grads, 1) if isinstance(grads, Weights) else grads
         with np.errstate(all="ignore"):
-            dx = self.loops(cell).backward(
+            dx = self.loops(cell, weights).backward(
                 weights,
                 sums.parts,
                 sums.sums,
@@ -202,7 +199,7 @@ class NumpyBackend:
         self, weights: CellWeights, args: PassArgs, y: Array, *, threads: int
     ) -> Callable[[], None]:
         """Return a function that advances one step; see `Backend.bind`."""
-        forward = self.loops(args.cell).forward
+        forward = self.loops(args.cell, weights).forward
         S = len(args.cell.saved)
         x, h, c = args.x[0], args.h0, _or_empty(args.c0, args.h0)
         starts = np.array([0, x.shape[0]], np.int64)

@@ -14,6 +14,9 @@ import numpy as np
 
 from fastrnn.typing import Activation, Array
 
+CHAIN_TERMS = 4096
+"""Of a product's sum, before it is settled."""
+
 
 def every(n: int) -> Iterable[Any]:
     """Return the indices of n rows or units: one slice for NumPy; 0 .. n-1 for Numba.
@@ -79,7 +82,24 @@ def through(d: Array, x: Array, y: Array, how: int, slope: float, limit: float) 
 
 
 def product(a: Array, b: Array, chain: bool) -> Array:
-    """Return a (n, K) times b (K, M)."""
+    """Return a (n, K) times b (K, M).
+
+    More than CHAIN_TERMS terms of a sum are settled: else its error would grow with them.
+    """
+    n, K, M = a.shape[0], a.shape[1], b.shape[1]
+    if K <= CHAIN_TERMS:
+        return short_product(a, b, chain)
+    sums = np.zeros((3, n * M), a.dtype)
+    for k in range(0, K, CHAIN_TERMS):
+        end = min(K, k + CHAIN_TERMS)
+        left, right = np.ascontiguousarray(a[:, k:end]), np.ascontiguousarray(b[k:end])
+        sums[0] = short_product(left, right, chain).ravel()
+        settle(sums)
+    return settled(sums).reshape(n, M)
+
+
+def short_product(a: Array, b: Array, chain: bool) -> Array:
+    """Return a (n, K) times b (K, M), each sum by itself."""
     if not chain:
         result: Array = np.dot(a, b)
         return result
@@ -118,6 +138,15 @@ def settle(sums: Array) -> None:
         sums[2, j] += (a - of_a) + (b - (total - of_a))
         sums[1, j] = total
         sums[0, j] = 0
+
+
+def settled(sums: Array) -> Array:
+    """Return the sum of all that `settle` was given."""
+    total: Array = sums[1]
+    left = sums[2]
+    left[~np.isfinite(total)] = 0  # beside what is not finite, nothing is left
+    total += left
+    return total
 
 
 def add(out: Array, a: Array) -> None:

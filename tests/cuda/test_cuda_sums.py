@@ -124,6 +124,21 @@ def test_a_chain_is_settled(device: Any) -> None:
     assert abs(chain / want - 1) > 1024 * ROUNDING
 
 
+def test_a_product_of_chains_is_settled(device: Any) -> None:
+    """Of many inputs of one sign, with reproducible=True; infinite ones stay so."""
+    terms = 100_000
+    layer = fastrnn.RNN(terms, 1, nonlinearity="relu", reproducible=True, rng=0, backend="cuda")
+    values = {name: np.zeros_like(a.get()) for name, a in layer.params.items()}
+    values["weight_ih_l0"][:] = 0.1
+    layer.load_params({name: fake_cupy.asarray(a) for name, a in values.items()})
+    x = np.full((1, 2, terms), 0.7, np.float32)
+    x[0, 1, ::9000] = np.inf
+    y = layer(fake_cupy.asarray(x))[0].get()
+    want = np.float64(np.float32(0.7)) * np.float64(np.float32(0.1)) * terms
+    assert abs(y[0, 0, 0] / want - 1) < 4100 * ROUNDING / 2
+    assert y[0, 1, 0] == np.inf
+
+
 def test_double_is_added_by_cublas_alone() -> None:
     device = Chained()
     kernels: Any = Launcher(device, np.dtype(np.float64))  # type: ignore[arg-type]

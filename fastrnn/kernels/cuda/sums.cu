@@ -36,12 +36,13 @@ extern "C" __global__ void column_chains(Index rows, Index columns, Index group,
 }
 
 // A product in which each result is one chain of fused multiply-adds over rising k, whatever the
-// sizes around it: out[m][n] = (out[m][n] or 0) + sum over k of a[m][k] * b[k][n].
+// sizes around it: out[m][n] = (out[m][n] or 0) + sum over k of a[m][k] * b[k][n]. From kChainTerms on
+// it is made of such chains, which are added together with what the roundings left (Knuth's TwoSum).
 // A block of 16 x 16 threads has a tile of as many results, tiles in rows; strides are in elements.
 extern "C" __global__ void chain_product(Index M, Index N, Index K, const Real* a, Index a_row,
                                          Index a_column, const Real* b, Index b_row, Index b_column,
                                          Real* out, Index out_row, Index accumulate) {
-  constexpr int kTile = 16;
+  constexpr int kTile = 16, kChainTerms = 4096;
   Real* a_tile = shared_memory<Real>();         // [m][k], rows padded: no two in one bank
   Real* b_tile = a_tile + kTile * (kTile + 1);  // [k][n]
   const int i = threadIdx.x / kTile, j = threadIdx.x % kTile;
@@ -49,7 +50,14 @@ extern "C" __global__ void chain_product(Index M, Index N, Index K, const Real* 
   const Index m = tile / across * kTile + i, n = tile % across * kTile + j;
   const bool inside = m < M && n < N;
   Real sum = inside && accumulate ? out[m * out_row + n] : Real(0);
+  Real total = 0, left = 0;
+  const auto settle = [&] {
+    const Real both = total + sum, of_sum = both - total;
+    left += (sum - of_sum) + (total - (both - of_sum));
+    total = both, sum = 0;
+  };
   for (Index first = 0; first < K; first += kTile) {
+    if (first > 0 && first % kChainTerms == 0) settle();
     a_tile[i * (kTile + 1) + j] =
         m < M && first + j < K ? a[m * a_row + (first + j) * a_column] : Real(0);
     b_tile[i * (kTile + 1) + j] =
@@ -59,6 +67,10 @@ extern "C" __global__ void chain_product(Index M, Index N, Index K, const Real* 
     for (int k = 0; k < depth; ++k)
       sum = fused(a_tile[i * (kTile + 1) + k], b_tile[k * (kTile + 1) + j], sum);
     __syncthreads();
+  }
+  if (K > kChainTerms) {
+    settle();
+    sum = total - total == 0 ? total + left : total;  // beside what is not finite, nothing is left
   }
   if (inside) out[m * out_row + n] = sum;
 }
