@@ -15,6 +15,7 @@ FASTRNN_JOBS
 
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
@@ -38,8 +39,15 @@ VARIANT = "-".join([*DEFINES, *SANITIZE.split(",")]).strip("-")
 # is what makes one chain of operations give the same bits on every vector width.
 if sys.platform == "win32":
     FLAGS = ["/std:c++17", "/O2", "/fp:precise"]
+    THREADS = []
 else:
-    FLAGS = ["-std=c++17", "-O2", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
+    FLAGS = ["-std=c++17", "-O2", "-ffp-contract=off", "-fvisibility=hidden"]
+    THREADS = ["-pthread"]
+
+# WebAssembly, for which one compiles on other platforms: of one thread, and with vectors in all of
+# a module or in none of it.
+if sysconfig.get_platform().endswith("wasm32"):
+    FLAGS, THREADS = [*FLAGS, "-msimd128"], []
 
 # Of test builds on Linux: every warning an error, but for values that GCC 12 takes for
 # uninitialised in its own AVX-512 header.
@@ -114,13 +122,12 @@ def checked_flags() -> list[str]:
     # -O1 is the same arithmetic, compiled in half the time
     how = sanitizer_flags(SANITIZE) if SANITIZE else ["-O1"]
     macros = [f"-D{name}" for name in DEFINES]
-    return [*FLAGS, *how, *WARNINGS, *macros, "-fPIC", *(f"-I{path}" for path in INCLUDES)]
+    included = [f"-I{path}" for path in INCLUDES]
+    return [*FLAGS, *THREADS, *how, *WARNINGS, *macros, "-fPIC", *included]
 
 
 def extension() -> Pybind11Extension:
-    compile_args, link_args = list(FLAGS), []
-    if sys.platform != "win32":
-        link_args += ["-pthread"]
+    compile_args, link_args = [*FLAGS, *THREADS], [*THREADS]
     if SANITIZE:
         compile_args += sanitizer_flags(SANITIZE)
         link_args += sanitizer_flags(SANITIZE)

@@ -28,6 +28,8 @@ extern const KernelTable amx_table;
 #endif
 #elif defined(FASTRNN_ARM64)
 extern const KernelTable neon_table;
+#elif defined(FASTRNN_WASM128)
+extern const KernelTable wasm128_table;
 #endif
 
 namespace {
@@ -83,6 +85,8 @@ std::vector<const KernelTable*> usable_tables() {
   if (has_avx2()) tables.push_back(&avx2_table);
 #elif defined(FASTRNN_ARM64)
   tables.push_back(&neon_table);
+#elif defined(FASTRNN_WASM128)
+  tables.push_back(&wasm128_table);
 #endif
   tables.push_back(&scalar_table);
   return tables;

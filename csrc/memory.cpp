@@ -1,11 +1,13 @@
 #include "memory.h"
 
+#include "portability.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <thread>
 
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(__EMSCRIPTEN__)
 #define FASTRNN_POSIX 1
 #include <pthread.h>
 #include <signal.h>
@@ -176,6 +178,7 @@ void Memory::give(void* block, std::size_t size) noexcept {
       } catch (const std::bad_alloc&) {  // no room to remember it: it goes
       }
     }
+#ifdef FASTRNN_THREADS
     if (!free_.empty() && !sweeping_) {
       try {
         std::thread([this] { sweep(); }).detach();
@@ -183,6 +186,7 @@ void Memory::give(void* block, std::size_t size) noexcept {
       } catch (const std::exception&) {  // no thread to be had: the next call looks
       }
     }
+#endif
   }
   destroy(block);
 }

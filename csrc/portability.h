@@ -13,6 +13,20 @@
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define FASTRNN_ARM64 1
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#define FASTRNN_WASM128 1
+#include <wasm_simd128.h>
+#endif
+
+// WebAssembly has no fused multiply-add, and its relaxed one may round once or twice: a product that is
+// rounded and a sum take its place in all kernels, the scalar ones too (docs/platforms.md).
+#if defined(__wasm__) && !defined(FASTRNN_UNFUSED)
+#define FASTRNN_UNFUSED 1
+#endif
+
+// WebAssembly has threads where it is asked for them.
+#if !defined(__EMSCRIPTEN__) || defined(__EMSCRIPTEN_PTHREADS__)
+#define FASTRNN_THREADS 1
 #endif
 
 // A test build may leave out the instruction set that takes longest to compile.

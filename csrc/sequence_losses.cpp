@@ -3,6 +3,7 @@
 #include "sequence_losses.h"
 
 #include "gil.h"
+#include "portability.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -35,6 +36,9 @@ constexpr double kLn2 = 0.693147180559945309417232121458;
 // Runs `row(b)` for all b, by a few threads if there is work for them. Rows share nothing.
 template <class Row>
 void each_row(Index rows, double work, int threads, const Row& row) {
+#ifndef FASTRNN_THREADS
+  threads = 1;
+#endif
   constexpr double kWorthAThread = 1e5;
   const double most =
       std::min({static_cast<double>(threads), static_cast<double>(rows), 1 + work / kWorthAThread});

@@ -1,6 +1,9 @@
 #include "threads.h"
 
 #include "float_mode.h"
+#include "portability.h"
+
+#if defined(FASTRNN_THREADS)
 
 #include <algorithm>
 #include <chrono>
@@ -284,3 +287,5 @@ void Lease::run(int n, void (*task)(void*, int), void* argument) const {
 }
 
 }  // namespace fastrnn
+
+#endif  // defined(FASTRNN_THREADS)

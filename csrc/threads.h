@@ -77,7 +77,7 @@ class Barrier {
   void wait();
 
  private:
-  const int size_;
+  [[maybe_unused]] const int size_;
   std::atomic<int> waiting_{0};
   std::atomic<unsigned> round_{0};
   Signal signal_;
@@ -112,7 +112,7 @@ class Lease {
 
  private:
   int size_ = 1;
-  bool pool_ = false;  // this lease has the pool
+  [[maybe_unused]] bool pool_ = false;  // this lease has the pool
 };
 
 }  // namespace fastrnn

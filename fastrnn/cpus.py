@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -24,6 +25,8 @@ def available(root: Path = Path("/")) -> int:
     ----------
     root : where /proc and what /proc/self/mountinfo names are found
     """
+    if sys.platform == "emscripten":  # a WebAssembly module has one thread
+        return 1
     bound = hasattr(os, "sched_getaffinity")
     cpus = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
     limit = quota(root)

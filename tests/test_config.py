@@ -80,6 +80,11 @@ MEMORY = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
 CPU1 = "sys/fs/cgroup/cpu,cpuacct/"
 
 
+def test_webassembly_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "emscripten")
+    assert cpus.available() == fastrnn.get_num_threads() == 1
+
+
 @pytest.mark.parametrize(
     ("mounts", "groups", "files", "limit"),
     [

@@ -160,3 +160,16 @@ def test_wide_registers_appear_only_where_they_belong(isa_object: Path) -> None:
 def test_the_flags_bind_the_binary_to_no_machine(build: dict[str, Any]) -> None:
     unwanted = ("-m", "-Ofast", "-ffast-math")
     assert not [flag for flag in build["FLAGS"] if flag.startswith(unwanted)]
+
+
+def test_webassembly_is_built_with_its_vectors_and_without_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for name in ("emscripten_4_0_9_wasm32", "pyodide_2025_0_wasm32", "emscripten-4.0.9-wasm32"):
+        monkeypatch.setenv("_PYTHON_HOST_PLATFORM", name)
+        build = runpy.run_path("setup.py", run_name="flags")
+        made = build["extension"]()
+        assert "-msimd128" in made.extra_compile_args
+        assert "-pthread" not in [*made.extra_compile_args, *made.extra_link_args]
+        assert "-pthread" not in build["checked_flags"]()

@@ -29,9 +29,12 @@ if [ "${1:-}" = native ]; then # linked with the objects that pip has left
   read -ra setup <<<"$("${build[@]}" "$bin/python" -c 'import runpy
 setup = runpy.run_path("setup.py", run_name="flags")
 print(setup["VARIANT"], *setup["checked_flags"]())')"
-  g++ "${setup[@]:1}" tests/native/kernels_test.cpp \
-    build/"${setup[0]}"/temp*/csrc/{isa/*,driver/*,threads}.o -o "$tree/kernels_test"
-  exec "${fixed[@]}" "$tree/kernels_test" 15
+  objects=(build/"${setup[0]}"/temp*/csrc/{isa/*,driver/*,threads,memory,dispatch}.o)
+  for test in runtime kernels; do
+    g++ "${setup[@]:1}" "tests/native/${test}_test.cpp" "${objects[@]}" -o "$tree/$test"
+  done
+  ASAN_OPTIONS=allocator_may_return_null=1 "${fixed[@]}" "$tree/runtime"
+  exec "${fixed[@]}" "$tree/kernels" 15
 fi
 
 # CPython keeps memory until the end, which is no leak. A size that cannot be had is a test's

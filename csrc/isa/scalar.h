@@ -30,7 +30,11 @@ struct Vec {
   FASTRNN_FN friend Vec operator-(Vec a) { return {-a.v}; }
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+#ifdef FASTRNN_UNFUSED
+  FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+#else
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {std::fma(a.v, b.v, c.v)}; }
+#endif
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {std::fabs(a.v)}; }

@@ -3,7 +3,10 @@
 // threads, and several calls at a time. Dot products of bfloat16 must give the same bits for any number
 // of threads. Runs without Python, so also under an emulator and under sanitizers.
 //
-// Usage: kernels_test [passes for each cell and type]
+// The first line is a digest of the scalar kernels' results, which every platform must give:
+// nothing of the inputs is left to the standard library.
+//
+// Usage: kernels_test [passes for each cell and type; 0: the digest alone]
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,7 +20,8 @@
 #include "driver/pass.h"
 
 namespace fastrnn {
-extern const KernelTable scalar_table, avx2_table, avx512_table, avx512bf16_table, neon_table;
+extern const KernelTable scalar_table, avx2_table, avx512_table, avx512bf16_table, neon_table,
+    wasm128_table;
 }
 
 using namespace fastrnn;
@@ -139,8 +143,8 @@ struct Inputs {
  private:
   static Array<Real> random(Index size, std::mt19937& draw) {
     Array<Real> values(size);
-    std::normal_distribution<Real> normal;
-    for (Real& value : values) value = normal(draw) / 2;
+    for (Real& value : values)  // -1 .. 1, by 2^-23
+      value = static_cast<Real>(static_cast<std::int64_t>(draw() >> 8) - (1 << 23)) / (1 << 23);
     return values;
   }
 };
@@ -159,10 +163,14 @@ struct Result {
   }
   bool inside = true;  // nothing was written beside the workspace
 
+  std::vector<const Array<Real>*> all() const {
+    return {&y,  &hn, &cn, &saved_y, &gates, &c,  &dx,      &dh,
+            &dc, &ih, &hh, &b_ih,    &b_hh,  &hr, &peephole};
+  }
+
   bool guarded() const {
     if (!inside) return false;
-    for (const auto* a : {&y, &hn, &cn, &saved_y, &gates, &c, &dx, &dh, &dc, &ih, &hh, &b_ih, &b_hh,
-                          &hr, &peephole})
+    for (const auto* a : all())
       if (!a->guarded()) return false;
     return true;
   }
@@ -300,7 +308,7 @@ void compare_passes(const KernelTable& table, int passes) {
   }
 }
 
-#if defined(__x86_64__)
+#ifdef FASTRNN_HAS_DOTS
 void compare_dots(const KernelTable& table, int passes) {
   const int before = failed;
   constexpr MatmulAlgorithm dots{1, true, 3}, none{};
@@ -323,16 +331,25 @@ void compare_dots(const KernelTable& table, int passes) {
 }
 #endif
 
+template <class Real>
+using BitsOf = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
+
 // Random bit patterns: every magnitude, denormals, infinities and NaN.
 template <class Real>
-void compare_activations(const KernelTable& table) {
-  using Bits = std::conditional_t<sizeof(Real) == 4, std::uint32_t, std::uint64_t>;
+Array<Real> random_bits(Index size) {
   std::mt19937_64 draw(7);
-  Array<Real> x(100003), want(x.size()), got(x.size());
+  Array<Real> x(size);
   for (Real& value : x) {
-    const Bits bits = static_cast<Bits>(draw());
+    const auto bits = static_cast<BitsOf<Real>>(draw());
     std::memcpy(&value, &bits, sizeof value);
   }
+  return x;
+}
+
+template <class Real>
+void compare_activations(const KernelTable& table) {
+  const Array<Real> x = random_bits<Real>(100003);
+  Array<Real> want(x.size()), got(x.size());
   const Kernels<Real>&expected = scalar_table.of<Real>(), &tested = table.of<Real>();
   const std::string type = sizeof(Real) == 4 ? " float32 " : " float64 ";
   expected.sigmoid(x.data(), want.data(), x.size());
@@ -343,6 +360,53 @@ void compare_activations(const KernelTable& table) {
   check(got.same(want), "tanh" + type + table.isa);
 }
 
+// FNV-1a of numbers' bits, as integers and so of either byte order; all NaN are one.
+class Digest {
+ public:
+  template <class Real>
+  void add(const Array<Real>& of) {
+    for (Index i = 0; i < of.size(); ++i) {
+      const Real value = of.data()[i];
+      BitsOf<Real> bits = 0;
+      if (value == value) std::memcpy(&bits, &value, sizeof bits);
+      for (std::size_t shift = 0; shift < 8 * sizeof bits; shift += 8)
+        sum_ = (sum_ ^ (bits >> shift & 0xff)) * 0x100000001b3u;
+    }
+  }
+  template <class Real>
+  void add(const Result<Real>& of) {
+    for (const auto* a : of.all()) add(*a);
+  }
+  unsigned long long sum() const { return sum_; }
+
+ private:
+  std::uint64_t sum_ = 0xcbf29ce484222325u;
+};
+
+template <class Real>
+void add_scalar(Digest* digest) {
+  for (int cell = 0; cell < kCells; ++cell) {
+    std::mt19937 draw(cell + 500);
+    for (int i = 0; i < 4; ++i)
+      digest->add(run(scalar_table,
+                      Inputs<Real>(scalar_table.of<Real>().cells[cell].traits, cell, draw), 1));
+  }
+  const Array<Real> x = random_bits<Real>(10007);
+  Array<Real> y(x.size());
+  scalar_table.of<Real>().sigmoid(x.data(), y.data(), x.size());
+  digest->add(y);
+  scalar_table.of<Real>().tanh(x.data(), y.data(), x.size());
+  digest->add(y);
+}
+
+void print_digest() {
+  Digest digest;
+  add_scalar<float>(&digest);
+  add_scalar<double>(&digest);
+  std::printf("digest %016llx\n", digest.sum());
+}
+
+#ifdef FASTRNN_THREADS
 // Calls from several threads at a time, each asking for threads of its own.
 void compare_calls_at_a_time(const KernelTable& table, int passes) {
   constexpr int kCallers = 4;
@@ -363,6 +427,7 @@ void compare_calls_at_a_time(const KernelTable& table, int passes) {
   for (std::thread& caller : callers) caller.join();
   for (int count : wrong) check(count == 0, std::string("calls at a time, ") + table.isa);
 }
+#endif
 
 void compare(const KernelTable& table, int passes) {
   const int before = failed;
@@ -370,7 +435,9 @@ void compare(const KernelTable& table, int passes) {
   compare_passes<double>(table, passes);
   compare_activations<float>(table);
   compare_activations<double>(table);
+#ifdef FASTRNN_THREADS
   compare_calls_at_a_time(table, passes / 4 + 1);
+#endif
   std::printf("%s: %s\n", table.isa, failed == before ? "the scalar kernels' bits" : "differs");
 }
 
@@ -378,14 +445,23 @@ void compare(const KernelTable& table, int passes) {
 
 int main(int argc, char** argv) {
   const int passes = argc > 1 ? std::atoi(argv[1]) : 60;
+  print_digest();
+  if (passes == 0) return 0;
   compare(scalar_table, passes);  // against itself: threads, and calls at a time
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) compare(avx2_table, passes);
+#endif
+#ifdef FASTRNN_HAS_AVX512
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
     compare(avx512_table, passes);
+#endif
+#ifdef FASTRNN_HAS_DOTS
   if (__builtin_cpu_supports("avx512bf16")) compare_dots(avx512bf16_table, passes);
-#elif defined(__aarch64__)
+#endif
+#if defined(__aarch64__)
   compare(neon_table, passes);
+#elif defined(FASTRNN_WASM128)
+  compare(wasm128_table, passes);
 #endif
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
