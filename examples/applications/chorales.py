@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import struct
 import wave
 import xml.etree.ElementTree as ET
@@ -43,13 +44,12 @@ def voice(part: Any) -> Any:
     return np.array([notes.get(step, 0) for step in range(int(end))])
 
 
-def load() -> list[Any]:
-    """Return the chorales that have exactly four parts, symbols (T, 4)."""
+def load(every: int) -> list[Any]:
+    """Return each nth of the chorales, if it has exactly four parts, symbols (T, 4)."""
     pieces = []
     with zipfile.ZipFile(packages.archive("music21", "10.5.1")) as wheel:
-        for name in sorted(wheel.namelist()):
-            if not (name.startswith("music21/corpus/bach/") and name.endswith(".mxl")):
-                continue
+        names = [n for n in wheel.namelist() if re.fullmatch(r"music21/corpus/bach/.*\.mxl", n)]
+        for name in sorted(names)[::every]:
             with zipfile.ZipFile(io.BytesIO(wheel.read(name))) as score:
                 inner = [n for n in score.namelist() if n.endswith("xml") and "META" not in n]
                 parts = [voice(part) for part in ET.fromstring(score.read(inner[0])).iter("part")]
