@@ -368,15 +368,16 @@ def test_every_part_has_functions_in_the_extension() -> None:
     assert set(found) == set(profile.PARTS)
 
 
-def test_a_real_profile() -> None:
+def test_a_real_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastrnn._core")
     if profile.why_not() is not None:
         pytest.skip(str(profile.why_not()))
+    monkeypatch.setattr(profile, "_SECONDS", 1.0)  # on a busy machine, too, some hundred samples
     row = registry.candidate("cpu", "frozen", Problem(replace(CASE, shape=LARGER)), 1)
     found = profile.measure(row.run, 1)
     assert sum(found.values()) == pytest.approx(1)
     assert found["products"] > found["cell"] > 0
-    assert found["packing"] < 0.1 < 1 - found["waiting"]
+    assert found["packing"] < found["products"] / 9
 
 
 def test_where_the_time_went_is_a_line_for_each_shape() -> None:
@@ -599,6 +600,9 @@ def test_the_command_measures_and_writes_reports(
     again = _parser().parse_args(found.command.split()[1:])
     assert again.report == [str(path) for path in paths]
     assert (again.quick, again.threads, again.backends) == (True, 1, ["numpy"])
+    assert again.profile
+    assert found.profile == "not here"
+    assert found.machine["instruction set of fastrnn"] in paths[2].read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("tiny")
