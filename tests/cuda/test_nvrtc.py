@@ -19,6 +19,7 @@ import fastrnn
 import fastrnn.backends
 from fastrnn.backends.cuda import CudaBackend, compile, persistent
 from fastrnn.cellmath import CELLS
+from fastrnn.spec import Options
 
 pytest.importorskip("cupy", reason='NVRTC comes with the extra "cuda-test"')
 try:
@@ -32,6 +33,10 @@ PROGRAMS = [
     pytest.param(compile.program(np.dtype(dtype), cell), id=f"{dtype}-{cell}")
     for dtype in ("float32", "float64")
     for cell in (None, *CELLS)
+] + [
+    pytest.param(compile.program(np.dtype(dtype), cell, Options(clip=2.0)), id=f"{dtype}-{cell}")
+    for dtype in ("float32", "float64")
+    for cell in ("lstm_general_peephole", "gru_general_reset_before")
 ]
 
 # Of the 65536 that a multiprocessor has, 64 let four blocks of 256 threads share it. A persistent
