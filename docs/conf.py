@@ -43,7 +43,7 @@ sphinx_gallery_conf = {
     "plot_gallery": "False",
     "image_scrapers": (),
     "reset_modules": (),
-    "default_thumb_file": str(Path(__file__).parent / "pictures" / "dna.png"),
+    "within_subsection_order": "FileNameSortKey",
     "show_memory": False,
     "write_computation_times": False,
     "download_all_examples": False,

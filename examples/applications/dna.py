@@ -136,5 +136,6 @@ def main() -> dict[str, float]:
     return figures
 
 
+# sphinx_gallery_thumbnail_path = "pictures/dna.png"
 if __name__ == "__main__":
     training.run(main)

@@ -150,5 +150,6 @@ class All(fastrnn.Model):
         self.networks = {name.replace(" ", "_"): model for name, model in models.items()}
 
 
+# sphinx_gallery_thumbnail_path = "pictures/mappings.png"
 if __name__ == "__main__":
     training.run(main)
