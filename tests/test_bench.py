@@ -407,24 +407,27 @@ def test_without_perf_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_dip_is_below_a_smaller_neighbour() -> None:
     gflops = np.array([[10.0, 20.0, 30.0], [12.0, 15.0, 31.0], [9.7, 20.0, 24.0]])
-    found = {(dip.B, dip.H): dip for dip in sweep.dips("gru", [1, 2, 3], [16, 24, 32], gflops)}
+    found = {(dip.B, dip.H): dip for dip in sweep.suspects("gru", [1, 2, 3], [16, 24, 32], gflops)}
     assert set(found) == {(2, 24), (3, 32)}  # growing with B is no dip, nor 9.7 beside 12
     assert found[2, 24].neighbour == "H=16"
     assert found[2, 24].loss == pytest.approx(0.25)
     assert (found[3, 32].neighbour, found[3, 32].neighbours_gflops) == ("H=24", 31.0)
 
 
-def test_a_dip_is_measured_again_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Any] = []
+def test_a_dip_is_measured_again_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Case] = []
 
-    def seconds(call: Any) -> float:
-        taken.append(call)
-        return 1e-3 if len(taken) != 2 else 10.0  # the second shape was disturbed
+    def gflops(layer: Any, case: Case) -> float:
+        taken.append(case)
+        slow = 10.0 if len(taken) < 5 else 1.0  # the machine's speed changes meanwhile
+        return slow * (70.0 if case.shape.B == 3 else 80.0)
 
-    monkeypatch.setattr(sweep, "_seconds", seconds)
-    gflops = sweep.measure("rnn", [1, 2, 3], [16], "inference", "float32")
-    assert len(taken) == 5  # that one and its neighbour again
-    assert not list(sweep.dips("rnn", [1, 2, 3], [16], gflops))
+    monkeypatch.setattr(sweep, "_gflops", gflops)
+    dip = sweep.confirmed(sweep.Dip("rnn", 3, 16, 1.0, "B=2", 9.0), "inference", "float32")
+    assert [case.shape.B for case in taken] == [3, 2] * 5
+    assert dip.loss == pytest.approx(1 / 8)
+    dip = sweep.confirmed(sweep.Dip("rnn", 3, 24, 1.0, "H=16", 9.0), "training", "float64")
+    assert {(case.shape.B, case.shape.H) for case in taken[10:]} == {(3, 24), (3, 16)}
 
 
 @pytest.mark.skipif(backends.why_not("cpu") is not None, reason="sweeps the extension")
@@ -446,6 +449,7 @@ def test_the_sweep_writes_reports_that_name_the_machine(
     assert found["machine"]["instruction set of fastrnn"] == isa
     assert np.array(found["gflops"]["lstm"]).shape == (2, 2)
     assert np.array(found["gflops"]["gru"]).min() > 0
+    assert isinstance(found["dips"], list)
     again = _parser().parse_args(found["command"].split()[1:])
     assert (again.quick, again.mode, again.cell) == (True, "training", ["lstm", "gru"])
     assert main(["bench", "sweep", "--report", "sweep.txt"]) == 2

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from .shapes import Case, Shape
 
 DIP = 0.2  # of a neighbour's throughput
 STEPS = 16
-_AGAIN = 3  # times that a dip and its neighbour are measured again before it counts
+_TURNS = 5  # in which a dip and its neighbour are measured again before it counts
 _ROUNDS = 3
 _SAMPLE = 1e-3  # seconds that a sample lasts at least
 
@@ -76,18 +76,15 @@ class Sweep:
     H: list[int]
     gflops: dict[str, list[list[float]]]
     """Of each cell, by H, then B."""
+    dips: list[Dip]
+    """The deepest first."""
 
     def grid(self, cell: str) -> Array:
         """GFLOP/s (H, B) of a cell."""
         return np.array(self.gflops[cell])
 
-    def dips(self) -> list[Dip]:
-        """The deepest first."""
-        found = [dip for cell in self.gflops for dip in dips(cell, self.B, self.H, self.grid(cell))]
-        return sorted(found, key=lambda dip: -dip.loss)
 
-
-def dips(cell: str, Bs: list[int], Hs: list[int], gflops: Array) -> Iterator[Dip]:
+def suspects(cell: str, Bs: list[int], Hs: list[int], gflops: Array) -> Iterator[Dip]:
     """Shapes whose throughput is more than `DIP` below that of the next smaller B or H."""
     for h, H in enumerate(Hs):
         for b, B in enumerate(Bs):
@@ -116,12 +113,16 @@ def run(options: argparse.Namespace, *, alone: bool = False) -> int:
         return 2
     Bs, Hs = QUICK if options.quick else FULL
     tqdm.monitor_interval = 0  # no thread of its own beside those that are measured
-    gflops = {
-        cell: measure(cell, Bs, Hs, options.mode, options.dtype).tolist() for cell in options.cell
-    }
+    gflops, dips = {}, []
+    for cell in options.cell:
+        grid = measure(cell, Bs, Hs, options.mode, options.dtype)
+        gflops[cell] = grid.tolist()
+        again = (confirmed(d, options.mode, options.dtype) for d in suspects(cell, Bs, Hs, grid))
+        dips += [dip for dip in again if dip.loss > DIP]
+    dips.sort(key=lambda dip: -dip.loss)
     facts = machine.facts(threads) | {"threads": f"{threads}: {restricted}"}
     command = sweep_command(options, threads)
-    found = Sweep(command, facts, options.mode, options.dtype, STEPS, Bs, Hs, gflops)
+    found = Sweep(command, facts, options.mode, options.dtype, STEPS, Bs, Hs, gflops, dips)
     echo(_tables(found))
     for path in paths:
         path.write_text(WRITERS[path.suffix](found), encoding="utf-8")
@@ -130,30 +131,43 @@ def run(options: argparse.Namespace, *, alone: bool = False) -> int:
 
 
 def measure(cell: str, Bs: list[int], Hs: list[int], mode: str, dtype: str) -> Array:
-    """GFLOP/s by H, then B; dips are measured again, together with their neighbours."""
+    """GFLOP/s by H, then B."""
     gflops = np.zeros((len(Hs), len(Bs)))
-
-    def take(h: int, columns: list[int]) -> None:
-        layer = LAYERS[cell](Hs[h], Hs[h], rng=0, dtype=np.dtype(dtype))
-        if mode == "inference":
-            layer.freeze()
-        for b in columns:
-            case = Case("", Shape(cell, STEPS, Bs[b], Hs[h], Hs[h]), mode, dtype)
-            rate = case.gflop / _seconds(_call(layer, case))
-            gflops[h, b] = max(gflops[h, b], rate)
-
     for h in tqdm(range(len(Hs)), desc=cell, unit="H", leave=False, disable=None):
-        take(h, list(range(len(Bs))))
-    for _ in range(_AGAIN):
-        again: dict[int, set[int]] = {}
-        for dip in dips(cell, Bs, Hs, gflops):
-            h, b = Hs.index(dip.H), Bs.index(dip.B)
-            beside = (h, b - 1) if dip.neighbour.startswith("B") else (h - 1, b)
-            for row, column in ((h, b), beside):
-                again.setdefault(row, set()).add(column)
-        for row, columns in again.items():
-            take(row, sorted(columns))
+        layer = _layer(cell, Hs[h], mode, dtype)
+        for b, B in enumerate(Bs):
+            gflops[h, b] = _gflops(layer, _case(cell, B, Hs[h], mode, dtype))
     return gflops
+
+
+def confirmed(dip: Dip, mode: str, dtype: str) -> Dip:
+    """The dip with both throughputs measured again, in turns: other programs slow both."""
+    name, _, value = dip.neighbour.partition("=")
+    sizes = {"B": dip.B, "H": dip.H}
+    shapes = [sizes, sizes | {name: int(value)}]
+    layers = [_layer(dip.cell, each["H"], mode, dtype) for each in shapes]
+    cases = [_case(dip.cell, each["B"], each["H"], mode, dtype) for each in shapes]
+    rates = [
+        [_gflops(layer, case) for layer, case in zip(layers, cases, strict=True)]
+        for _ in range(_TURNS)
+    ]
+    own, neighbours = sorted(rates, key=lambda pair: pair[0] / pair[1])[_TURNS // 2]
+    return replace(dip, gflops=own, neighbours_gflops=neighbours)
+
+
+def _layer(cell: str, H: int, mode: str, dtype: str) -> Any:
+    layer = LAYERS[cell](H, H, rng=0, dtype=np.dtype(dtype))
+    if mode == "inference":
+        layer.freeze()
+    return layer
+
+
+def _case(cell: str, B: int, H: int, mode: str, dtype: str) -> Case:
+    return Case("", Shape(cell, STEPS, B, H, H), mode, dtype)
+
+
+def _gflops(layer: Any, case: Case) -> float:
+    return case.gflop / _seconds(_call(layer, case))
 
 
 def _call(layer: Any, case: Case) -> Callable[[], Any]:
@@ -183,7 +197,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 def _tables(found: Sweep) -> str:
     """The dips, and part of the grid, as Markdown."""
-    below = found.dips()
+    below = found.dips
     shapes = len(found.B) * len(found.H)
     parts = [
         machine.line(found.machine),
@@ -226,7 +240,7 @@ def _json(found: Sweep) -> str:
 
 
 def _picture(found: Sweep) -> str:
-    marked = {cell: [(d.B, d.H) for d in found.dips() if d.cell == cell] for cell in found.gflops}
+    marked = {cell: [(d.B, d.H) for d in found.dips if d.cell == cell] for cell in found.gflops}
     grids = {cell: found.grid(cell) for cell in found.gflops}
     return plots.heat_maps(found.B, found.H, grids, marked, machine.line(found.machine))
 
