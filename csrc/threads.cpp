@@ -121,7 +121,7 @@ class Pool {
   }
 
  private:
-  struct Gate {
+  struct alignas(8) Gate {  // aligned as one word, which clang wants to see of an atomic's type
     std::uint32_t round;
     std::uint16_t seats, free;
   };

@@ -13,19 +13,23 @@ cd "$(dirname "$0")/.."
 variant=${1:-plain}
 bin=${BIN:-.venv/bin}
 
-run=() link=() more=() suffix='' platform='' like=plain
+# What this machine does not run is not worth the time that it takes to compile.
+avx512=(grep -qw avx512dq /proc/cpuinfo)
+run=() link=() more=() parsed=() suffix='' platform='' like=plain
 case $variant in
   plain) compiler=("${CXX:-g++}") passes=30 isas=() ;;
   unfused) compiler=("${CXX:-g++}") more=(-DFASTRNN_UNFUSED) passes=0 isas=(scalar) ;;
-  clang) compiler=("${CLANG:-clang++-14}") passes=4 isas=(scalar avx2 avx512) ;;
+  clang)
+    compiler=("${CLANG:-clang++-14}") passes=4 isas=(scalar avx2 avx512)
+    "${avx512[@]}" || more+=(-DFASTRNN_NO_AVX512) parsed=(csrc/isa/avx512.cpp)
+    ;;
   mingw)
     # On the stack of 64-bit Windows GCC aligns no vectors, and yet takes them to be aligned. And the fma
     # of MinGW-w64's library rounds twice, so the scalar kernels have the processor's.
     compiler=(x86_64-w64-mingw32-g++-posix) more=(-Wa,-muse-unaligned-vector-move -mfma) link=(-static)
     passes=4 isas=(scalar avx2 avx512) run=(/usr/lib/wine/wine64) suffix=.exe
     export WINEPREFIX=$PWD/build/wine WINEDEBUG=-all
-    # what this machine does not run is not worth the time that it takes to compile
-    grep -qw avx512dq /proc/cpuinfo || more+=(-DFASTRNN_NO_AVX512)
+    "${avx512[@]}" || more+=(-DFASTRNN_NO_AVX512)
     ;;
   neon) compiler=(aarch64-linux-gnu-g++) link=(-static) passes=6 isas=(scalar neon) run=(qemu-aarch64) ;;
   s390x) compiler=(s390x-linux-gnu-g++) link=(-static) passes=1 isas=(scalar) run=(qemu-s390x) ;;
@@ -53,6 +57,9 @@ else
   parts+=(csrc/driver/*.cpp csrc/{threads,no_threads,memory,dispatch}.cpp)
 fi
 rm -rf "$made" && mkdir -p "$made"
+for file in "${parsed[@]}"; do # for its warnings
+  "${compiler[@]}" "${flags[@]}" -UFASTRNN_NO_AVX512 -fsyntax-only "$file"
+done
 printf '%s\n' tests/native/*.cpp "${parts[@]}" | xargs -P "$(nproc)" -I{} \
   sh -c 'o=$0/$(basename {} .cpp).o; "$@" -c {} -o "$o"' "$made" "${compiler[@]}" "${flags[@]}"
 for part in "${parts[@]}"; do objects+=("$made/$(basename "$part" .cpp).o"); done
