@@ -14,8 +14,8 @@ from .config import (
     release_memory,
     set_flush_denormals,
     set_num_threads,
-    show_config,
 )
+from .diagnostics import show_config
 from .gradcheck import gradcheck
 from .io import load, save
 from .layers import GRU, LSTM, RNN

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from .cellmath.weights import OptionCodes
-from .rows import Rows
+from .schedule import RowSchedule
 from .spec import Weights
 from .typing import Array
 
@@ -22,14 +22,14 @@ def set_flush_denormals(on: bool) -> None: ...
 def usable_isas() -> list[str]: ...
 def cells() -> list[tuple[str, int, int, bool]]: ...
 
-# parts of bfloat16 in a float, 0: none; whether dot products take them; the least rows of a step
-Halves = tuple[int, bool, int]
+# terms of bfloat16 in a float, 0: none; whether dot products take them; the least rows of a step
+Algorithm = tuple[int, bool, int]
 
-class Panels:
+class PackedWeights:
     """Packed weights of one pass and phase."""
 
-class Split:
-    """The same in parts of bfloat16."""
+class SplitWeights:
+    """Their terms of bfloat16."""
 
 class GradientSums:
     """Where so many calls of a pass's `backward` sum up gradients."""
@@ -47,34 +47,39 @@ class Pass(Protocol):
     ) -> None: ...
     @property
     def hidden_size(self) -> int: ...
-    def pack(self, w: Weights, backward: bool, threads: int) -> Panels: ...
-    def narrow(self, panels: Panels, dtype: str) -> Panels: ...
+    def pack(self, w: Weights, backward: bool, threads: int) -> PackedWeights: ...
+    def narrow(self, panels: PackedWeights, dtype: str) -> PackedWeights: ...
     def split(
-        self, panels: Panels, backward: bool, step: Halves, chunk: Halves, threads: int
-    ) -> Split: ...
+        self,
+        panels: PackedWeights,
+        backward: bool,
+        recurrent: Algorithm,
+        batched: Algorithm,
+        threads: int,
+    ) -> SplitWeights: ...
     def how_run(
-        self, T: int, B: int, threads: int, step: Halves
+        self, T: int, B: int, threads: int, recurrent: Algorithm
     ) -> tuple[int, bool, int, int, int]: ...
     def forward(
         self,
-        packed: Panels | Weights,  # Weights: of a call of one step
-        split: Split | None,
+        packed: PackedWeights | Weights,  # Weights: of a call of one step
+        split: SplitWeights | None,
         x: Array,
         h0: Array,
         c0: Array | None,
-        rows: Rows,
+        rows: RowSchedule,
         reverse: bool,
         threads: int,
         keep: bool,
     ) -> tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]: ...
     def backward(
         self,
-        panels: Panels,
-        split: Split | None,
+        panels: PackedWeights,
+        split: SplitWeights | None,
         x: Array,
         h0: Array,
         c0: Array | None,
-        rows: Rows,
+        rows: RowSchedule,
         reverse: bool,
         threads: int,
         y: Array,
@@ -87,12 +92,12 @@ class Pass(Protocol):
     ) -> tuple[Array, Array, Array | None]: ...
     def bind(
         self,
-        packed: Panels | Weights,
-        split: Split | None,
+        packed: PackedWeights | Weights,
+        split: SplitWeights | None,
         x: Array,
         h: Array,
         c: Array | None,
-        rows: Rows,
+        rows: RowSchedule,
         threads: int,
         y: Array,
     ) -> Bound: ...

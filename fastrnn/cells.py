@@ -65,7 +65,7 @@ class Cell(Recurrent[S, D]):
             An argument has another type or dtype, or another shape.
         """
         args, batched = self._bind(x_t, state)
-        _, h, c, _ = self._network.forward(args)
+        _, h, c, _ = self._stack.forward(args)
         new: S = pair(h, c, self._state_index[batched])
         return new
 
@@ -75,9 +75,9 @@ class Cell(Recurrent[S, D]):
         The tape references x_t, so x_t must not be changed before `backward`.
         """
         args, batched = self._bind(x_t, state, training=True)
-        _, h, c, saved = self._network.forward(args, save=True)
+        _, h, c, saved = self._stack.forward(args, save=True)
         index = self._state_index[batched]
-        return pair(h, c, index), Tape(self._network, args, saved, batched, index)
+        return pair(h, c, index), Tape(self._stack, args, saved, batched, index)
 
     def backward(self, tape: Tape[S], dstate: D | None) -> Gradients[S]:
         """Backpropagate through one step.

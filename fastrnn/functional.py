@@ -100,9 +100,9 @@ def forward(
     args, batched = layer._bind(x, state, lengths, resets, training=save, weights=weights)
     if seed is not None:
         args = args._replace(seed=seed)
-    y, h, c, saved = layer._network.forward(args, save=save)
+    y, h, c, saved = layer._stack.forward(args, save=save)
     index = layer._state_index[batched]
-    tape = Tape(layer._network, args, saved, batched, index) if save else None
+    tape = Tape(layer._stack, args, saved, batched, index) if save else None
     return Result(layer._like_x(y, batched), pair(h, c, index), tape)
 
 

@@ -110,7 +110,7 @@ class Layer(Recurrent[S, D]):
             An argument has another shape, or a value out of its range.
         """
         args, batched = self._bind(x, state, lengths, resets)
-        y, h, c, _ = self._network.forward(args)
+        y, h, c, _ = self._stack.forward(args)
         return self._like_x(y, batched), pair(h, c, self._state_index[batched])
 
     def forward(
@@ -151,13 +151,13 @@ class Layer(Recurrent[S, D]):
             checkpoint_every = checks.size("checkpoint_every", checkpoint_every)
         single_use = checkpoint_every is None
         args, batched = self._bind(x, state, lengths, resets, training=True, single_use=single_use)
-        if self._network.dropout or rng is not None:
+        if self._stack.dropout or rng is not None:
             seed = masks.seed(rng)
-            if self._network.dropout:
+            if self._stack.dropout:
                 args = args._replace(seed=seed)
-        y, h, c, saved = self._network.forward(args, save=True, every=checkpoint_every)
+        y, h, c, saved = self._stack.forward(args, save=True, every=checkpoint_every)
         index = self._state_index[batched]
-        tape: Tape[S] = Tape(self._network, args, saved, batched, index)
+        tape: Tape[S] = Tape(self._stack, args, saved, batched, index)
         return self._like_x(y, batched), pair(h, c, index), tape
 
     def backward(self, tape: Tape[S], dy: Array | None, dstate: D | None = None) -> Gradients[S]:
@@ -207,19 +207,19 @@ class Layer(Recurrent[S, D]):
         """
         args, _ = self._bind(x, None)
         T, B, _ = args.x.shape
-        network = self._network
+        stack = self._stack
         return {
             "backend": self.backend,
             "T": T,
             "B": B,
-            "passes": network.num_passes,
-            **network.backend.explain(
-                network.cell,
+            "passes": stack.num_passes,
+            **stack.backend.explain(
+                stack.cell,
                 self._weights[0],
                 T,
                 B,
                 threads=config.get_num_threads(),
-                numerics=network.numerics,
+                numerics=stack.numerics,
             ),
         }
 

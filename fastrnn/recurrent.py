@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import numpy as np
 
-from . import backends, checks, foreign, forks, narrow
+from . import backends, checks, foreign, forks, quantize
 from .cellmath import CELLS, GENERAL
 from .cellmath.ops import ACTIVATIONS
 from .checks import RNG
-from .network import Network, NetworkArgs, PlacedNetwork
 from .parametrized import Parametrized, Setting
 from .params import Parameters
-from .rows import ALL, Rows, plan
+from .schedule import ALL_ROWS, RowSchedule, row_schedules
 from .spec import CellSpec, Numerics, Options, OutputGradients, Weights
-from .stepper import PlacedStepper, Snapshot, Stepper
+from .stack import DeviceStack, Stack, StackArgs
+from .stepper import DeviceStepper, Snapshot, Stepper
 from .tape import Gradients, StateIndex, Tape, pair
 from .typing import (
     Activation,
@@ -67,7 +67,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 # What `_build` makes, and so what copies and pickles make anew.
-_BUILT = {"_dtype", "_cell", "_xp", "_network", "_widths", "_state_outer", "_most_steps"}
+_BUILT = {"_dtype", "_cell", "_xp", "_stack", "_widths", "_state_outer", "_most_steps"}
 _BUILT |= {"_no_state"}
 _BUILT |= {"_input_size", "_batch_first", "_params", "_names", "_weights", "_frozen", "_lock"}
 
@@ -77,7 +77,7 @@ _WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_
 # What the cells without options compute.
 _PLAIN = {kind: (Options(),) for kind in CELLS} | {"rnn_relu": (Options(candidate="relu"),)}
 
-_EVERY_ROW = ALL, ALL
+_EVERY_ROW = ALL_ROWS, ALL_ROWS
 
 
 def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Recurrent(Parametrized, Generic[S, D]):
         backend = backends.get(backends.resolve(config["backend"]))
         backends.warn_of_fallback(config["backend"], backend.name)
         self._xp = backend.xp
-        self._network = (Network if self._xp is np else PlacedNetwork)(
+        self._stack = (Stack if self._xp is np else DeviceStack)(
             self._cell,
             backend,
             num_layers=config.get("num_layers", 1),
@@ -188,12 +188,12 @@ class Recurrent(Parametrized, Generic[S, D]):
         )
         # (letter, size) of the last axis of h and of c
         self._widths = (("P", proj) if proj else ("H", hidden), ("H", hidden))
-        passes = self._network.num_passes
+        passes = self._stack.num_passes
         self._no_state = passes, proj or hidden, hidden if self._cell.has_c else 0
         outer = ("L*D", passes)
         self._state_outer = (outer,) if self._has_passes else ()
         # No array of a call may need more bytes than a pointer can tell apart.
-        widest = max(config["input_size"], 4 * hidden * self._network.num_passes)
+        widest = max(config["input_size"], 4 * hidden * self._stack.num_passes)
         self._most_steps = sys.maxsize // (widest * self._dtype.itemsize)
         self._params = self._zeros()
         suffixes = self._suffixes(config)
@@ -277,7 +277,7 @@ class Recurrent(Parametrized, Generic[S, D]):
     @property
     def backend(self) -> Backend:
         """Name of the backend in use, never "auto"."""
-        return self._network.backend.name
+        return self._stack.backend.name
 
     def freeze(self, weight_dtype: WeightDType | None = None) -> None:
         """Make the parameters read-only and keep the packed copies that the kernels use.
@@ -335,7 +335,7 @@ class Recurrent(Parametrized, Generic[S, D]):
                 self._frozen.shared = True
                 return self._frozen
         flat = self._params.flat.copy()
-        return Snapshot(self._network.pack(self._weights, backward=False), self._dtype.name, flat)
+        return Snapshot(self._stack.pack(self._weights, backward=False), self._dtype.name, flat)
 
     def _as_of(self: Self, weights: Snapshot) -> Self:
         """Return this layer, or one as it was when it had these weights."""
@@ -349,9 +349,9 @@ class Recurrent(Parametrized, Generic[S, D]):
 
     def _packed_as(self, dtype: str) -> list[object]:
         if dtype == self._dtype.name:
-            return self._network.pack(self._weights, backward=True)
-        weights = [narrow.rounded(w, dtype) for w in self._weights]
-        return self._network.pack(weights, backward=False, weight_dtype=dtype)
+            return self._stack.pack(self._weights, backward=True)
+        weights = [quantize.rounded(w, dtype) for w in self._weights]
+        return self._stack.pack(weights, backward=False, weight_dtype=dtype)
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again and drop the packed copies."""
@@ -431,8 +431,8 @@ class Recurrent(Parametrized, Generic[S, D]):
         training: bool = False,
         single_use: bool = True,
         weights: Sequence[Weights] | None = None,
-    ) -> tuple[NetworkArgs, bool]:
-        """Check the arguments of a call; return them as the network's, and whether batched.
+    ) -> tuple[StackArgs, bool]:
+        """Check the arguments of a call; return them as the stack's, and whether batched.
 
         ``weights``, one a pass: to run with instead of the layer's own.
         """
@@ -450,17 +450,17 @@ class Recurrent(Parametrized, Generic[S, D]):
         h0, c0 = self._state(self._state_name, state, batch if batched else None)
         rows = _EVERY_ROW
         if lengths is not None or resets is not None:
-            rows = _plan(lengths, resets, steps, batch if batched else None)
+            rows = _schedules(lengths, resets, steps, batch if batched else None)
         frozen = self._frozen if weights is None else None
         if frozen is None:
-            packed = self._network.pack(
+            packed = self._stack.pack(
                 weights or self._weights, backward=training, single_use=single_use
             )
         elif training and frozen.dtype in checks.NARROW:
             raise checks.frozen_narrow(frozen.dtype)
         else:
             packed = frozen.packed
-        return NetworkArgs(packed, x, h0, c0, rows), batched
+        return StackArgs(packed, x, h0, c0, rows), batched
 
     def _state(
         self, name: str, state: Any, batch: int | None, *, parts: bool = False
@@ -498,7 +498,7 @@ class Recurrent(Parametrized, Generic[S, D]):
         else:
             checks.same_form(name, given.shape, self._state_form(batch, width))
         rows = 1 if batch is None else batch
-        return self._params.copied(given).reshape(self._network.num_passes, rows, width[1])
+        return self._params.copied(given).reshape(self._stack.num_passes, rows, width[1])
 
     def _state_form(self, batch: int | None, width: tuple[str, int]) -> checks.Form:
         """Return the letters and sizes of a state's axes."""
@@ -520,33 +520,35 @@ class Recurrent(Parametrized, Generic[S, D]):
         MemoryError
             ``batch_size`` is too large for any memory.
         """
-        return (Stepper if self._xp is np else PlacedStepper)(self, batch_size)
+        return (Stepper if self._xp is np else DeviceStepper)(self, batch_size)
 
     def _backward(self, tape: Tape[S], dy: Array | None, dstate: D | None) -> Gradients[S]:
         """Check what came with a backward and run it."""
         if not isinstance(tape, Tape):
             raise checks.no_tape(tape)
-        if tape.network is not self._network:
+        if tape.stack is not self._stack:
             raise checks.another_tape(self)
         args, batched = tape.args, tape.batched
         steps, batch, _ = args.x.shape
         if dy is not None:
             dy = checks.array("dy", dy, self._dtype, self._params.flat)
-            width = "D*P", self._network.directions * self._widths[0][1]
+            width = "D*P", self._stack.directions * self._widths[0][1]
             form = (*self._form(batched, steps, batch), width)
             checks.same_form("dy", dy.shape, form)
             dy = self._time_major(dy, batched)
         dh, dc = self._state("dstate", dstate, batch if batched else None, parts=True)
-        params = self._params.gradients(self._network.backend.new_gradients)
+        params = self._params.gradients(self._stack.backend.new_gradients)
         douts = OutputGradients(dy, dh, dc)
-        dx, dh, dc = self._network.backward(args, tape.saved, douts, self._by_pass(params))
+        dx, dh, dc = self._stack.backward(args, tape.saved, douts, self._by_pass(params))
         state: S = pair(dh, dc, tape.state_index)
         return Gradients(self._like_x(dx, batched), params, self, state)
 
 
-def _plan(lengths: Any, resets: Any, steps: int, batch: int | None) -> tuple[Rows, Rows]:
+def _schedules(
+    lengths: Any, resets: Any, steps: int, batch: int | None
+) -> tuple[RowSchedule, RowSchedule]:
     """Check lengths and resets; ``batch`` None: of one unbatched sequence."""
-    return plan(
+    return row_schedules(
         None if lengths is None else checks.lengths(lengths, steps, batch),
         None if resets is None else checks.resets(resets, steps, batch),
         steps,

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .rows import Rows
+from .schedule import RowSchedule
 from .typing import Array
 
 
@@ -78,7 +78,7 @@ class PassArgs(NamedTuple):
     x: Array  # (T, B, I), any strides
     h0: Array  # (B, P), C-contiguous
     c0: Array | None  # (B, H), C-contiguous, or None for cells without c
-    rows: Rows  # which rows run at which step, and where they start from zeros
+    rows: RowSchedule  # which rows run at which step, and where they start from zeros
     reverse: bool  # run t = T-1 .. 0
 
 

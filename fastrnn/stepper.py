@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import backends, checks, config
-from .network import Network
-from .rows import ALL
+from .schedule import ALL_ROWS
 from .spec import PassArgs
+from .stack import Stack
 from .tape import StateIndex, pair
 from .typing import Array, S
 
@@ -19,7 +19,7 @@ from .typing import Array, S
 class SteppedLayer(Protocol[S]):
     """What a stepper asks of the layer or cell that it runs."""
 
-    _network: Network
+    _stack: Stack
     _state_index: ClassVar[dict[bool, StateIndex]]
     _most_steps: int
 
@@ -59,9 +59,9 @@ class Stepper(Generic[S]):
         batch = checks.size("batch_size", batch_size)
         if batch > layer._most_steps:
             raise checks.too_large(f"a stepper of batch_size={batch}")
-        if layer._network.directions == 2:
+        if layer._stack.directions == 2:
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
-        if layer._network.groups[0][0].reverse:
+        if layer._stack.groups[0][0].reverse:
             raise ValueError("a stepper runs from the first step on, got a layer with reverse=True")
         with backends.there(layer.flat_params):
             self._bind(layer, layer._snapshot(), batch, config.get_num_threads())
@@ -69,13 +69,13 @@ class Stepper(Generic[S]):
     def _bind(self, layer: SteppedLayer[S], weights: Snapshot, batch: int, threads: int) -> None:
         """Make the buffers and what advances a step."""
         self._layer, self._weights, self._threads = layer, weights, threads
-        network = layer._network
-        passes, (width, hidden) = network.num_passes, network.widths
+        stack = layer._stack
+        passes, (width, hidden) = stack.num_passes, stack.widths
         self._dtype = layer.dtype
-        xp = self._xp = network.backend.xp
+        xp = self._xp = stack.backend.xp
         self._x = xp.zeros((batch, layer.input_size), self._dtype)
         self._h = xp.zeros((passes, batch, width), self._dtype)
-        self._c = xp.zeros((passes, batch, hidden), self._dtype) if network.cell.has_c else None
+        self._c = xp.zeros((passes, batch, hidden), self._dtype) if stack.cell.has_c else None
         outputs = xp.zeros((passes, batch, width), self._dtype)
         self._y = outputs[-1]
         # The shapes of x_t that are taken, and what is returned for each.
@@ -83,15 +83,15 @@ class Stepper(Generic[S]):
         if batch == 1:
             self._outputs[self._x.shape[1:]] = self._y[0]
         steps = [
-            network.backend.bind(
+            stack.backend.bind(
                 packed,
                 PassArgs(
-                    network.cell,
-                    network.numerics,
+                    stack.cell,
+                    stack.numerics,
                     (outputs[n - 1] if n else self._x)[None],
                     self._h[n],
                     None if self._c is None else self._c[n],
-                    ALL,
+                    ALL_ROWS,
                     reverse=False,
                 ),
                 outputs[n : n + 1],
@@ -100,7 +100,7 @@ class Stepper(Generic[S]):
             for n, packed in enumerate(weights.packed)
         ]
         self._state = [self._h] if self._c is None else [self._h, self._c]
-        self._advance = network.backend.join(steps, self._x, self._state)
+        self._advance = stack.backend.join(steps, self._x, self._state)
         self.reset()
 
     def __call__(self, x_t: Array, *, copy: bool = False) -> Array:
@@ -228,7 +228,7 @@ class Stepper(Generic[S]):
         return _restore, (layer, self.batch_size, self._threads, self.state)
 
 
-class PlacedStepper(Stepper[S]):
+class DeviceStepper(Stepper[S]):
     """A stepper that runs on the GPU of its arrays, whatever the current one is."""
 
     def __call__(self, x_t: Array, *, copy: bool = False) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn
 
 from . import checks
 from .gradients import LayerGradients
-from .network import Network, NetworkArgs, SavedGroup
+from .stack import SavedGroup, Stack, StackArgs
 from .typing import Array, S
 
 # The index that takes a state's axes (..., L*D, B, H) to its caller's form; None for no change.
@@ -25,8 +25,8 @@ class Tape(Generic[S]):
     cannot be copied or pickled.
     """
 
-    network: Network
-    args: NetworkArgs
+    stack: Stack
+    args: StackArgs
     saved: list[SavedGroup]
     batched: bool
     state_index: StateIndex
@@ -41,13 +41,13 @@ class Tape(Generic[S]):
             direction holds its last state, the reverse direction, which has not begun yet, its
             initial one. With ``checkpoint_every`` they are computed again.
         """
-        states: S = pair(*self.network.states(self.args, self.saved), self.state_index)
+        states: S = pair(*self.stack.states(self.args, self.saved), self.state_index)
         return states
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays it keeps for backward, not counting the caller's x and weights."""
-        return self.network.nbytes(self.args, self.saved)
+        return self.stack.nbytes(self.args, self.saved)
 
     def __reduce__(self) -> NoReturn:
         raise checks.uncopied_tape()

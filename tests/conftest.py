@@ -23,7 +23,7 @@ import pytest
 
 import fastrnn
 import fastrnn.backends
-from fastrnn.backends import cpu
+from fastrnn.backends.matmul_algo import SPLIT_BF16
 
 # The same examples on every run and machine: a suite that fails must fail for everybody.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
@@ -58,8 +58,8 @@ def dots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls of precision="medium" take dot products, whatever their sizes."""
     if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").dots():
         pytest.skip("no dot products of bfloat16, or FASTRNN_ISA leaves them out")
-    dots = [each._replace(beside=None) for each in cpu.HALVES["medium"] if each.dots]
-    monkeypatch.setitem(cpu.HALVES, "medium", dots)
+    dots = [each._replace(beside=None) for each in SPLIT_BF16["medium"] if each.dots]
+    monkeypatch.setitem(SPLIT_BF16, "medium", dots)
 
 
 @pytest.fixture
@@ -67,5 +67,5 @@ def tiles_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small calls take the tile unit too."""
     if "cpu" not in BACKENDS or not importlib.import_module("fastrnn._core").tile_unit():
         pytest.skip("no tile unit, or FASTRNN_ISA leaves it out")
-    for name, (tiles, *_) in cpu.HALVES.items():
-        monkeypatch.setitem(cpu.HALVES, name, [tiles._replace(rows=1, TB=1, H=1, area=1)])
+    for name, (tiles, *_) in SPLIT_BF16.items():
+        monkeypatch.setitem(SPLIT_BF16, name, [tiles._replace(rows=1, TB=1, H=1, area=1)])

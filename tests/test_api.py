@@ -430,9 +430,9 @@ def test_freeze(backend: str) -> None:
 def test_freeze_packs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = fastrnn.GRU(I, H, L, rng=0, backend="numpy")
     packed: list[int] = []
-    pack = layer._network.pack
+    pack = layer._stack.pack
     monkeypatch.setattr(
-        layer._network, "pack", lambda w, **how: packed.append(len(w)) or pack(w, **how)
+        layer._stack, "pack", lambda w, **how: packed.append(len(w)) or pack(w, **how)
     )
     x = ones(T, B, I)
     layer(x)
@@ -455,7 +455,7 @@ def test_freeze_that_fails_leaves_the_layer_as_it_was(monkeypatch: pytest.Monkey
     def pack(weights: Any, *, backward: bool) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(layer._network, "pack", pack)
+    monkeypatch.setattr(layer._stack, "pack", pack)
     with pytest.raises(MemoryError):
         layer.freeze()
     assert not layer.frozen

@@ -17,12 +17,12 @@ from grid import BACKENDS, per_backend
 import fastrnn.backends
 from fastrnn.backends.sequence import CHUNK_ROWS
 from fastrnn.cellmath import CELLS, GENERAL, MATHS, lstm
-from fastrnn.rows import Rows, plan
+from fastrnn.schedule import RowSchedule, row_schedules
 from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ROWS = ("all", "lengths", "cut", "lengths_cut")
+ROWS = ("all", "lengths", "resets", "lengths_resets")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
     x: Array
     h0: Array
     c0: Array | None
-    rows: Rows
+    rows: RowSchedule
     dy: Array | None
     dh: Array
     dc: Array | None
@@ -75,7 +75,7 @@ def make(case: Case) -> Problem:
         return rng.normal(size=shape).astype(case.dtype)
 
     lengths = np.array([2, 0, T, 3, 1, T - 1] * B)[:B] if "lengths" in case.rows else None
-    resets = rng.random((T, B)) < 0.3 if "cut" in case.rows else None
+    resets = rng.random((T, B)) < 0.3 if "resets" in case.rows else None
     weights = Weights(
         draw(G * H, I),
         draw(G * H, P),
@@ -90,7 +90,7 @@ def make(case: Case) -> Problem:
         x=draw(T, B, I),
         h0=draw(B, P),
         c0=draw(B, H) if cell.has_c else None,
-        rows=plan(lengths, resets, T, B)[case.reverse],
+        rows=row_schedules(lengths, resets, T, B)[case.reverse],
         dy=draw(T, B, P),
         dh=draw(B, P),
         dc=draw(B, H) if cell.has_c else None,
@@ -195,7 +195,7 @@ def test_one_row_by_hand(case: Case) -> None:
         if not active[t]:
             np.testing.assert_array_equal(y[t, row], 0)
             continue
-        if p.rows.cut is not None and p.rows.cut[t, row]:
+        if p.rows.resets is not None and p.rows.resets[t, row]:
             h, c = np.zeros_like(h), zero
         h, c = by_hand(p, p.x[t, row], h, c)
         np.testing.assert_allclose(y[t, row], h, atol=1e-14)
@@ -243,7 +243,7 @@ def test_equals_the_reference(backend: str, case: Case) -> None:
 
 @pytest.mark.parametrize(("backend", "kind"), per_backend(list(CELLS), ["lstm"]))
 def test_float32(backend: str, kind: str) -> None:
-    case = Case(kind, "lengths_cut", dtype="float32")
+    case = Case(kind, "lengths_resets", dtype="float32")
     expected = everything("numpy", make(replace(case, dtype="float64")))
     expected = {name: a.astype("float32") for name, a in expected.items()}
     assert_same(everything(backend, make(case)), expected, "float32")
@@ -252,7 +252,7 @@ def test_float32(backend: str, kind: str) -> None:
 @pytest.mark.parametrize("reproducible", [False, True])
 @pytest.mark.parametrize("kind", CELLS)
 def test_chains_equal_products(backend: str, kind: str, reproducible: bool) -> None:
-    case = Case(kind, "lengths_cut", reverse=reproducible)
+    case = Case(kind, "lengths_resets", reverse=reproducible)
     p = make(case)
     got = everything(backend, p, reproducible=reproducible)
     assert_same(got, everything("numpy", p), "float64")
@@ -291,7 +291,7 @@ def test_nothing_to_do(backend: str, kind: str, sizes: tuple[int, int, int, int]
 
 
 def test_no_row_has_a_step(backend: str) -> None:
-    p = make(Case("lstm"))._replace(rows=plan(np.zeros(4, np.int64), None, 5, 4)[0])
+    p = make(Case("lstm"))._replace(rows=row_schedules(np.zeros(4, np.int64), None, 5, 4)[0])
     got = everything(backend, p)
     np.testing.assert_array_equal(got["hn"], p.h0)
     np.testing.assert_array_equal(got["dh0"], p.dh)
@@ -313,7 +313,7 @@ def test_any_strides(backend: str) -> None:
 
 
 def test_inputs_are_left_alone(backend: str) -> None:
-    p = make(Case("lstm_peephole", "lengths_cut"))
+    p = make(Case("lstm_peephole", "lengths_resets"))
     arrays = [a for part in (p, p.weights, p.rows) for a in part if isinstance(a, np.ndarray)]
     before = [a.copy() for a in arrays]
     for a in arrays:
@@ -470,7 +470,7 @@ import sys, numpy as np
 from fastrnn.backends import get, numba
 from fastrnn.spec import Numerics, PassArgs, Weights
 from fastrnn.cellmath import CELLS
-from fastrnn.rows import ALL
+from fastrnn.schedule import ALL_ROWS
 digest, *kinds = sys.argv[1:]
 if digest:
     numba._digest = lambda: digest
@@ -483,7 +483,7 @@ for kind in kinds:
             cell, Weights(*[np.ones((len(cell.gates), 1))] * 2), backward=False, threads=1
         )
         c = one if cell.has_c else None
-        args = PassArgs(cell, Numerics(), one[None], one, c, ALL, False)
+        args = PassArgs(cell, Numerics(), one[None], one, c, ALL_ROWS, False)
         results.append(engine.forward(packed, args, save=False, threads=1)[0])
     np.testing.assert_allclose(*results)
     hits.append(sum(engine.loops(cell).forward.stats.cache_hits.values()))

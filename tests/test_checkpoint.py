@@ -14,13 +14,13 @@ import pytest
 from cases import Case, close, run, same_bits, unpack
 
 import fastrnn
-from fastrnn import network
+from fastrnn import stack
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (6, 3), (7, 3), (2, 5), (5, 1), (0, 4)])
 def test_spans_cover_every_step_once(steps: int, every: int, reverse: bool) -> None:
-    spans = list(network._cut(steps, every, reverse))
+    spans = list(stack._spans_of(steps, every, reverse))
     assert all(0 < stop - start <= every for start, stop in spans)
     seen = [t for start, stop in spans for t in range(start, stop)]
     assert sorted(seen) == list(range(steps))
@@ -80,13 +80,13 @@ def test_each_step_runs_twice(monkeypatch: pytest.MonkeyPatch, bidirectional: bo
     case = Case("rnn_tanh", (10, 2, 3, 4), layers=2, bidirectional=bidirectional)
     layer, call = case.layer("numpy"), case.call()
     ran: list[tuple[int, bool]] = []
-    forward = layer._network.backend.forward
+    forward = layer._stack.backend.forward
 
     def spy(cell: Any, packed: Any, x: Any, *rest: Any, keep: bool, **how: Any) -> Any:
         ran.append((len(x), keep))
         return forward(cell, packed, x, *rest, keep=keep, **how)
 
-    monkeypatch.setattr(layer._network.backend, "forward", spy)
+    monkeypatch.setattr(layer._stack.backend, "forward", spy)
     tape = layer.forward(call.x, call.state, checkpoint_every=4)[2]
     assert all(not keep for _, keep in ran)
     layer.backward(tape, call.dy, call.dstate)

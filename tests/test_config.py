@@ -267,14 +267,14 @@ def test_wrong_numbers(n: Any, error: type[Exception], text: str) -> None:
 def test_calls_use_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = fastrnn.GRU(3, 4, 2, rng=0, backend="numpy")
     seen: list[int] = []
-    backend = layer._network.backend
+    backend = layer._stack.backend
 
     class Spy:
         def forward(self, *args: Any, threads: int, **kwargs: Any) -> Any:
             seen.append(threads)
             return backend.forward(*args, threads=threads, **kwargs)
 
-    monkeypatch.setattr(layer._network, "backend", Spy())
+    monkeypatch.setattr(layer._stack, "backend", Spy())
     monkeypatch.setattr(Spy, "pack", backend.pack, raising=False)
     with fastrnn.num_threads(9):
         layer(np.zeros((2, 1, 3), np.float32))
@@ -295,11 +295,11 @@ def test_show_config_as_dicts() -> None:
     # What a lower precision than float32's brings, or that it brings nothing.
     isa = facts["instruction set"]
     for name in ("highest", "high", "medium"):
-        assert facts["precision"][name].startswith("tile unit, parts=") == (isa == "amx")
+        assert facts["precision"][name].startswith("tile unit, terms=") == (isa == "amx")
         assert ("no tile unit" in facts["precision"][name]) == (
             isa != "amx" and not (name == "medium" and isa == "avx512bf16")
         )
-    dots = facts["precision"]["medium"].count("dot products, parts=1")
+    dots = facts["precision"]["medium"].count("dot products, terms=1")
     assert dots == (isa in ("avx512bf16", "amx"))
 
 

@@ -81,7 +81,7 @@ def test_a_stepper_goes_the_same_way() -> None:
 def test_it_is_what_explain_and_show_config_say() -> None:
     layer = fastrnn.LSTM(20, 70, rng=0, precision="medium")
     x = np.random.default_rng(0).standard_normal((7, 3, 20)).astype(np.float32)
-    assert layer.explain(x)["products"].startswith("dot products, parts=1")
+    assert layer.explain(x)["products"].startswith("dot products, terms=1")
     assert "dot products" in fastrnn.show_config("dicts")["precision"]["medium"]
     reproducible = fastrnn.LSTM(20, 70, rng=0, precision="medium", reproducible=True)
     assert reproducible.explain(x)["products"] == "fused multiply-adds: reproducible=True"

@@ -128,7 +128,7 @@ def test_layers_of_one_seed_have_masks_of_their_own(monkeypatch: pytest.MonkeyPa
         return factors
 
     layer = fastrnn.LSTM(3, 8, 3, dropout=0.5, bidirectional=True, rng=0, backend="numpy")
-    monkeypatch.setattr(layer._network.backend, "mask", spy)
+    monkeypatch.setattr(layer._stack.backend, "mask", spy)
     y, _, tape = layer.forward(np.ones((5, 2, 3), np.float32), rng=0)
     assert [n for n, _ in made] == [0, 1]
     assert made[0][1] != made[1][1]

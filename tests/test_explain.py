@@ -44,10 +44,10 @@ class TestCpu:
             assert products.startswith("fused multiply-adds")
             assert (word if units else "no products of bfloat16") in products
         if "tile unit" in units:
-            assert explain(100, 64, 256)["products"].startswith("tile unit, parts=3")
+            assert explain(100, 64, 256)["products"].startswith("tile unit, terms=3")
             mixed = explain(100, 1, 64, precision="medium")["products"]
             assert mixed.startswith("fused multiply-adds; of all steps' rows at once: tile unit")
-        kind = "dot products, parts=1" if units else "fused multiply-adds: no products"
+        kind = "dot products, terms=1" if units else "fused multiply-adds: no products"
         assert explain(9, 1, 128, precision="medium")["products"].startswith(kind)
 
     def test_threads(self) -> None:

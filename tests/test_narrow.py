@@ -12,7 +12,7 @@ import pytest
 from grid import BACKENDS
 
 import fastrnn
-from fastrnn.narrow import rounded
+from fastrnn.quantize import rounded
 from fastrnn.spec import Weights
 
 Array = np.ndarray[Any, np.dtype[Any]]

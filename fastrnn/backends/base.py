@@ -1,4 +1,4 @@
-"""What a backend is: the interface between `fastrnn.network` and the kernels.
+"""What a backend is: the interface between `fastrnn.stack` and the kernels.
 
 Everything above it (layers, directions, dropout, checkpoints) knows no cell; everything below it
 knows no layers. Letters: as in `fastrnn.spec`.
@@ -59,7 +59,7 @@ class Backend(Protocol):
         ----------
         backward : it is to serve `backward` too, not `forward` alone
         weight_dtype : the type, "bfloat16" or "int8", to which the matrices have been rounded
-            (`fastrnn.narrow`), in which a backend may keep them
+            (`fastrnn.quantize`), in which a backend may keep them
         single_use : `forward` is called once, before w changes, so that it may share w's memory
             then
         """

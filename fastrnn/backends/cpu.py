@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn import config, dropout
 from fastrnn.cellmath.weights import option_codes
-from fastrnn.rows import Rows
+from fastrnn.schedule import RowSchedule
 from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 from fastrnn.typing import Array
 
 from .base import Steps
+from .matmul_algo import SPLIT_BF16, MatmulAlgorithms, SplitBf16, code
 
 if TYPE_CHECKING:
     from fastrnn import _core
@@ -36,75 +37,6 @@ def _what_to_do() -> str:
     if (root / "csrc").is_dir() and (root / "setup.py").is_file():
         return f"this is the source folder, and pip install -e '{root}' builds it there"
     return "reinstall with a C++17 compiler"
-
-
-class Halves(NamedTuple):
-    """Floats multiplied as sums of bfloat16: by what, in how many parts, from what sizes on."""
-
-    unit: str
-    parts: int
-    rows: int  # of a product; steps of ragged rows that have fewer multiply floats as they are
-    TB: int  # rows of all steps
-    H: int
-    area: int  # rows*H
-    beside: bool | None = None  # where there is a tile unit too, or where there is none
-
-    @property
-    def dots(self) -> bool:
-        """Whether dot products of vectors take them, which every such processor has."""
-        return self.unit == "dot products"
-
-    def __str__(self) -> str:
-        return f"{self.unit}, parts={self.parts} of bfloat16 a float"
-
-    def usable(self, units: set[str]) -> bool:
-        """Return whether a processor with such units is to multiply so."""
-        return self.unit in units and self.beside in (None, "tile unit" in units)
-
-    def reached(self, rows: int, TB: int, H: int) -> bool:
-        """Return whether a product of so many rows is worth it in such a call."""
-        return TB >= self.TB and rows >= self.rows and H >= self.H and rows * H >= self.area
-
-    def least(self) -> str:
-        """Return the least sizes."""
-        return f"rows={self.rows}, T*B={self.TB}, H={self.H}, rows*H={self.area}"
-
-
-# The first that the processor has and whose sizes a product reaches; else fused multiply-adds,
-# which then are faster (docs/adr: 0007-floats-in-parts-on-the-tile-unit,
-# 0015-bfloat16-dot-products).
-HALVES = {
-    "highest": [Halves("tile unit", parts=3, rows=12, TB=256, H=128, area=2048)],
-    "high": [Halves("tile unit", parts=2, rows=4, TB=64, H=64, area=1024)],
-    "medium": [
-        Halves("tile unit", parts=1, rows=2, TB=32, H=64, area=256),
-        Halves("dot products", parts=1, rows=1, TB=1, H=1, area=1, beside=False),
-        Halves("dot products", parts=1, rows=1, TB=1, H=128, area=128, beside=True),
-    ],
-}
-
-
-class Ways(NamedTuple):
-    """How the products of a step's rows are made, and those of the rows of many steps at once.
-
-    None: floats are multiplied as they are.
-    """
-
-    step: Halves | None
-    chunk: Halves | None
-
-    def __str__(self) -> str:
-        if self.step == self.chunk:
-            return str(self.step)
-        return f"{self.step or 'fused multiply-adds'}; of all steps' rows at once: {self.chunk}"
-
-    def codes(self) -> tuple[_core.Halves, _core.Halves]:
-        """Return what the extension calls them."""
-        return _code(self.step), _code(self.chunk)
-
-
-def _code(halves: Halves | None) -> _core.Halves:
-    return (halves.parts, halves.dots, halves.rows) if halves else (0, False, 0)
 
 
 def isa() -> str:
@@ -137,7 +69,7 @@ def units() -> set[str]:
 class PackedWeights:
     """Weights of one pass as the kernels want them.
 
-    Where bfloat16 is multiplied also the panels in parts of it, made at first need.
+    Where bfloat16 is multiplied also the terms of the panels, made at first need.
     """
 
     def __init__(
@@ -160,39 +92,43 @@ class PackedWeights:
         }
         if dtype is not None:
             self._panels = {False: kernels.narrow(self._panels[False], dtype)}
-        self._split: dict[tuple[bool, _core.Halves, _core.Halves], _core.Split] = {}
+        self._split: dict[tuple[bool, _core.Algorithm, _core.Algorithm], _core.SplitWeights] = {}
 
     def forward(
-        self, steps: int, ways: Ways | None, threads: int
-    ) -> tuple[_core.Panels | Weights, _core.Split | None]:
-        """Return the weights for a forward pass over so many steps, and their parts.
+        self, steps: int, algorithms: MatmulAlgorithms | None, threads: int
+    ) -> tuple[_core.PackedWeights | Weights, _core.SplitWeights | None]:
+        """Return the weights for a forward pass over so many steps, and their terms.
 
         One step reads each weight once: packing it for other steps would take longer.
         """
         if self._single_use is None:
             panels = self._panels[False]
-            return panels, None if ways is None else self._in_parts(False, ways, threads)
-        if steps == 1 and ways is None:
+            return panels, None if algorithms is None else self._terms(False, algorithms, threads)
+        if steps == 1 and algorithms is None:
             return self._single_use, None
         panels = self.kernels.pack(self._single_use, False, threads)
-        if ways is None:
+        if algorithms is None:
             return panels, None
-        return panels, self.kernels.split(panels, False, *ways.codes(), threads)
+        return panels, self.kernels.split(panels, False, *algorithms.codes(), threads)
 
-    def backward(self, ways: Ways | None, threads: int) -> tuple[_core.Panels, _core.Split | None]:
-        """Return the panels for a backward pass, and their parts."""
+    def backward(
+        self, algorithms: MatmulAlgorithms | None, threads: int
+    ) -> tuple[_core.PackedWeights, _core.SplitWeights | None]:
+        """Return the panels for a backward pass, and their terms."""
         panels = self._panels[True]
-        return panels, None if ways is None else self._in_parts(True, ways, threads)
+        return panels, None if algorithms is None else self._terms(True, algorithms, threads)
 
-    def _in_parts(self, backward: bool, ways: Ways, threads: int) -> _core.Split:
-        """Return the panels in parts."""
-        key = backward, *ways.codes()
-        parts = self._split.get(key)
-        if parts is None:
+    def _terms(
+        self, backward: bool, algorithms: MatmulAlgorithms, threads: int
+    ) -> _core.SplitWeights:
+        """Return the terms of the panels."""
+        key = backward, *algorithms.codes()
+        terms = self._split.get(key)
+        if terms is None:
             made = self.kernels.split(self._panels[backward], *key, threads)
             # of threads that come here at once, all get what one of them made
-            parts = self._split.setdefault(key, made)
-        return parts
+            terms = self._split.setdefault(key, made)
+        return terms
 
 
 class CpuBackend:
@@ -260,10 +196,10 @@ class CpuBackend:
             single_use=single_use,
         )
 
-    def _ways(
-        self, x: Array, weights: PackedWeights, rows: Rows, numerics: Numerics
-    ) -> Ways | None:
-        """Return in what parts of bfloat16 floats are multiplied; None: as they are.
+    def _algorithms(
+        self, x: Array, weights: PackedWeights, rows: RowSchedule, numerics: Numerics
+    ) -> MatmulAlgorithms | None:
+        """Return how float32 is multiplied as sums of bfloat16; None: as it is.
 
         It depends on the whole call and not on the share of a thread, so that the number of threads
         cannot change a bit.
@@ -271,23 +207,23 @@ class CpuBackend:
         if weights.narrow:
             return None
         T, B = x.shape[:2]
-        TB = T * B if rows.counts is None else int(rows.counts.sum())
-        return self._ways_of(x.dtype, numerics, TB, B, weights.kernels.hidden_size)
+        TB = T * B if rows.batch_sizes is None else int(rows.batch_sizes.sum())
+        return self._algorithms_of(x.dtype, numerics, TB, B, weights.kernels.hidden_size)
 
-    def _ways_of(
+    def _algorithms_of(
         self, dtype: np.dtype[Any], numerics: Numerics, TB: int, B: int, H: int
-    ) -> Ways | None:
+    ) -> MatmulAlgorithms | None:
         """Return the same for a call whose steps have TB rows in all."""
-        step = chunk = self._first(numerics, B, TB, H)
+        recurrent = batched = self._first(numerics, B, TB, H)
         # "highest": a few rows get the same bits from one call as step by step
         if numerics.precision != "highest":
-            chunk = self._first(numerics, TB, TB, H)
-        if chunk is None or numerics.reproducible or dtype != np.float32:
+            batched = self._first(numerics, TB, TB, H)
+        if batched is None or numerics.reproducible or dtype != np.float32:
             return None
-        return Ways(step, chunk)
+        return MatmulAlgorithms(recurrent, batched)
 
-    def _first(self, numerics: Numerics, rows: int, TB: int, H: int) -> Halves | None:
-        for each in HALVES[numerics.precision]:
+    def _first(self, numerics: Numerics, rows: int, TB: int, H: int) -> SplitBf16 | None:
+        for each in SPLIT_BF16[numerics.precision]:
             if each.reached(rows, TB, H) and each.usable(self._units):
                 return each
         return None
@@ -300,7 +236,7 @@ class CpuBackend:
             return "reproducible=True"
         if dtype != np.float32:
             return "dtype is not float32"
-        here = [each for each in HALVES[numerics.precision] if each.usable(self._units)]
+        here = [each for each in SPLIT_BF16[numerics.precision] if each.usable(self._units)]
         if not here:
             return f"no tile unit, which precision={numerics.precision!r} wants"
         return f"the call is below one of {here[-1].least()}"
@@ -311,19 +247,21 @@ class CpuBackend:
         """Return how a pass would be run; see `Backend.explain`."""
         kernels = self._kernels_for(cell, w)
         H = kernels.hidden_size
-        ways = self._ways_of(w.ih.dtype, numerics, T * B, B, H) or Ways(None, None)
-        step, chunk = ways
-        used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, _code(step))
+        algorithms = self._algorithms_of(w.ih.dtype, numerics, T * B, B, H) or MatmulAlgorithms(
+            None, None
+        )
+        recurrent, batched = algorithms
+        used, by_rows, lanes, rows, vectors = kernels.how_run(T, B, threads, code(recurrent))
         return {
             "instruction set": self._isa,
             "products": (
-                f"{ways}: the call reaches {chunk.least()}"
-                if chunk
+                f"{algorithms}: the call reaches {batched.least()}"
+                if batched
                 else f"fused multiply-adds: {self._why_floats(w.ih.dtype, numerics)}"
             ),
             "tile": (
                 "32 rows x 1 or 2 vectors of 16"
-                if step and not step.dots
+                if recurrent and not recurrent.dots
                 else f"{rows} rows x {vectors} vectors of {lanes}"
             ),
             "threads": used,
@@ -335,10 +273,10 @@ class CpuBackend:
     ) -> tuple[Array, Array, Array | None, Saved | None]:
         """Run one pass; see `Backend.forward`. Reproducible by one chain of operations a sum."""
         _, numerics, x, h0, c0, rows, reverse = args
-        ways = self._ways(x, weights, rows, numerics) if self._units else None
-        panels, parts = weights.forward(len(x), ways, threads)
+        algorithms = self._algorithms(x, weights, rows, numerics) if self._units else None
+        panels, terms = weights.forward(len(x), algorithms, threads)
         y, hn, cn, saved_y, gates, c = weights.kernels.forward(
-            panels, parts, _rows(x), h0, c0, rows, reverse, threads, save,
+            panels, terms, _rows(x), h0, c0, rows, reverse, threads, save,
         )  # fmt: skip
         if saved_y is None or gates is None:
             return y, hn, cn, None
@@ -358,10 +296,10 @@ class CpuBackend:
         _, numerics, x, h0, c0, rows, reverse = args
         dy, dh, dc = douts
         saved_y, gates, c = saved
-        ways = self._ways(x, weights, rows, numerics) if self._units else None
-        panels, parts = weights.backward(ways, threads)
+        algorithms = self._algorithms(x, weights, rows, numerics) if self._units else None
+        panels, terms = weights.backward(algorithms, threads)
         return weights.kernels.backward(
-            panels, parts, _rows(x), h0, c0, rows, reverse, threads, saved_y, gates, c,
+            panels, terms, _rows(x), h0, c0, rows, reverse, threads, saved_y, gates, c,
             None if dy is None else _rows(dy), dh, dc, grads,
         )  # fmt: skip
 
@@ -370,9 +308,9 @@ class CpuBackend:
     ) -> _core.Bound:
         """Return one pass over one step; see `Backend.bind`."""
         _, numerics, x, h, c, rows, _ = args
-        ways = self._ways(x, weights, rows, numerics) if self._units else None
-        panels, parts = weights.forward(1, ways, threads)
-        return weights.kernels.bind(panels, parts, x, h, c, rows, threads, y)
+        algorithms = self._algorithms(x, weights, rows, numerics) if self._units else None
+        panels, terms = weights.forward(1, algorithms, threads)
+        return weights.kernels.bind(panels, terms, x, h, c, rows, threads, y)
 
     def join(self, passes: Sequence[_core.Bound], x: Array, state: Sequence[Array]) -> Steps:
         """Return what runs them without a way back to Python between; see `Backend.join`."""

@@ -18,7 +18,7 @@ from fastrnn.typing import Array
 
 from . import sequence
 from .base import InTurn
-from .packing import Packing
+from .packed_sequence import PackedSequence
 
 _NO_OPTIONS = Options()
 
@@ -128,30 +128,30 @@ class NumpyBackend:
         """Run one pass; see `Backend.forward`."""
         cell, numerics, x, h0, c0, rows, reverse = args
         T, B, _ = x.shape
-        packing = Packing(T, B, rows)
-        h, c = packing.sort(h0), packing.sort(_or_empty(c0, h0))
+        packed = PackedSequence(T, B, rows)
+        h, c = packed.sort(h0), packed.sort(_or_empty(c0, h0))
         S = len(cell.saved)
         with np.errstate(all="ignore"):  # inf and NaN are results like any other
             packed_y, all_c, gates = self.loops(cell, weights).forward(
                 weights,
-                packing.pack(x),
+                packed.pack(x),
                 h,
                 c,
-                packing.starts,
-                packing.cut,
+                packed.starts,
+                packed.resets,
                 S,
                 reverse,
                 save,
                 numerics.reproducible,
             )
-        y = packing.unpack(packed_y)
-        hn, cn = packing.unsort(h), packing.unsort(c) if cell.has_c else None
+        y = packed.unpack(packed_y)
+        hn, cn = packed.unsort(h), packed.unsort(c) if cell.has_c else None
         if not save:
             return y, hn, cn, None
         saved = Saved(
             y=y.copy(),
-            gates=packing.unpack(gates.reshape(packing.rows, S * gates.shape[2])),
-            c=packing.unpack(all_c) if cell.has_c else None,
+            gates=packed.unpack(gates.reshape(packed.rows, S * gates.shape[2])),
+            c=packed.unpack(all_c) if cell.has_c else None,
         )
         return y, hn, cn, saved
 
@@ -168,8 +168,8 @@ class NumpyBackend:
         """Backpropagate through one pass; see `Backend.backward`."""
         cell, numerics, x, h0, c0, rows, reverse = args
         T, B, _ = x.shape
-        packing = Packing(T, B, rows)
-        dh, dc = packing.sort(douts.dh), packing.sort(_or_empty(douts.dc, douts.dh))
+        packed = PackedSequence(T, B, rows)
+        dh, dc = packed.sort(douts.dh), packed.sort(_or_empty(douts.dc, douts.dh))
         H = weights.b_hh.shape[1]
         sums = Sums(grads, 1) if isinstance(grads, Weights) else grads
         with np.errstate(all="ignore"):
@@ -178,22 +178,22 @@ class NumpyBackend:
                 sums.parts,
                 sums.sums,
                 sums.rows,
-                packing.pack(x),
-                packing.sort(h0),
-                packing.sort(_or_empty(c0, h0)),
-                packing.pack(saved.y),
-                packing.pack(_or_empty(saved.c, saved.y)),
-                packing.pack(saved.gates).reshape(packing.rows, len(cell.saved), H),
-                packing.starts,
-                packing.cut,
-                packing.pack(_or_empty(douts.dy, saved.y)),
+                packed.pack(x),
+                packed.sort(h0),
+                packed.sort(_or_empty(c0, h0)),
+                packed.pack(saved.y),
+                packed.pack(_or_empty(saved.c, saved.y)),
+                packed.pack(saved.gates).reshape(packed.rows, len(cell.saved), H),
+                packed.starts,
+                packed.resets,
+                packed.pack(_or_empty(douts.dy, saved.y)),
                 dh,
                 dc,
                 reverse,
                 numerics.reproducible,
             )
-            sums.add(packing.rows)
-        return packing.unpack(dx), packing.unsort(dh), packing.unsort(dc) if cell.has_c else None
+            sums.add(packed.rows)
+        return packed.unpack(dx), packed.unsort(dh), packed.unsort(dc) if cell.has_c else None
 
     def bind(
         self, weights: CellWeights, args: PassArgs, y: Array, *, threads: int
@@ -203,12 +203,12 @@ class NumpyBackend:
         S = len(args.cell.saved)
         x, h, c = args.x[0], args.h0, _or_empty(args.c0, args.h0)
         starts = np.array([0, x.shape[0]], np.int64)
-        cut = np.zeros(0, bool)
+        resets = np.zeros(0, bool)
         chain = args.numerics.reproducible
 
         def advance() -> None:
             with np.errstate(all="ignore"):
-                forward(weights, x, h, c, starts, cut, S, False, False, chain)
+                forward(weights, x, h, c, starts, resets, S, False, False, chain)
             y[0] = h
 
         return advance

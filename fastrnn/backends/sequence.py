@@ -37,13 +37,13 @@ def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
         h: Array,
         c: Array,
         starts: Array,
-        cut: Array,
+        resets: Array,
         blocks: int,
         reverse: bool,
         keep: bool,
         chain: bool,
     ) -> tuple[Array, Array, Array]:
-        """Run x (N, I) from h (B, P), c (B, H or 0), in place; cut (N,) or (0,).
+        """Run x (N, I) from h (B, P), c (B, H or 0), in place; resets (N,) or (0,).
 
         Returns y (N, P), c (N, H or 0), saved (N, S, H), where S = `blocks`; the last two are
         scratch unless `keep`.
@@ -71,9 +71,9 @@ def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
                 if n == 0:
                     continue
                 h_t, c_t = h[:n], c[:n]
-                if cut.size:
-                    restart(h_t, cut[lo:hi])
-                    restart(c_t, cut[lo:hi])
+                if resets.size:
+                    restart(h_t, resets[lo:hi])
+                    restart(c_t, resets[lo:hi])
                 at = lo if keep else 0
                 cell_forward(w, pre[lo - base : hi - base], h_t, c_t, saved[at : at + n], chain)
                 copy(y[lo:hi], h_t)
@@ -84,7 +84,7 @@ def make_forward(cell_forward: Callable[..., None]) -> Callable[..., Any]:
     return forward
 
 
-def before(after: Array, initial: Array, starts: Array, cut: Array, reverse: bool) -> Array:
+def before(after: Array, initial: Array, starts: Array, resets: Array, reverse: bool) -> Array:
     """Return the state before every step, given `after` (N, W) and the `initial` one (B, W)."""
     out = np.empty_like(after)
     T = starts.size - 1
@@ -96,8 +96,8 @@ def before(after: Array, initial: Array, starts: Array, cut: Array, reverse: boo
             ran = min(starts[previous + 1] - starts[previous], hi - lo)
             copy(out[lo : lo + ran], after[starts[previous] : starts[previous] + ran])
         copy(out[lo + ran : hi], initial[ran : hi - lo])
-    if cut.size:
-        restart(out, cut)
+    if resets.size:
+        restart(out, resets)
     return out
 
 
@@ -118,7 +118,7 @@ def make_backward(
         c: Array,
         saved: Array,
         starts: Array,
-        cut: Array,
+        resets: Array,
         dy: Array,
         dh: Array,
         dc: Array,
@@ -135,8 +135,8 @@ def make_backward(
         T, N = starts.size - 1, x.shape[0]
         if N == 0:
             return np.empty_like(x)
-        h_before = before(y, h0, starts, cut, reverse)
-        c_before = before(c, c0, starts, cut, reverse)
+        h_before = before(y, h0, starts, resets, reverse)
+        c_before = before(c, c0, starts, resets, reverse)
         G, H = w.b_hh.shape
         dpre = np.empty((N, G, H), x.dtype)
         all_dh = np.empty_like(y)
@@ -162,9 +162,9 @@ def make_backward(
                 dpre[lo:hi],
                 chain,
             )
-            if cut.size:
-                restart(dh_t, cut[lo:hi])
-                restart(dc_t, cut[lo:hi])
+            if resets.size:
+                restart(dh_t, resets[lo:hi])
+                restart(dc_t, resets[lo:hi])
         # Rows are summed in the order of backpropagation: then, in a chain, a sequence cut into
         # spans, last span first, gives the same bits as the whole.
         last_first = not reverse

@@ -166,12 +166,12 @@ def _once(function: Callable[..., Any]) -> Callable[..., Any]:
 def _outputs(form: Form, x: Any) -> list[jax.ShapeDtypeStruct]:
     """Return the shapes of y, h and c for an x."""
     layer = form.layer
-    network = layer._network
+    stack = layer._stack
     (_, width), (_, hidden) = layer._widths
     batch = () if x.ndim == 2 else (x.shape[0 if layer._batch_first else 1],)
-    shapes = [(*x.shape[:-1], network.directions * width), (network.num_passes, *batch, width)]
+    shapes = [(*x.shape[:-1], stack.directions * width), (stack.num_passes, *batch, width)]
     if layer._cell.has_c:
-        shapes.append((network.num_passes, *batch, hidden))
+        shapes.append((stack.num_passes, *batch, hidden))
     return [jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes]
 
 

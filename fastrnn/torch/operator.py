@@ -83,12 +83,12 @@ def _(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     layer = _engine(text)
     (_, width), (_, hidden) = layer._widths
-    network = layer._network
+    stack = layer._stack
     batch = () if x.dim() == 2 else (x.shape[0 if layer.batch_first else 1],)
-    y = x.new_empty((*x.shape[:-1], network.directions * width))
-    h = x.new_empty((network.num_passes, *batch, width))
+    y = x.new_empty((*x.shape[:-1], stack.directions * width))
+    h = x.new_empty((stack.num_passes, *batch, width))
     has_c = layer._cell.has_c
-    return y, h, x.new_empty((network.num_passes, *batch, hidden) if has_c else (0,))
+    return y, h, x.new_empty((stack.num_passes, *batch, hidden) if has_c else (0,))
 
 
 @torch.library.custom_op(

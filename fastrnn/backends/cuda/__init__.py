@@ -22,8 +22,8 @@ from . import passes, persistent, tune
 from .device import Array, CupyDevice, Device
 from .graphs import SIZES, Graphs
 from .launch import Launcher
+from .packed_sequence import DeviceSequence
 from .passes import PackedSaved, PackedWeights, Step, shape
-from .rows import DeviceRows
 
 MOST_CANDIDATES = 8
 """Launches that `find_fastest` times, the best ones by estimate."""
@@ -115,7 +115,7 @@ class CudaBackend:
 
     def find_fastest(self, layer: Any, T: int, B: int) -> Iterator[tune.Found]:
         """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
-        cell, numerics = layer._network.cell, layer._network.numerics
+        cell, numerics = layer._stack.cell, layer._stack.numerics
         launch = self._launcher(layer.dtype, cell, numerics)
 
         def candidates(kernel: str) -> tuple[str, list[str]]:
@@ -130,15 +130,15 @@ class CudaBackend:
 
     def ways(self, layer: Any, B: int) -> set[str]:
         """Return the labels of the launches among which `find_fastest` chooses for a layer."""
-        network = layer._network
-        launch = self._launcher(layer.dtype, network.cell, network.numerics)
+        stack = layer._stack
+        launch = self._launcher(layer.dtype, stack.cell, stack.numerics)
         kernels = ("persistent_forward", "persistent_backward")
         with there(layer.flat_params):
             return {label for name in kernels for label in self._labels(layer, launch, name, B)}
 
     @staticmethod
     def _labels(layer: Any, launch: Launcher, kernel: str, B: int) -> list[str]:
-        cell = layer._network.cell
+        cell = layer._stack.cell
         if not passes.can_persist(shape(cell), layer._weights[0]):
             return []
         found = persistent.candidates(launch, kernel, B, len(cell.gates), layer.hidden_size)
@@ -178,7 +178,7 @@ class CudaBackend:
         """Run one pass; see `Backend.forward`."""
         cell, numerics, x, h0, c0, rows, reverse = args
         launch = self._launcher(x.dtype, cell, numerics)
-        run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
+        run = DeviceSequence(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, gates = passes.forward(
             launch, shape(cell), weights, run, run.pack(x), h, c, save
@@ -204,7 +204,7 @@ class CudaBackend:
         cell, numerics, x, h0, c0, rows, reverse = args
         dy, dh, dc = douts
         launch = self._launcher(x.dtype, cell, numerics)
-        run = DeviceRows(self.xp, x.shape[0], x.shape[1], rows, reverse)
+        run = DeviceSequence(self.xp, x.shape[0], x.shape[1], rows, reverse)
         dh, dc = run.sort(dh), None if dc is None else run.sort(dc)
         packed = PackedSaved(
             x=run.pack(x),

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .rows import DeviceRows
+from .packed_sequence import DeviceSequence
 
 if TYPE_CHECKING:
     from .device import Array, Device
@@ -23,7 +23,7 @@ MOST_GRAPHS = 16
 MOST_BYTES = 256 << 20
 """Of the graphs' arrays, for each thread; what was used longest ago goes first."""
 
-Play = Callable[[DeviceRows, range, int], None]
+Play = Callable[[DeviceSequence, range, int], None]
 Arrays = Mapping[str, Any]
 """By name; None where a cell or a call has no such array."""
 
@@ -54,7 +54,7 @@ class Graphs(threading.local):
         self._device = device
         self._known: OrderedDict[Any, _Entry] = OrderedDict()
 
-    def run(self, loop: Loop, rows: DeviceRows, steps: range, base: int = 0) -> None:
+    def run(self, loop: Loop, rows: DeviceSequence, steps: range, base: int = 0) -> None:
         """Run steps of a loop in this order, in graphs as far as that can be done; the loop's
         arrays begin at packed row `base`."""
         play = None
@@ -72,7 +72,7 @@ class Graphs(threading.local):
                     play = loop.make(**loop.arrays())
                 play(rows, now, base)
 
-    def _find(self, loop: Loop, rows: DeviceRows, steps: range) -> tuple[int, _Span | None]:
+    def _find(self, loop: Loop, rows: DeviceSequence, steps: range) -> tuple[int, _Span | None]:
         """Return how many steps to run next, and their graph if there is one."""
         size = next((size for size in SIZES if size <= len(steps)), 0)
         if not size or steps[0] >= rows.full or self._device.recording:
@@ -137,7 +137,7 @@ class _Span:
             a[at] = own[name]
 
 
-def _record(device: Device, loop: Loop, own: DeviceRows, backwards: bool) -> _Span | None:
+def _record(device: Device, loop: Loop, own: DeviceSequence, backwards: bool) -> _Span | None:
     """Return a graph of all steps of `own`, or None where they cannot be recorded."""
     twins: dict[int, Array] = {}
 

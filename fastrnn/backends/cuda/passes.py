@@ -12,7 +12,7 @@ from . import persistent
 from .device import Array
 from .graphs import Loop, Play
 from .launch import Launcher
-from .rows import DeviceRows
+from .packed_sequence import DeviceSequence
 
 if TYPE_CHECKING:
     from fastrnn.spec import CellSpec, Weights
@@ -121,7 +121,7 @@ def forward(
     launch: Launcher,
     cell: Shape,
     weights: PackedWeights,
-    rows: DeviceRows,
+    rows: DeviceSequence,
     x: Array,
     h: Array,
     c: Array | None,
@@ -151,7 +151,7 @@ def forward(
         if plan is not None:
             plan.launch(
                 *(rows, B, H, H, range(first, first + len(steps))),
-                *(rows.device_starts, rows.cut_rows),
+                *(rows.device_starts, rows.reset_rows),
                 *(weights.parameters.hh, gates, base, weights.bias, weights.split_bias),
                 *(weights.parameters.peephole, h, c, y, all_c, saved),
             )
@@ -168,7 +168,7 @@ def forward(
                 "split_bias": weights.split_bias,
             },
             states={"h": h, "c": c},
-            read={"gates": gates[: stop - base], "cut": part(rows.cut_rows, here)},
+            read={"gates": gates[: stop - base], "resets": part(rows.reset_rows, here)},
             written={"y": y[here], "all_c": part(all_c, here), "saved": part(saved, here)},
         )
         launch.graphs.run(loop, rows, steps, base)
@@ -188,7 +188,7 @@ def _steps(
     h: Array,
     c: Array | None,
     gates: Array,
-    cut: Array | None,
+    resets: Array | None,
     y: Array,
     all_c: Array | None,
     saved: Array | None,
@@ -197,7 +197,7 @@ def _steps(
     parameters = weights.parameters._replace(hh=hh, hr=hr, peephole=peephole)
     step = Step(launch, cell, PackedWeights(parameters, bias, split_bias), len(h))
 
-    def play(rows: DeviceRows, steps: range, base: int) -> None:
+    def play(rows: DeviceSequence, steps: range, base: int) -> None:
         for t in steps:
             at = rows.of(t)
             n = at.stop - at.start
@@ -205,8 +205,8 @@ def _steps(
                 continue
             at = slice(at.start - base, at.stop - base)
             h_t, c_t = h[:n], None if c is None else c[:n]
-            if cut is not None and rows.cuts(t):
-                _restart(launch, cut[at], h_t, c_t)
+            if resets is not None and rows.has_reset(t):
+                _restart(launch, resets[at], h_t, c_t)
             step(
                 gates[at],
                 h_t,
@@ -261,7 +261,7 @@ def backward(
     launch: Launcher,
     cell: Shape,
     weights: PackedWeights,
-    rows: DeviceRows,
+    rows: DeviceSequence,
     saved: PackedSaved,
     dy: Array | None,
     dh: Array,
@@ -308,7 +308,7 @@ def backward(
                 "dy": dy,
                 "h_before": deltas.h_before,
                 "c_before": deltas.c_before,
-                "cut": rows.cut_rows,
+                "resets": rows.reset_rows,
             },
             written={
                 "input": deltas.input,
@@ -322,7 +322,7 @@ def backward(
     else:
         plan.launch(
             *(rows, B, H, GH, range(len(rows.steps))[::-1]),
-            *(rows.device_starts, rows.cut_rows, w.hh, saved.gates, saved.y),
+            *(rows.device_starts, rows.reset_rows, w.hh, saved.gates, saved.y),
             *(deltas.h_before, deltas.c_before, saved.c, w.peephole, dy, dh, dc),
             *(deltas.input, deltas.hidden),
         )
@@ -349,7 +349,7 @@ def _steps_back(
     dy: Array | None,
     h_before: Array,
     c_before: Array | None,
-    cut: Array | None,
+    resets: Array | None,
     input: Array,
     hidden: Array,
     reset_h: Array | None,
@@ -361,7 +361,7 @@ def _steps_back(
     first = (cell.gates - cell.reset_before) * H
     scratch = launch.xp.empty((len(dh), H), launch.dtype)  # a product with R_n, or with W_hr
 
-    def play(rows: DeviceRows, steps: range, base: int) -> None:
+    def play(rows: DeviceSequence, steps: range, base: int) -> None:
         for t in steps:
             at = rows.of(t)
             n = at.stop - at.start
@@ -413,8 +413,8 @@ def _steps_back(
                     reset_h[at],
                 )
             launch.step_product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.keeps_h)
-            if cut is not None and rows.cuts(t):
-                _restart(launch, cut[at], dh_t, dc_t)
+            if resets is not None and rows.has_reset(t):
+                _restart(launch, resets[at], dh_t, dc_t)
 
     return play
 
@@ -495,8 +495,8 @@ def _add_gradients(
                 launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
 
 
-def _restart(launch: Launcher, cut: Array, *states: Array | None) -> None:
+def _restart(launch: Launcher, resets: Array, *states: Array | None) -> None:
     """Set to zero the rows of states (n, W) that begin anew."""
     for state in states:
         if state is not None:
-            launch.units("restart", *state.shape, cut, state)
+            launch.units("restart", *state.shape, resets, state)

@@ -16,7 +16,7 @@ from .launch import address
 if TYPE_CHECKING:
     from .device import Array, Kernel
     from .launch import Launcher
-    from .rows import DeviceRows
+    from .packed_sequence import DeviceSequence
 
 THREADS = 256
 """Threads of a block."""
@@ -295,7 +295,7 @@ class Plan(NamedTuple):
     cut: Cut
 
     def launch(
-        self, rows: DeviceRows, B: int, H: int, K: int, steps: range, *args: Array | int | None
+        self, rows: DeviceSequence, B: int, H: int, K: int, steps: range, *args: Array | int | None
     ) -> None:
         """Run steps, which count in the order of a forward, of rows that publish K words each;
         `args` are what follows the geometry: ints, and arrays or None."""

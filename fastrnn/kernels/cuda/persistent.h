@@ -4,7 +4,7 @@
 // or the launch is cooperative, and its size was asked for.
 //
 // The grid is blocks of units x groups of rows of the batch; groups never wait for each other. Rows
-// are packed (fastrnn/backends/packing.py): row m of step t is at starts[t] + m, and the rows of a
+// are packed (fastrnn/backends/packed_sequence.py): row m of step t is at starts[t] + m, and the rows of a
 // step are the first ones of the batch. Letters as in step.h; T steps, B batch.
 //
 // Options of the program, chosen by fastrnn/backends/cuda/persistent.py:

@@ -7,38 +7,38 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.backends.packing import Packing
-from fastrnn.rows import Rows
+from fastrnn.backends.packed_sequence import PackedSequence
+from fastrnn.schedule import RowSchedule
 
 from .device import Array
 
 
-class DeviceRows(Packing):
+class DeviceSequence(PackedSequence):
     """The rows of one pass in one direction, of arrays of the namespace `xp`."""
 
-    def __init__(self, xp: Any, T: int, B: int, rows: Rows, reverse: bool) -> None:
+    def __init__(self, xp: Any, T: int, B: int, rows: RowSchedule, reverse: bool) -> None:
         super().__init__(T, B, rows, xp)
         self.reverse = reverse
         self._ends = self.starts.tolist()
         self.steps = range(T)[::-1] if reverse else range(T)
-        self.full = T if rows.counts is None else int(np.count_nonzero(rows.counts == B))
+        self.full = T if rows.batch_sizes is None else int(np.count_nonzero(rows.batch_sizes == B))
         """How many steps all rows run: the first ones of the sequence, in either direction."""
-        cut_rows = np.flatnonzero(self.cut)
-        self.cut_rows = xp.asarray(self.cut.view(np.uint8)) if cut_rows.size else None
+        reset_rows = np.flatnonzero(self.resets)
+        self.reset_rows = xp.asarray(self.resets.view(np.uint8)) if reset_rows.size else None
         """(N,) bytes, 1 where a row begins anew; None if none does."""
-        self._cut_steps = set((np.searchsorted(self.starts, cut_rows, "right") - 1).tolist())
+        self._reset_steps = set((np.searchsorted(self.starts, reset_rows, "right") - 1).tolist())
 
     @property
     def uniform(self) -> bool:
         """Whether all rows run at every step and none begins anew."""
-        return self.index is None and self.cut_rows is None
+        return self.index is None and self.reset_rows is None
 
-    def like(self, T: int) -> DeviceRows:
+    def like(self, T: int) -> DeviceSequence:
         """Return as many rows, which all run for T steps in the same direction, and which may begin
         anew at each of them if these rows ever do."""
         B = self.shape[1]
-        cut = None if self.cut_rows is None else np.ones((T, B), bool)
-        return DeviceRows(self.xp, T, B, Rows(cut=cut), self.reverse)
+        resets = None if self.reset_rows is None else np.ones((T, B), bool)
+        return DeviceSequence(self.xp, T, B, RowSchedule(resets=resets), self.reverse)
 
     def parts(self, steps: range) -> tuple[range, range]:
         """Return steps in their order: those before and after rows end, or begin."""
@@ -55,9 +55,9 @@ class DeviceRows(Packing):
         """Return the packed rows of step t."""
         return slice(self._ends[t], self._ends[t + 1])
 
-    def cuts(self, t: int) -> bool:
+    def has_reset(self, t: int) -> bool:
         """Return whether a row of step t begins anew."""
-        return t in self._cut_steps
+        return t in self._reset_steps
 
     def contiguous(self, a: Array) -> Array:
         """Return a as the kernels want it."""
@@ -84,6 +84,6 @@ class DeviceRows(Packing):
             source[here.start : here.start + ran] = np.arange(ran) + previous.start
             source[here.start + ran : here.stop] = np.arange(ran, n) + self.rows
             previous = here
-        if self.cut.size:
-            source[self.cut] = self.rows + B
+        if self.resets.size:
+            source[self.resets] = self.rows + B
         return source

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from cases import Case, infer, run, same_bits
@@ -11,10 +9,7 @@ from oracles import by_hand
 from test_oracle import EVERY, cases
 
 import fastrnn
-from fastrnn.backends import cpu
-
-if TYPE_CHECKING:
-    from fastrnn.backends.cpu import Halves
+from fastrnn.backends.matmul_algo import SPLIT_BF16, SplitBf16
 
 # fewer than 20 rows a step, more in all
 CASES = cases(
@@ -28,11 +23,11 @@ CASES = cases(
 
 
 @pytest.fixture
-def tiles_for_many_rows(tiles_always: None, monkeypatch: pytest.MonkeyPatch) -> list[Halves]:
+def tiles_for_many_rows(tiles_always: None, monkeypatch: pytest.MonkeyPatch) -> list[SplitBf16]:
     """A step has too few rows for the tile unit, all steps together have enough."""
-    (tiles,) = cpu.HALVES["high"]
+    (tiles,) = SPLIT_BF16["high"]
     rules = [tiles._replace(rows=20)]
-    monkeypatch.setitem(cpu.HALVES, "high", rules)
+    monkeypatch.setitem(SPLIT_BF16, "high", rules)
     return rules
 
 
@@ -40,13 +35,13 @@ def tiles_for_many_rows(tiles_always: None, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("steps", ["dot products", "fused multiply-adds"])
 @pytest.mark.parametrize("case", [each for each in CASES if each.kind != "rnn_relu"], ids=str)
 def test_every_option_is_right(
-    case: Case, steps: str, tiles_for_many_rows: list[Halves], monkeypatch: pytest.MonkeyPatch
+    case: Case, steps: str, tiles_for_many_rows: list[SplitBf16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within what rounding of 2^-17 or, by dot products, 2^-9 a factor adds up to."""
     precision, tolerance = "high", 2e-4
     if steps == "dot products":
-        dots = cpu.Halves(steps, parts=1, rows=1, TB=1, H=1, area=1)
-        monkeypatch.setitem(cpu.HALVES, "medium", [*tiles_for_many_rows, dots])
+        dots = SplitBf16(steps, terms=1, rows=1, TB=1, H=1, area=1)
+        monkeypatch.setitem(SPLIT_BF16, "medium", [*tiles_for_many_rows, dots])
         precision, tolerance = "medium", 0.02
     layer, call = case.layer("cpu", precision=precision), case.call()
     said = layer.explain(call.x)["products"]
@@ -66,8 +61,8 @@ def test_every_option_is_right(
 @pytest.fixture
 def few_below_20(tiles_always: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of less than 20 rows are too few for the tile unit, in calls that take it."""
-    for name, (tiles, *_) in cpu.HALVES.items():
-        monkeypatch.setitem(cpu.HALVES, name, [tiles._replace(rows=20)])
+    for name, (tiles, *_) in SPLIT_BF16.items():
+        monkeypatch.setitem(SPLIT_BF16, name, [tiles._replace(rows=20)])
 
 
 def test_a_step_that_has_few_of_the_rows_left_multiplies_floats(few_below_20: None) -> None:

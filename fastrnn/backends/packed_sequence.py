@@ -7,35 +7,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastrnn.rows import Rows
+    from fastrnn.schedule import RowSchedule
     from fastrnn.typing import Array
 
 
-class Packing:
+class PackedSequence:
     """Active rows of step 0, then those of step 1, and so on; N in all.
 
     Parameters
     ----------
     T, B : int
-    rows : Rows
-    xp : namespace of the arrays that are packed; the plan itself is made by NumPy
+    rows : RowSchedule
+    xp : namespace of the arrays that are packed; what is packed where is worked out by NumPy
     """
 
-    def __init__(self, T: int, B: int, rows: Rows, xp: Any = np) -> None:
+    def __init__(self, T: int, B: int, rows: RowSchedule, xp: Any = np) -> None:
         self.shape = (T, B)
         self.xp = xp
-        self.order = None if rows.order is None else xp.asarray(rows.order)
+        self.sorted_indices = (
+            None if rows.sorted_indices is None else xp.asarray(rows.sorted_indices)
+        )
         self.index: tuple[Array, Array] | None = None
         self.starts = np.arange(T + 1, dtype=np.int64) * B
-        cut = None if rows.cut is None else rows.cut.reshape(-1)
-        if rows.order is not None and rows.counts is not None:
-            np.cumsum(rows.counts, out=self.starts[1:])
-            t = np.repeat(np.arange(T), rows.counts)
-            b = rows.order[np.arange(t.size) - self.starts[t]]
+        resets = None if rows.resets is None else rows.resets.reshape(-1)
+        if rows.sorted_indices is not None and rows.batch_sizes is not None:
+            np.cumsum(rows.batch_sizes, out=self.starts[1:])
+            t = np.repeat(np.arange(T), rows.batch_sizes)
+            b = rows.sorted_indices[np.arange(t.size) - self.starts[t]]
             self.index = (xp.asarray(t), xp.asarray(b))
-            cut = None if rows.cut is None else rows.cut[t, b]
+            resets = None if rows.resets is None else rows.resets[t, b]
         self.rows = int(self.starts[-1])
-        self.cut = np.zeros(0, bool) if cut is None else cut.astype(bool)
+        self.resets = np.zeros(0, bool) if resets is None else resets.astype(bool)
         """(N,) or (0,), NumPy's: rows that begin anew."""
 
     def pack(self, a: Array) -> Array:
@@ -59,12 +61,12 @@ class Packing:
 
     def sort(self, state: Array) -> Array:
         """Return a copy of a state (B, W) with its rows in packed order."""
-        return state.copy() if self.order is None else state[self.order]
+        return state.copy() if self.sorted_indices is None else state[self.sorted_indices]
 
     def unsort(self, state: Array) -> Array:
         """Undo `sort`."""
-        if self.order is None:
+        if self.sorted_indices is None:
             return state
         out: Array = self.xp.empty_like(state)
-        out[self.order] = state
+        out[self.sorted_indices] = state
         return out

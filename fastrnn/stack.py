@@ -1,10 +1,10 @@
 """Layers, directions, dropout between layers, and checkpoints, made of a backend's passes.
 
 A *direction stack* is the passes that feed each other in one direction; a *layer group* is the
-direction stacks side by side, whose outputs are concatenated. A network of one direction is a
-single group with one stack of L passes. A network of two directions is L groups of two stacks with
-one pass each, since every layer needs the whole output of both directions below it. No cell is
-known here. Letters: as in `spec`, and D directions, L layers.
+direction stacks side by side, whose outputs are concatenated. Layers of one direction are a single
+group with one such stack of L passes; those of two directions are L groups of two with one pass
+each, since every layer needs the whole output of both directions below it. No cell is known here.
+Letters: as in `spec`, and D directions, L layers.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 from . import config
 from .backends import there
 from .backends.base import Backend
-from .rows import Rows
+from .schedule import RowSchedule
 from .spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 from .typing import Array
 
 State = tuple[Array, Array | None]  # h (B, P), c (B, H) or None
 
 
-class NetworkArgs(NamedTuple):
-    """The arguments of one call of a network."""
+class StackArgs(NamedTuple):
+    """The arguments of one call."""
 
     weights: Sequence[object]  # packed, one a pass, in the order of the states: layer * D + dir.
     x: Array  # (T, B, I)
     h0: Array  # (L*D, B, P), C-contiguous
     c0: Array | None  # (L*D, B, H), C-contiguous
-    rows: tuple[Rows, Rows]  # of the forward and of the reverse direction
+    rows: tuple[RowSchedule, RowSchedule]  # of the forward and of the reverse direction
     seed: int | None = None  # of the dropout masks; None: no dropout
 
 
@@ -65,7 +65,7 @@ class SavedGroup(NamedTuple):
     stacks: list[list[SavedSpan]]  # of each stack, in the order its direction runs
 
 
-class Network:
+class Stack:
     """The passes of one layer object and how they are joined. Immutable.
 
     Parameters
@@ -135,13 +135,13 @@ class Network:
     # ---------------------------------------------------------------------------- forward
 
     def forward(
-        self, args: NetworkArgs, *, save: bool = False, every: int | None = None
+        self, args: StackArgs, *, save: bool = False, every: int | None = None
     ) -> tuple[Array, Array, Array | None, list[SavedGroup]]:
         """Run all passes.
 
         Parameters
         ----------
-        args : NetworkArgs
+        args : StackArgs
         save : also return what `backward` needs
         every : save states each so many steps only, and let `backward` compute the rest again
 
@@ -188,7 +188,7 @@ class Network:
 
     def _run_stack(
         self,
-        args: NetworkArgs,
+        args: StackArgs,
         stack: DirectionStack,
         x: Array,
         save: bool,
@@ -210,7 +210,7 @@ class Network:
 
     def _run_span(
         self,
-        args: NetworkArgs,
+        args: StackArgs,
         stack: DirectionStack,
         x: Array,
         states: list[State],
@@ -253,7 +253,7 @@ class Network:
 
     def backward(
         self,
-        args: NetworkArgs,
+        args: StackArgs,
         saved: list[SavedGroup],
         douts: OutputGradients,
         grads: Sequence[Weights],
@@ -302,7 +302,7 @@ class Network:
 
     def _pass_backward(
         self,
-        args: NetworkArgs,
+        args: StackArgs,
         index: int,
         saved: SavedPass,
         dy: Array | None,
@@ -330,7 +330,7 @@ class Network:
 
     def _stack_backward(
         self,
-        args: NetworkArgs,
+        args: StackArgs,
         stack: DirectionStack,
         x: Array,
         spans: list[SavedSpan],
@@ -369,7 +369,7 @@ class Network:
 
     # --------------------------------------------------------------------------- the tape
 
-    def states(self, args: NetworkArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
+    def states(self, args: StackArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
         """Return h (T, L*D, B, P) and c (T, L*D, B, H) or None after every step."""
         steps, batch = args.x.shape[:2]
         h = self._xp.zeros((steps, *args.h0.shape), args.x.dtype)
@@ -381,7 +381,7 @@ class Network:
                 h[start:stop, index] = of_pass.y
                 if c is not None:
                     c[start:stop, index] = of_pass.c
-        if args.rows[0].counts is not None:
+        if args.rows[0].batch_sizes is not None:
             active = args.rows[0].active(steps, batch)
             idle = [self._xp.asarray(np.flatnonzero(~rows)) for rows in active]
             for stack in (stack for stacks in self.groups for stack in stacks):
@@ -397,7 +397,7 @@ class Network:
                 for span in spans:
                     yield stack, group.x, span
 
-    def nbytes(self, args: NetworkArgs, saved: list[SavedGroup]) -> int:
+    def nbytes(self, args: StackArgs, saved: list[SavedGroup]) -> int:
         """Return the bytes of the arrays that were saved, not counting the caller's x."""
         arrays: list[Array | None] = [args.h0, args.c0, *args.rows[0], *args.rows[1]]
         arrays += [group.x for group in saved[1:]]
@@ -412,28 +412,28 @@ class Network:
         return sum({id(a): a.nbytes for a in arrays if a is not None}.values())
 
 
-class PlacedNetwork(Network):
-    """A network that runs on the GPU of its arrays, whatever the current one is."""
+class DeviceStack(Stack):
+    """A stack that runs on the GPU of its arrays, whatever the current one is."""
 
     def pack(self, weights: Sequence[Weights], **how: Any) -> list[object]:
-        """See `Network.pack`."""
+        """See `Stack.pack`."""
         with there(weights[0].ih):
             return super().pack(weights, **how)
 
     def forward(
-        self, args: NetworkArgs, **how: Any
+        self, args: StackArgs, **how: Any
     ) -> tuple[Array, Array, Array | None, list[SavedGroup]]:
-        """See `Network.forward`."""
+        """See `Stack.forward`."""
         with there(args.x):
             return super().forward(args, **how)
 
-    def backward(self, args: NetworkArgs, *more: Any) -> tuple[Array, Array, Array | None]:
-        """See `Network.backward`."""
+    def backward(self, args: StackArgs, *more: Any) -> tuple[Array, Array, Array | None]:
+        """See `Stack.backward`."""
         with there(args.x):
             return super().backward(args, *more)
 
-    def states(self, args: NetworkArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
-        """See `Network.states`."""
+    def states(self, args: StackArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
+        """See `Stack.states`."""
         with there(args.x):
             return super().states(args, saved)
 
