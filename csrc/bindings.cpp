@@ -57,7 +57,7 @@ Weights<Item> weights(const py::tuple& w) {
           pointer<Item>(w[3]), pointer<Item>(w[4]), pointer<Item>(w[5])};
 }
 
-// In the order of fastrnn.rows.Rows.
+// In the order of fastrnn.schedule.RowSchedule.
 RowSchedule rows(const py::tuple& r, bool reverse) {
   return {pointer<const std::int64_t>(r[0]), pointer<const std::int64_t>(r[1]),
           reinterpret_cast<const std::uint8_t*>(pointer<const bool>(r[2])), reverse};

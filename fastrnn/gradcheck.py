@@ -86,7 +86,7 @@ def gradcheck(
         return True
     model = copy.deepcopy(layer)
     model.unfreeze()
-    with backends.there(model.flat_params):
+    with backends.device_of(model.flat_params):
         wrong = _differences(model, x, state, lengths, resets, generator, eps, atol, rtol)
     if wrong:
         raise AssertionError("gradients differ along a random direction\n" + "\n".join(wrong))
@@ -168,7 +168,7 @@ def _model_differences(
         for prefix, layer in model.named_layers().items():
             own = grads[layer].params if layer in grads else layer.params.gradients()
             found |= {param_name(prefix, type(layer), key): own[key] for key in own}
-        with backends.there(next(iter(values.values()))):
+        with backends.device_of(next(iter(values.values()))):
             return _compared(
                 values, found, lambda: float(loss(Graph(seed))), generator, eps, atol, rtol
             )

@@ -168,7 +168,7 @@ class Parametrized(ABC):
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         """A copy is on the same device."""
-        with backends.there(self.flat_params):
+        with backends.device_of(self.flat_params):
             return self._copied(memo)
 
     def _copied(self: Self, memo: dict[int, Any], **config: Any) -> Self:

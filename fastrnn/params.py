@@ -57,7 +57,7 @@ class Parameters(Mapping[str, Array]):
     def move(self, flat: Array) -> None:
         """Have the values in another vector of the same size and device from now on."""
         writeable = self.writeable
-        with backends.there(flat):
+        with backends.device_of(flat):
             flat[...] = self.flat
         self._look_into(flat)
         self.set_writeable(writeable)
@@ -123,7 +123,7 @@ class Parameters(Mapping[str, Array]):
         checked = checks.array(name, value, view.dtype, view)
         checks.same_shape(name, checked.shape, view.shape)
         checks.writeable(self.writeable)
-        with backends.there(view):
+        with backends.device_of(view):
             view[...] = checked
 
     def load(self, mapping: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ class Parameters(Mapping[str, Array]):
         """
         checked = checks.named_arrays(mapping, self.shapes, self.flat)
         checks.writeable(self.writeable)
-        with backends.there(self.flat):
+        with backends.device_of(self.flat):
             for name, value in checked.items():
                 # They may be our own under other names, to be read before any is written.
                 if self._xp is not np or np.may_share_memory(value, self.flat):
@@ -154,7 +154,7 @@ class Parameters(Mapping[str, Array]):
         """Return an array of these as NumPy's: itself, or a copy from the GPU."""
         if self._xp is np:
             return a
-        with backends.there(a):  # after what is queued there, not here
+        with backends.device_of(a):  # after what is queued there, not here
             copied: Array = self._xp.asnumpy(a)
         return copied
 
@@ -178,7 +178,7 @@ def _restore(
 ) -> Parameters:
     """Return what `Parameters.__reduce__` described."""
     # NumPy lets only a vector that owns its memory be made writeable again; a pickle's may not.
-    with backends.there(flat):
+    with backends.device_of(flat):
         params = Parameters(shapes, flat.dtype, xp=import_module(namespace))
         params.flat[:] = flat
     params.set_writeable(writeable)

@@ -409,14 +409,14 @@ class Recurrent(Parametrized, Generic[S, D]):
         RuntimeError
             There is no such device here; the text names what is missing.
         """
-        where, there = backends.place(device)
+        kind, current = backends.parse_device(device)
         backend = self._config["backend"]
-        if where == "cuda":
+        if kind == "cuda":
             backend = "cuda"
         elif self.backend == "cuda":
             # FASTRNN_BACKEND may say that "auto" is the GPU.
             backend = "auto" if backends.resolve("auto") != "cuda" else backends.best_on_cpu()
-        with there:
+        with current:
             return self._copied({}, backend=backend)
 
     # ------------------------------------------------------------------------ running

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import config
-from .backends import there
+from .backends import device_of
 from .backends.base import Backend
 from .schedule import RowSchedule
 from .spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
@@ -417,24 +417,24 @@ class DeviceStack(Stack):
 
     def pack(self, weights: Sequence[Weights], **how: Any) -> list[object]:
         """See `Stack.pack`."""
-        with there(weights[0].ih):
+        with device_of(weights[0].ih):
             return super().pack(weights, **how)
 
     def forward(
         self, args: StackArgs, **how: Any
     ) -> tuple[Array, Array, Array | None, list[SavedGroup]]:
         """See `Stack.forward`."""
-        with there(args.x):
+        with device_of(args.x):
             return super().forward(args, **how)
 
     def backward(self, args: StackArgs, *more: Any) -> tuple[Array, Array, Array | None]:
         """See `Stack.backward`."""
-        with there(args.x):
+        with device_of(args.x):
             return super().backward(args, *more)
 
     def states(self, args: StackArgs, saved: list[SavedGroup]) -> tuple[Array, Array | None]:
         """See `Stack.states`."""
-        with there(args.x):
+        with device_of(args.x):
             return super().states(args, saved)
 
 

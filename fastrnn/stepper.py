@@ -63,7 +63,7 @@ class Stepper(Generic[S]):
             raise ValueError("a stepper needs a layer of one direction, got bidirectional=True")
         if layer._stack.groups[0][0].reverse:
             raise ValueError("a stepper runs from the first step on, got a layer with reverse=True")
-        with backends.there(layer.flat_params):
+        with backends.device_of(layer.flat_params):
             self._bind(layer, layer._snapshot(), batch, config.get_num_threads())
 
     def _bind(self, layer: SteppedLayer[S], weights: Snapshot, batch: int, threads: int) -> None:
@@ -160,7 +160,7 @@ class Stepper(Generic[S]):
         If B is 1 it can also be set to the state of an unbatched call, and an unbatched call takes
         it.
         """
-        with backends.there(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.mine():
             index = self._layer._state_index[True]
             state: S = pair(self._h.copy(), None if self._c is None else self._c.copy(), index)
             return state
@@ -169,7 +169,7 @@ class Stepper(Generic[S]):
     def state(self, state: S) -> None:
         batch = self.batch_size
         h, c = self._layer._state("state", state, None if batch == 1 else batch)
-        with backends.there(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.mine():
             self._h[...] = h
             if self._c is not None:
                 self._c[...] = c
@@ -189,7 +189,7 @@ class Stepper(Generic[S]):
             untouched then.
         """
         chosen: Any = checks.rows("rows", rows, self.batch_size)
-        with backends.there(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.mine():
             chosen = self._xp.asarray(chosen)
             self._h[...] = self._h[:, chosen]
             if self._c is not None:
@@ -206,7 +206,7 @@ class Stepper(Generic[S]):
         rows: Any = slice(None)
         if mask is not None:
             rows = np.flatnonzero(checks.mask("mask", mask, self.batch_size))
-        with backends.there(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.mine():
             if mask is not None:
                 rows = self._xp.asarray(rows)
             self._h[:, rows] = 0
@@ -215,7 +215,7 @@ class Stepper(Generic[S]):
 
     def __copy__(self) -> Stepper[S]:
         copied = type(self).__new__(type(self))
-        with backends.there(self._h):
+        with backends.device_of(self._h):
             copied._bind(self._layer, self._weights, self.batch_size, self._threads)
         copied.state = self.state
         return copied
@@ -233,7 +233,7 @@ class DeviceStepper(Stepper[S]):
 
     def __call__(self, x_t: Array, *, copy: bool = False) -> Array:
         """See `Stepper.__call__`."""
-        with backends.there(self._x):
+        with backends.device_of(self._x):
             return super().__call__(x_t, copy=copy)
 
 

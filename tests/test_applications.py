@@ -27,7 +27,7 @@ def in_torch(programs: None) -> Any:
     return importlib.import_module("in_torch")
 
 
-class Stack(fastrnn.Model):
+class Network(fastrnn.Model):
     """Every layer and joint that the applications use, in float64, without dropout."""
 
     def __init__(self, rng: Any) -> None:
@@ -66,7 +66,7 @@ class Stack(fastrnn.Model):
 @pytest.mark.parametrize("which", range(7))
 def test_the_same_network_in_torch(in_torch: Any, which: int) -> None:
     rng = np.random.default_rng(which)
-    model = Stack(rng)
+    model = Network(rng)
     x, tags = rng.integers(0, 7, (T, B)), rng.integers(0, 3, (T, B))
     g = fastrnn.Graph()
     loss = model.losses(g, x, tags, LENGTHS)[which]
@@ -86,7 +86,7 @@ def test_the_same_network_in_torch(in_torch: Any, which: int) -> None:
 
 def test_a_step_in_torch_is_one_here(in_torch: Any) -> None:
     training = importlib.import_module("training")
-    models = [Stack(np.random.default_rng(0)) for _ in range(2)]
+    models = [Network(np.random.default_rng(0)) for _ in range(2)]
     before = models[0].flat_params.copy()
     x, tags = np.arange(T * B).reshape(T, B) % 7, np.arange(T * B).reshape(T, B) % 3
     for model, kind in zip(models, (training.Trainer, in_torch.Trainer), strict=True):

@@ -208,7 +208,7 @@ def streams(emulated: bool, in_time: Callable[[], bool]) -> Records:
                 y, _, tape = layer.forward(x)
                 found.append((xp.asnumpy(y), xp.asnumpy(layer.backward(tape, y).flat)))
 
-    for way in ("counter", "words"):
+    for way in ("counter", "flags"):
         with tune.forced(way):
             taken = layer.explain(x).get("exchange")
         alone: list[Any] = []
@@ -248,7 +248,7 @@ def changes(emulated: bool, in_time: Callable[[], bool]) -> Records:
     from .speed import measure
 
     T, B, H = (6, 3, 12) if emulated else (512, 16, 768)
-    ways = [("medium", "words"), ("medium", "counter"), ("highest", "words"), ("high", "words")]
+    ways = [("medium", "flags"), ("medium", "counter"), ("highest", "flags"), ("high", "flags")]
     for precision, way in ways[: 1 if emulated else None]:
         first = None
         for without in (None, *BEFORE):

@@ -28,7 +28,7 @@ SYMBOLS = 27
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
-class Stack(fastrnn.Model):
+class Network(fastrnn.Model):
     """An embedding, a GRU or, where there is no time, a Linear, and scores."""
 
     inner: Any = fastrnn.GRU
@@ -39,7 +39,7 @@ class Stack(fastrnn.Model):
         self.out = fastrnn.Linear(64, SYMBOLS, rng=rng)
 
 
-class OneToOne(Stack):
+class OneToOne(Network):
     """One symbol in, one out: there is no time, and no recurrence."""
 
     inner = fastrnn.Linear
@@ -48,7 +48,7 @@ class OneToOne(Stack):
         return g(self.out, g.tanh(g(self.inner, g(self.symbols, x))))
 
 
-class OneToMany(Stack):
+class OneToMany(Network):
     """One symbol in, at the first step; its state then writes for as many steps as asked."""
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:
@@ -57,7 +57,7 @@ class OneToMany(Stack):
         return g(self.out, y)
 
 
-class ManyToOne(Stack):
+class ManyToOne(Network):
     """Many symbols in, one out: the state after the last valid step has read them all."""
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:
@@ -65,7 +65,7 @@ class ManyToOne(Stack):
         return g(self.out, g.index(g.last(state), None))
 
 
-class ManyToMany(Stack):
+class ManyToMany(Network):
     """Many symbols in, one out at each step."""
 
     def scores(self, g: Any, x: Any, lengths: Any, steps: int) -> Any:

@@ -29,13 +29,13 @@ __all__ = [
     "Saved",
     "Weights",
     "best_on_cpu",
+    "device_of",
     "fallback",
     "get",
+    "ignore_fp_errors",
     "namespace",
-    "place",
-    "quiet",
+    "parse_device",
     "resolve",
-    "there",
     "warn_of_fallback",
     "why_not",
 ]
@@ -89,7 +89,7 @@ def namespace(a: Array) -> Any:
     return get("cuda").xp if checks.on_gpu(a) else np
 
 
-def there(a: Array) -> AbstractContextManager[object]:
+def device_of(a: Array) -> AbstractContextManager[object]:
     """Return a context in which the GPU of an array is this thread's current one.
 
     CuPy runs functions, and makes arrays, on the current device, wherever their operands are.
@@ -98,7 +98,7 @@ def there(a: Array) -> AbstractContextManager[object]:
     return nullcontext() if isinstance(a, np.ndarray) else a.device
 
 
-def place(device: str) -> tuple[str, AbstractContextManager[object]]:
+def parse_device(device: str) -> tuple[str, AbstractContextManager[object]]:
     """Return which of `DEVICES` is meant, and a context in which that is the current one.
 
     Parameters
@@ -121,9 +121,9 @@ def place(device: str) -> tuple[str, AbstractContextManager[object]]:
     return "cuda", cuda.Device(numbered.index(device)) if device in numbered else nullcontext()
 
 
-def quiet(a: Array) -> AbstractContextManager[object]:
-    """Return a context as `there`, where NumPy does not warn of NaN and inf that flow through."""
-    return np.errstate(all="ignore") if isinstance(a, np.ndarray) else there(a)
+def ignore_fp_errors(a: Array) -> AbstractContextManager[object]:
+    """Return a context as `device_of`, in which NumPy does not warn of NaN and inf."""
+    return np.errstate(all="ignore") if isinstance(a, np.ndarray) else device_of(a)
 
 
 def resolve(name: str) -> str:
@@ -163,7 +163,7 @@ def fallback() -> str | None:
     """Return what to say of "auto" if it is slower than the compiled backend and nobody has asked
     for that; None if FASTRNN_BACKEND asks for it, or if it is the compiled one."""
     chosen = _asked_for() or best_on_cpu()
-    return _words(chosen, _asked_for())
+    return _fallback_text(chosen, _asked_for())
 
 
 _warned = False  # written under the lock
@@ -175,7 +175,7 @@ def warn_of_fallback(name: str, chosen: str) -> None:
     global _warned
     if name != "auto" or chosen == _BEST or _warned:
         return
-    text = _words(chosen, _asked_for())
+    text = _fallback_text(chosen, _asked_for())
     if text is None:
         return
     with _lock.held:
@@ -190,7 +190,7 @@ def warn_of_fallback(name: str, chosen: str) -> None:
         raise
 
 
-def _words(chosen: str, asked: str) -> str | None:
+def _fallback_text(chosen: str, asked: str) -> str | None:
     """Return what to say of a backend, None if it is the best one there is or was asked for."""
     if chosen in (_BEST, asked):
         return None

@@ -62,8 +62,8 @@ def units() -> set[str]:
     from fastrnn import _core
 
     isa()
-    there = {"tile unit": _core.tile_unit(), "dot products": _core.dots()}
-    return {unit for unit, usable in there.items() if usable}
+    found = {"tile unit": _core.tile_unit(), "dot products": _core.dots()}
+    return {unit for unit, usable in found.items() if usable}
 
 
 class PackedWeights:

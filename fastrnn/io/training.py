@@ -36,7 +36,7 @@ def describe(
     if optimizer is not None:
         text[_OPTIMIZER] = json.dumps({"class": type(optimizer).__name__, "lr": optimizer.lr})
         for name, value in optimizer.state_dict().items():
-            with backends.there(value):
+            with backends.device_of(value):
                 host = backends.namespace(value).asnumpy(value) if checks.on_gpu(value) else value
             arrays[f"{_OPTIMIZER}.{name}"] = host
     if rng is not None:
@@ -98,7 +98,7 @@ def _restore_optimizer(
         if name.startswith(f"{_OPTIMIZER}."):
             key = name[len(_OPTIMIZER) + 1 :]
             like = own.get(key, value)
-            with backends.there(like):
+            with backends.device_of(like):
                 state[key] = backends.namespace(like).asarray(value)
     try:
         optimizer.load_state_dict(state)

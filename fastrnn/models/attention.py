@@ -224,7 +224,7 @@ class Attention(FeedForward):
         checks.same_form("dy", dy.shape, [("Tq", Tq), ("B", rows), ("K", self.key_size)])
         params = self.params.gradients()
         a, query, memory = tape.weights, tape.query, tape.memory
-        with backends.quiet(dy):
+        with backends.ignore_fp_errors(dy):
             d = dy.swapaxes(0, 1)
             da = d @ memory.swapaxes(1, 2)
             ds = a * (da - (da * a).sum(axis=-1)[..., None])
@@ -276,7 +276,7 @@ class Attention(FeedForward):
         if lengths is None:
             return keys, None
         valid = valid_steps(lengths, keys.shape[1], keys.shape[0]).T[:, None]
-        with backends.there(keys):
+        with backends.device_of(keys):
             return keys, self._xp.asarray(valid)
 
     def _run(self, query: Any, memory: Any, lengths: Any) -> tuple[Array, Tape]:
@@ -288,7 +288,7 @@ class Attention(FeedForward):
             )
         params = dict(self.params)
         hidden = None
-        with backends.quiet(keys):
+        with backends.ignore_fp_errors(keys):
             if self.score == "dot":
                 scores = queries @ keys.swapaxes(1, 2)
             elif self.score == "general":
@@ -314,7 +314,7 @@ class AttentionStepper:
         self._layer = layer
         keys, self._valid = layer._memory(memory, lengths)
         self._params = {name: layer.params.copied(value) for name, value in layer.params.items()}
-        with backends.quiet(keys):
+        with backends.ignore_fp_errors(keys):
             self._keys = layer.params.copied(keys)
             self._mapped = self._keys
             if layer.score == "general":
@@ -337,7 +337,7 @@ class AttentionStepper:
         form = [("B", len(self._keys)), ("Q", layer.query_size)]
         alone = query.ndim == 1 and len(self._keys) == 1
         checks.same_form("query", query.shape, form[1:] if alone else form)
-        with backends.quiet(query):
+        with backends.ignore_fp_errors(query):
             queries = query.reshape(len(self._keys), 1, -1)
             if layer.score == "additive":
                 by_query = queries @ self._params["weight_query"].T
@@ -362,7 +362,7 @@ class AttentionStepper:
         index = checks.indices("rows", rows)
         checks.same_form("rows", index.shape, [("B", batch)])
         checks.index_range("rows", index, batch, IndexError)
-        with backends.there(self._keys):
+        with backends.device_of(self._keys):
             at = self._layer._xp.asarray(index)
             self._keys, self._mapped = self._keys[at], self._mapped[at]
             if self._valid is not None:

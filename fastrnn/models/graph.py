@@ -356,7 +356,7 @@ class Joints(ABC):
             raise _named(f"g.{joint}", error) from None
         places: Any = valid
         if checks.on_gpu(array):
-            with backends.there(array):
+            with backends.device_of(array):
                 places = backends.namespace(array).asarray(valid)
         return array, places if mask is None else places & mask
 
@@ -533,7 +533,7 @@ class Graph(Joints):
             raise _named("g.dropout", error) from None
         seed = masks.seed(self._generator())
         if checks.on_gpu(value):
-            with backends.there(value):
+            with backends.device_of(value):
                 factors = backends.get("cuda").mask(seed, 0, 0, shape, p, value.dtype)
         else:
             factors = masks.mask(seed, 0, 0, shape, p, value.dtype)
@@ -629,7 +629,7 @@ class Graph(Joints):
             return
         first = self._found.setdefault(layer, grads)
         if first is not grads:
-            with backends.quiet(first.flat):
+            with backends.ignore_fp_errors(first.flat):
                 first.flat += grads.flat
 
     def _generator(self) -> np.random.Generator:
@@ -765,7 +765,7 @@ def _with_state(inputs: Sequence[Any], options: dict[str, Any]) -> Sequence[Any]
 
 def _filled(values: Sequence[Any], gradients: Sequence[Any]) -> Any:
     """Return a state's gradient, zeros where there is none."""
-    with backends.there(values[0]):
+    with backends.device_of(values[0]):
         parts = [
             np.zeros_like(value) if d is None else d
             for value, d in zip(values, gradients, strict=True)
@@ -789,7 +789,7 @@ def _times(gradient: Any, d: Any) -> Any:
     """Return a loss's gradient times that by the loss, a number."""
     if isinstance(d, float) and d == 1.0:
         return gradient
-    with backends.quiet(gradient):
+    with backends.ignore_fp_errors(gradient):
         return (gradient * d).astype(gradient.dtype, copy=False)
 
 

@@ -22,11 +22,11 @@ Joint = tuple[Any, Backward]
 
 def tanh(x: Array) -> Joint:
     """y = tanh(x)."""
-    with backends.quiet(x):
+    with backends.ignore_fp_errors(x):
         y = np.tanh(x)
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             return (d * (1 - y * y),)
 
     return y, backward
@@ -34,11 +34,11 @@ def tanh(x: Array) -> Joint:
 
 def sigmoid(x: Array) -> Joint:
     """y = 1 / (1 + exp(-x))."""
-    with backends.quiet(x):
+    with backends.ignore_fp_errors(x):
         y = 1 / (1 + np.exp(-x))
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             return (d * (y * (1 - y)),)
 
     return y, backward
@@ -46,11 +46,11 @@ def sigmoid(x: Array) -> Joint:
 
 def relu(x: Array) -> Joint:
     """y = max(x, 0), whose slope at 0 is 0."""
-    with backends.quiet(x):
+    with backends.ignore_fp_errors(x):
         y = np.maximum(x, 0)
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             return (d * (y > 0),)
 
     return y, backward
@@ -60,7 +60,7 @@ def scale(x: Array, factors: Array) -> Joint:
     """y = x * factors, which are constants, and broadcast to x."""
 
     def times(d: Array) -> Array:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             product: Array = d * factors
         return product
 
@@ -78,7 +78,7 @@ def concat(xs: Sequence[Array], axis: int) -> Joint:
     if len({(len(shape), *shape[:at], *shape[at + 1 :]) for shape in shapes}) > 1:
         raise ValueError(f"xs must have one shape but for axis {axis}, got {_words(shapes)}")
     _one_dtype("xs", xs)
-    with backends.there(xs[0]):
+    with backends.device_of(xs[0]):
         y = np.concatenate(xs, axis=at)
 
     def backward(d: Array) -> tuple[Array, ...]:
@@ -95,7 +95,7 @@ def add(xs: Sequence[Any]) -> Joint:
     """The sum of arrays that broadcast."""
     shapes = _broadcast(xs)
     y = xs[0]
-    with backends.quiet(y) if shapes[0] else np.errstate(all="ignore"):
+    with backends.ignore_fp_errors(y) if shapes[0] else np.errstate(all="ignore"):
         for x in xs[1:]:
             y = y + x
 
@@ -107,7 +107,7 @@ def multiply(a: Any, b: Any) -> Joint:
     shapes = _broadcast((a, b))
 
     def times(c: Any, d: Any) -> Any:
-        with backends.quiet(c) if shape_of(c) else np.errstate(all="ignore"):
+        with backends.ignore_fp_errors(c) if shape_of(c) else np.errstate(all="ignore"):
             return c * d
 
     return times(a, b), lambda d: (
@@ -138,7 +138,7 @@ def index(x: Array, key: Any) -> Joint:
     """y = x[key]; what stands several times in y has the sum of its gradients."""
     xp = backends.namespace(x)
     key = tuple(_entry(part, x) for part in (key if isinstance(key, tuple) else (key,)))
-    with backends.there(x):
+    with backends.device_of(x):
         try:
             y = xp.asarray(x[key])  # one value is an array as well
         except IndexError as error:
@@ -147,7 +147,7 @@ def index(x: Array, key: Any) -> Joint:
     repeats = any(part.dtype != np.bool_ for part in arrays)
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             dx = xp.zeros(x.shape, x.dtype)
             if not repeats:
                 dx[key] = d
@@ -166,12 +166,12 @@ def index(x: Array, key: Any) -> Joint:
 
 def last(h: Array, directions: int) -> Joint:
     """The last layer's state, (B, D*P), of h (L*D, B, P)."""
-    with backends.there(h):
+    with backends.device_of(h):
         ends = [h[len(h) - directions + n] for n in range(directions)]
         y = ends[0] if directions == 1 else np.concatenate(ends, axis=-1)
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.there(d):
+        with backends.device_of(d):
             dh = np.zeros_like(h)
             width = h.shape[-1]
             for n in range(directions):
@@ -185,13 +185,13 @@ def mean(y: Array, lengths: Any, batch_first: bool) -> Joint:
     """The mean over a row's valid steps, (B, F) of (T, B, F); 0 for a row of none."""
     axis, valid, counts = _steps(y, lengths, batch_first)
     xp = backends.namespace(y)
-    with backends.quiet(y):
+    with backends.ignore_fp_errors(y):
         factor = xp.asarray(1 / np.maximum(counts, 1), y.dtype)
         used = y if valid is None else xp.where(valid, y, 0)
         means = used.sum(axis=axis) * factor
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             each = _one_step(d * factor, axis)
             dy = xp.zeros(y.shape, y.dtype)
             dy[...] = each if valid is None else xp.where(valid, each, 0)
@@ -210,9 +210,9 @@ def maximum(y: Array, lengths: Any, batch_first: bool) -> Joint:
     steps = y.shape[axis]
     shape = y.shape[:axis] + y.shape[axis + 1 :]
     if steps == 0:
-        with backends.there(y):
+        with backends.device_of(y):
             return xp.zeros(shape, y.dtype), lambda d: (xp.zeros(y.shape, y.dtype),)
-    with backends.quiet(y):
+    with backends.ignore_fp_errors(y):
         used = y if valid is None else xp.where(valid, y, -np.inf).astype(y.dtype, copy=False)
         where = used.argmax(axis=axis)
         largest = used.max(axis=axis)
@@ -220,7 +220,7 @@ def maximum(y: Array, lengths: Any, batch_first: bool) -> Joint:
         largest = xp.where(some, largest, 0).astype(y.dtype, copy=False)
 
     def backward(d: Array) -> tuple[Array]:
-        with backends.quiet(d):
+        with backends.ignore_fp_errors(d):
             number = xp.arange(steps).reshape((steps,) + (1,) * (y.ndim - axis - 1))
             here = np.equal(number, _one_step(where, axis)) & _one_step(some, axis)
             dy = xp.where(here, _one_step(d, axis), 0)
@@ -254,7 +254,7 @@ def _steps(y: Array, lengths: Any, batch_first: bool) -> tuple[int, Array | None
     valid = valid_steps(lengths, steps, batch)
     counts = valid.sum(axis=0)[..., None]
     valid = (valid.T if axis else valid)[..., None]
-    with backends.there(y):
+    with backends.device_of(y):
         return axis, backends.namespace(y).asarray(valid), counts
 
 
@@ -273,7 +273,7 @@ def _entry(part: Any, x: Array) -> Any:
     if array.dtype.kind not in "iub":
         raise TypeError(f"key must be of ints, bools, slices, None or Ellipsis, got {array.dtype}")
     if checks.on_gpu(x) and not checks.on_gpu(array):
-        with backends.there(x):
+        with backends.device_of(x):
             return backends.namespace(x).asarray(array)
     return array
 
@@ -302,7 +302,7 @@ def _summed(d: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra)) + tuple(
         extra + n for n, size in enumerate(shape) if size == 1 and given[extra + n] != 1
     )
-    with backends.quiet(d):
+    with backends.ignore_fp_errors(d):
         return d.sum(axis=axes).reshape(shape)
 
 

@@ -130,7 +130,7 @@ class Model:
         checked = checks.array("flat_params", value, flat.dtype, flat)
         checks.same_shape("flat_params", checked.shape, flat.shape)
         checks.writeable(not any(layer.frozen for layer in self.named_layers().values()))
-        with backends.there(flat):
+        with backends.device_of(flat):
             flat[...] = checked
 
     @property
@@ -308,7 +308,7 @@ def _join(layers: Mapping[str, Any]) -> tuple[Array, list[Array]]:
         which = ", ".join(f"{name} on {place}" for name, place in places.items())
         raise TypeError(f"the layers of the model must be on one device, got {which}")
     first = next(iter(vectors.values()))
-    with backends.there(first):
+    with backends.device_of(first):
         xp = backends.namespace(first)
         flat = xp.empty(sum(vector.size for vector in vectors.values()), dtype)
         stop, parts = 0, []

@@ -74,7 +74,7 @@ class Parameter(FeedForward):
             "dtype": checks.float_dtype(np.float32 if dtype is None else dtype).name,
             "device": checks.choice("device", device, backends.DEVICES),
         }
-        with nullcontext() if value is None else backends.there(value):
+        with nullcontext() if value is None else backends.device_of(value):
             self._build(config)
         if value is not None:
             self.params["value"] = checks.array("value", value, self.dtype, self.flat_params)

@@ -31,7 +31,7 @@ def get(name: str, backend: str) -> Callable[..., Any]:
 def on_host(a: Array) -> Array:
     """Return a C-contiguous array of NumPy's."""
     if checks.on_gpu(a):
-        with backends.there(a):
+        with backends.device_of(a):
             a = backends.namespace(a).asnumpy(a)
     return np.ascontiguousarray(a)
 
@@ -40,6 +40,6 @@ def beside(like: Array, a: Array) -> Array:
     """Return what was computed on the host where another array is."""
     if not checks.on_gpu(like):
         return a
-    with backends.there(like):
+    with backends.device_of(like):
         moved: Array = backends.namespace(like).asarray(a)
     return moved

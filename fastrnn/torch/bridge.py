@@ -19,7 +19,7 @@ class Host:
     tensor = staticmethod(torch.from_numpy)
 
     @staticmethod
-    def there(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    def device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
         """Return a context in which arrays are where a tensor is."""
         return nullcontext()
 
@@ -39,7 +39,7 @@ class Placed:
         return torch.from_dlpack(array)
 
     @staticmethod
-    def there(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    def device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
         """Return a context in which arrays are where a tensor is, and work is queued as torch's."""
         cuda = backends.get("cuda").xp.cuda
         stream = torch.cuda.current_stream(tensor.device)
@@ -56,7 +56,7 @@ def of(tensor: torch.Tensor) -> type[Host] | type[Placed]:
 
 def state_of(parts: Sequence[Any]) -> State | None:
     """Return h and c, of which some may be None, as layers take them."""
-    there = [part for part in parts if part is not None]
-    if not there:
+    given = [part for part in parts if part is not None]
+    if not given:
         return None
-    return there[0] if len(there) == 1 else (there[0], there[1])
+    return given[0] if len(given) == 1 else (given[0], given[1])

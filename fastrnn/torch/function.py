@@ -42,7 +42,7 @@ def run(
     """Return (y, h) or (y, h, c), and a tape if it is to be kept."""
     way = bridge.of(x)
     packing = request.packing
-    with way.there(x):
+    with way.device_of(x):
         y, final, tape = functional.forward(
             request.layer,
             request.weights,
@@ -72,7 +72,7 @@ def gradients(
     """
     way = bridge.of(like)
     packing = request.packing
-    with way.there(like):
+    with way.device_of(like):
         arrays = [None if each is None else way.array(each) for each in (dy, *dstate)]
         if packing is not None and arrays[0] is not None:
             arrays[0] = packing.pad(arrays[0])

@@ -283,7 +283,7 @@ class Recurrent(torch.nn.Module):
         if seen is not None and seen[0] == where and seen[1] is layer:
             return seen[2]
         way = bridge.of(x)
-        with way.there(x):
+        with way.device_of(x):
             weights = functional.weights(layer, [way.array(each) for each in tensors])
         self.__dict__["_seen"] = where, layer, weights
         return weights

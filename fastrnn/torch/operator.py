@@ -35,7 +35,7 @@ def _request(
 ) -> Request:
     layer = _engine(text)
     way = bridge.of(x)
-    with way.there(x):
+    with way.device_of(x):
         weights = functional.weights(layer, [way.array(each) for each in params])
     rows, starts = (None if each is None else each.cpu().numpy()[()] for each in (lengths, resets))
     draw = None if seed is None else int(seed)

@@ -180,7 +180,7 @@ class Conv1d(FeedForward):
         checks.same_shape("dy", dy.shape, (self._steps(len(x)), *x.shape[1:-1], self.out_channels))
         params = self.params.gradients()
         dx = self._xp.zeros((len(x), math.prod(x.shape[1:-1]), self.in_channels), self.dtype)
-        with backends.quiet(dy):
+        with backends.ignore_fp_errors(dy):
             if self.bias:
                 sum_rows(dy.reshape(-1, self.out_channels), params["bias"])
             for g, columns in enumerate(self._columns(x) if len(dy) else ()):
@@ -242,7 +242,7 @@ class Conv1d(FeedForward):
         if not T:
             return self._xp.zeros((0, *outer, O), self._dtype)  # type: ignore[no-any-return]
         weight, parts = self._params["weight"], []
-        with backends.quiet(x):
+        with backends.ignore_fp_errors(x):
             for g, columns in enumerate(self._columns(x)):
                 rows, _ = self._group(g)
                 parts.append(columns @ weight[rows].reshape(-1, columns.shape[1]).T)
@@ -269,7 +269,7 @@ class Conv1dStepper:
             )
         self._layer = layer._copied({})
         xp = layer._xp
-        with backends.there(layer.flat_params):
+        with backends.device_of(layer.flat_params):
             self._seen = xp.zeros((layer.receptive_field, batch, layer.in_channels), layer.dtype)
 
     def __call__(self, x_t: Array) -> Array:
@@ -299,7 +299,7 @@ class Conv1dStepper:
         if x_t.shape not in (*forms, *alone):
             expected = " or ".join(map(str, dict.fromkeys((*forms, *alone))))
             raise ValueError(f"x_t must be {expected}, got {x_t.shape}")
-        with backends.there(self._seen):
+        with backends.device_of(self._seen):
             kept = layer.receptive_field - layer.stride
             self._seen[:kept] = self._seen[layer.stride :].copy()
             self._seen[kept:] = x_t.reshape(whole)
@@ -315,7 +315,7 @@ class Conv1dStepper:
         TypeError, ValueError
             ``mask`` is not of bools, or not (B,). The state is untouched then.
         """
-        with backends.there(self._seen):
+        with backends.device_of(self._seen):
             if mask is None:
                 self._seen[...] = 0
             else:

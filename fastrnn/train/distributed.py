@@ -380,7 +380,7 @@ def _on_host(value: Array) -> Array:
     """A NumPy array: itself, or a copy from the GPU."""
     if not checks.on_gpu(value):
         return value
-    with backends.there(value):
+    with backends.device_of(value):
         copied: Array = backends.namespace(value).asnumpy(value)
     return copied
 
@@ -389,7 +389,7 @@ def _like(flat: Vector, value: Array) -> Array:
     """Float64 numbers with the shape, dtype and device of an array."""
     if not checks.on_gpu(value):
         return flat.astype(value.dtype).reshape(value.shape)
-    with backends.there(value):
+    with backends.device_of(value):
         made: Array = backends.namespace(value).asarray(
             flat.astype(value.dtype).reshape(value.shape)
         )
@@ -397,5 +397,5 @@ def _like(flat: Vector, value: Array) -> Array:
 
 
 def _copy_in(target: Array, flat: Vector) -> None:
-    with backends.there(target):
+    with backends.device_of(target):
         target[:] = _like(flat, target)

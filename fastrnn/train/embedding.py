@@ -138,7 +138,7 @@ class Embedding(FeedForward):
         dy = self._check_backward(tape, dy, self.embedding_dim)
         params = self.params.gradients()
         if tape.x.size:
-            with backends.quiet(dy):
+            with backends.ignore_fp_errors(dy):
                 rows = dy.reshape(-1, self.embedding_dim)
                 sum_rows(tape.x.reshape(-1), rows, params["weight"])
         return LayerGradients(None, params, self)
@@ -147,7 +147,7 @@ class Embedding(FeedForward):
         weight: Array = self.params["weight"]
         if self._xp is np:
             return weight[index]
-        with backends.there(weight):
+        with backends.device_of(weight):
             flat = index.reshape(-1)
             rows = weight[flat]
             rows[(flat < 0) | (flat >= self.num_embeddings)] = np.nan  # CuPy took those modulo
@@ -158,7 +158,7 @@ class Embedding(FeedForward):
         if self._xp is np:
             checks.index_range("x", checked, self.num_embeddings, IndexError)
             return checked
-        with backends.there(checked):
+        with backends.device_of(checked):
             return checked.astype(np.int64, copy=False)  # in which every limit can be said
 
 

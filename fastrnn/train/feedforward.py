@@ -49,9 +49,9 @@ class FeedForward(Parametrized):
         RuntimeError
             There is no such device here; the text names what is missing.
         """
-        where, there = backends.place(device)
-        with there:
-            return self._copied({}, device=where)
+        kind, current = backends.parse_device(device)
+        with current:
+            return self._copied({}, device=kind)
 
     @property
     def frozen(self) -> bool:

@@ -87,7 +87,7 @@ def softmax_cross_entropy(
     checks.same_shape("targets", index.shape, logits.shape[:-1])
     smoothing = checks.fraction("label_smoothing", label_smoothing)
     xp = backends.namespace(logits)
-    with backends.quiet(logits):
+    with backends.ignore_fp_errors(logits):
         chosen = None
         if mask is not None:
             chosen = checks.places("mask", mask, logits, "logits")
@@ -180,7 +180,7 @@ def mse(pred: Array, target: Array, mask: ArrayLike | None = None) -> tuple[floa
     checks.same_shape("target", target.shape, pred.shape)
     xp = backends.namespace(pred)
     count: Any = pred.size
-    with backends.quiet(pred):
+    with backends.ignore_fp_errors(pred):
         dpred: Array = xp.asarray(pred - target)
         if mask is not None:
             chosen = checks.places("mask", mask, pred, "pred")
@@ -224,7 +224,7 @@ def clip_grad_norm(grads: AnyGradients, max_norm: float) -> float:
         factor = limit / (norm + 1e-6) if math.isfinite(norm) else math.nan
         if not factor >= 1:
             for vector in vectors:
-                with backends.there(vector):
+                with backends.device_of(vector):
                     if limit > 0 and factor < np.finfo(vector.dtype).smallest_normal:
                         root = math.sqrt(limit) / math.sqrt(norm + 1e-6)
                         vector *= root  # in two steps, neither of which loses digits
@@ -267,7 +267,7 @@ def _norm(vectors: list[Array]) -> float:
     largest = 0.0
     for vector in vectors:
         if vector.size:
-            with backends.there(vector):
+            with backends.device_of(vector):
                 largest = float(np.maximum(largest, float(abs(vector).max())))  # NaN is the larger
     if largest == 0 or not math.isfinite(largest):
         return largest
@@ -286,7 +286,7 @@ def _sum_of_squares(vectors: list[Array], exponent: int = 0) -> float:
     for vector in vectors:
         block = max(vector.size, 1) if checks.on_gpu(vector) else 1 << 13
         xp = backends.namespace(vector)
-        with backends.there(vector):
+        with backends.device_of(vector):
             for start in range(0, vector.size, block):
                 part = vector[start : start + block].astype(np.float64)
                 if exponent:

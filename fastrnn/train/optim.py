@@ -62,7 +62,7 @@ class Optimizer(ABC):
 
     def _begin(self, flat: Array) -> dict[str, Array]:
         """Return the vectors of a layer before the first step."""
-        with backends.there(flat):
+        with backends.device_of(flat):
             return {name: np.zeros_like(flat) for name in self._moments}
 
     def step(self, grads: AnyGradients) -> None:
@@ -89,7 +89,7 @@ class Optimizer(ABC):
         self.steps += 1
         scalars = self._scalars()
         for layer, vector, state in zip(self._layers, vectors, self._state, strict=True):
-            with backends.quiet(vector):
+            with backends.ignore_fp_errors(vector):
                 # A GPU has no such cache, and many small calls would keep it waiting.
                 block = vector.size if checks.on_gpu(vector) else min(_BLOCK, vector.size)
                 block = max(block, 1)  # of a layer without parameters
@@ -152,7 +152,7 @@ class Optimizer(ABC):
         state = {"steps": np.array(self.steps, np.int64)}
         for index, moments in enumerate(self._state):
             for name, vector in moments.items():
-                with backends.there(vector):
+                with backends.device_of(vector):
                     state[f"{name}.{index}"] = vector.copy()
         return state
 
@@ -176,7 +176,7 @@ class Optimizer(ABC):
         steps = checks.size("steps", state["steps"], at_least=0)
         for index, moments in enumerate(self._state):
             for name, vector in moments.items():
-                with backends.there(vector):
+                with backends.device_of(vector):
                     vector[:] = state[f"{name}.{index}"]
         self.steps = steps
 
@@ -373,7 +373,7 @@ def _sum(vectors: list[Array]) -> Array:
     """The vector itself if there is only one."""
     total, *others = vectors
     for number, vector in enumerate(others):
-        with backends.quiet(vector):
+        with backends.ignore_fp_errors(vector):
             total = np.add(total, vector, out=total if number else None)
     return total
 

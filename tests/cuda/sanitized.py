@@ -28,9 +28,9 @@ RESET_BEFORE = DeviceCase("gru_reset_before", (3, 3, 2, 5), lengths="positive", 
 # All steps in one launch: the case, the compute capability, the precision and the exchange.
 ONCE = [
     (PEEPHOLE, 90, "highest", "counter"),
-    (GRU, 75, "highest", "words"),
+    (GRU, 75, "highest", "flags"),
     (RNN, 90, "high", "counter"),
-    (RNN, 90, "medium", "words"),
+    (RNN, 90, "medium", "flags"),
     (GRU, 90, "medium", "cluster"),
     (PEEPHOLE, 90, "highest", "cluster"),
 ]
@@ -45,12 +45,14 @@ def main(sanitizer: str, only: str = "", old: str = "", new: str = "") -> None:
         if only not in ("", exchange):
             continue
 
-        def cut(work: Any, path: Any, room: Any, of: str = exchange) -> persistent.Cut:
+        def tiling(work: Any, path: Any, limits: Any, of: str = exchange) -> persistent.Tiling:
             """Several blocks and groups of rows; weights in registers, and in shared memory."""
-            held = int(path.words > 0)
-            return persistent.make_cut(work, path, room.threads, min(3, work.H), 8, 1, held, of)
+            register_chunks = int(path.words > 0)
+            return persistent.make_tiling(
+                work, path, limits.threads, min(3, work.H), 8, 1, register_chunks, of
+            )
 
-        persistent.best_cut = cut
+        persistent.best_tiling = tiling
         for device.seed in (0, 3):  # two orders
             run(case.layer(precision=precision), case.call())
     device.multiprocessors = 0  # in steps, by cuBLAS and by chains

@@ -35,7 +35,7 @@ class Tagger(fastrnn.Model):
         z = g.multiply(g(self.norm, z), g(self.scale))
         loss = g.cross_entropy(g(self.out, z), tags, lengths=lengths)
         swapped = g.swapaxes(y, 0, 1)
-        with fastrnn.backends.there(swapped.value):
+        with fastrnn.backends.device_of(swapped.value):
             still = g.mse(swapped, np.zeros_like(swapped.value))
         return g.add(loss, g.multiply(still, 0.1))
 

@@ -61,7 +61,7 @@ def test_what_is_looked_at_first(found: Any) -> None:
     assert ended == list(first.CHECKS)
     assert {each["way"] for each in checked if each.get("what") == "exchange"} == {
         "counter",
-        "words",
+        "flags",
         "cluster",
     }
     assert len([each for each in checked if each.get("what") == "two streams"]) == 2
@@ -130,7 +130,7 @@ def test_correctness(found: Any) -> None:
     checked = records(found, "correctness")
     assert all(record["ok"] for record in checked)
     ways = {(record.get("way"), record.get("precision")) for record in checked}
-    assert {("counter", "medium"), ("words", "medium"), ("steps", "highest")} <= ways
+    assert {("counter", "medium"), ("flags", "medium"), ("steps", "highest")} <= ways
     assert ("cluster", "medium") in ways
     names = " ".join(record["case"] for record in checked)
     assert all(word in names for word in ("stepper-gru", "training", "lstm_peephole", "DLPack"))
@@ -142,7 +142,7 @@ def test_speed(found: Any) -> None:
     for kind in ("LSTM", "GRU"):
         assert {(kind, "fastrnn", name) for name in ("float32", "TF32", "bfloat16")} <= ways
     assert all(record["us"] > 0 for record in measured)
-    asked = {"chosen", "counter", "words", "cluster", "steps"}
+    asked = {"chosen", "counter", "flags", "cluster", "steps"}
     assert {record["asked for"] for record in measured if record["who"] == "fastrnn"} == asked
     assert {record["way"] for record in measured if record["who"] == "fastrnn"} == {
         "persistent kernel",

@@ -68,22 +68,24 @@ def test_every_kernel_fits_into_registers(program: compile.Program, arch: str) -
 
 
 def persistent_program(
-    path: persistent.Path,
+    path: persistent.MatmulPath,
     cell: str,
     direction: str,
     tiles: int,
     columns: int,
     exchange: str = persistent.COUNTER,
 ) -> compile.Program:
-    """The program of a cut with as many weights in registers as a plan may ask for."""
+    """The program of a tiling with as many weights in registers as a plan may ask for."""
     itemsize = 8 if path is persistent.CHAINS_DOUBLE else 4
     gates = len(CELLS[cell].gates) if direction == "forward" else 1
     units = 16 * tiles // gates
     H = 8 * units if exchange == CLUSTER else 4096
     work = persistent.Work(64, H, gates, 8192, itemsize, 3)
-    cut = persistent.make_cut(work, path, persistent.THREADS, units, 64, columns, exchange=exchange)
+    tiling = persistent.make_tiling(
+        work, path, persistent.THREADS, units, 64, columns, exchange=exchange
+    )
     name = f"persistent_{direction}"
-    return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **cut.options)
+    return compile.persistent(np.dtype(f"f{itemsize}"), cell, name, **tiling.options)
 
 
 THREE, TF32, BF16 = persistent.THREE_TF32, persistent.TF32, persistent.BF16
@@ -92,17 +94,17 @@ TENSOR_ARCHS = [arch for arch in ARCHS if arch != "sm_75"]
 WIDE = [(THREE, 4, 1), (TF32, 4, 2), (TF32, 8, 1), (BF16, 4, 1), (BF16, 7, 1), (BF16, 8, 1)]
 DEEP = [(THREE, 1, 1), (THREE, 2, 2), (TF32, 1, 2), (TF32, 2, 1), (BF16, 1, 1), (BF16, 2, 2)]
 CHAINS = [(persistent.CHAINS, 2, 2), (persistent.CHAINS, 4, 1), (persistent.CHAINS_DOUBLE, 2, 1)]
-COUNTER, WORDS, CLUSTER = persistent.EXCHANGES
+COUNTER, FLAGS, CLUSTER = persistent.EXCHANGES
 # sm_86, sm_89 and sm_90a differ little from their neighbours
 WITH_CLUSTERS = ["sm_90", "sm_100", "sm_120"]
 USUAL = [arch for arch in TENSOR_ARCHS if arch not in ("sm_86", "sm_89", "sm_90a")]
 PERSISTENT = [
     *((arch, "lstm_peephole", *shape, COUNTER) for arch in USUAL for shape in WIDE),
-    *((arch, "lstm_peephole", *shape, WORDS) for arch in TENSOR_ARCHS for shape in WIDE),
+    *((arch, "lstm_peephole", *shape, FLAGS) for arch in TENSOR_ARCHS for shape in WIDE),
     *(("sm_80", "lstm", *shape, COUNTER) for shape in DEEP),
-    *(("sm_90", "gru", *shape, WORDS) for shape in DEEP),
+    *(("sm_90", "gru", *shape, FLAGS) for shape in DEEP),
     *(("sm_90", cell, *WIDE[0], COUNTER) for cell in ("gru", "rnn_tanh", "rnn_relu")),
-    *(("sm_75", "lstm_peephole", *shape, each) for each in (COUNTER, WORDS) for shape in CHAINS),
+    *(("sm_75", "lstm_peephole", *shape, each) for each in (COUNTER, FLAGS) for shape in CHAINS),
     *(("sm_90", "lstm_peephole", *shape, each) for each in (COUNTER, CLUSTER) for shape in CHAINS),
     *((arch, "lstm_peephole", *shape, CLUSTER) for arch in WITH_CLUSTERS for shape in WIDE),
     *(("sm_90", "gru", *shape, CLUSTER) for shape in DEEP),
@@ -113,12 +115,12 @@ PERSISTENT = [
 @pytest.mark.parametrize(
     ("arch", "cell", "path", "tiles", "columns", "exchange"),
     PERSISTENT,
-    ids=lambda value: value.name if isinstance(value, persistent.Path) else str(value),
+    ids=lambda value: value.name if isinstance(value, persistent.MatmulPath) else str(value),
 )
 def test_weights_in_registers_leave_room(
     arch: str,
     cell: str,
-    path: persistent.Path,
+    path: persistent.MatmulPath,
     tiles: int,
     columns: int,
     exchange: str,
@@ -217,14 +219,14 @@ def test_tensor_cores_are_used(cuobjdump: str, tmp_path: Any) -> None:
             [cuobjdump, "-sass", str(file)], capture_output=True, text=True, check=True
         ).stdout
         assert not re.search(r"\b(LDL|STL)\b", listing)
-        held = int(dict(program.defines)["FASTRNN_HELD"])
+        register_chunks = int(dict(program.defines)["FASTRNN_REGISTER_CHUNKS"])
         for kind, count in ((r"16816\.F32\.BF16", bf16), (r"1688\.F32\.TF32", tf32)):
             found = len(re.findall(rf"HMMA\.{kind}", listing))
             # two tiles; chunks in registers are unrolled, those in shared memory once or more
-            assert found >= 2 * (held + 1) * count
+            assert found >= 2 * (register_chunks + 1) * count
             assert bool(found) == bool(count)
         loads = r"LDG\.E\.64" if path is BF16 else r"LDG\.E\.128"
-        assert len(re.findall(loads, listing)) >= held
+        assert len(re.findall(loads, listing)) >= register_chunks
 
 
 def instructions(cuobjdump: str, tmp_path: Any, program: compile.Program) -> list[str]:
@@ -239,12 +241,12 @@ def instructions(cuobjdump: str, tmp_path: Any, program: compile.Program) -> lis
 
 @pytest.mark.parametrize("path", [BF16, TF32, THREE], ids=lambda path: path.name)
 def test_the_exchange_does_not_wait_for_the_input(
-    cuobjdump: str, tmp_path: Any, path: persistent.Path
+    cuobjdump: str, tmp_path: Any, path: persistent.MatmulPath
 ) -> None:
     """What a step needs besides is on its way from memory when the first words are asked for: an
     addition before that would wait for it."""
     code = instructions(
-        cuobjdump, tmp_path, persistent_program(path, "lstm", "forward", 1, 1, WORDS)
+        cuobjdump, tmp_path, persistent_program(path, "lstm", "forward", 1, 1, FLAGS)
     )
     first = next(i for i, each in enumerate(code) if re.match(r"LDG\.E\S*\.STRONG", each))
     before = code[first - 110 : first]
@@ -266,14 +268,14 @@ def chain(code: list[str]) -> int:
 @pytest.mark.parametrize(("path", "each"), [(BF16, 1), (TF32, 2), (THREE, 4)])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_products_of_a_tile_are_no_chain(
-    cuobjdump: str, tmp_path: Any, path: persistent.Path, each: int, direction: str
+    cuobjdump: str, tmp_path: Any, path: persistent.MatmulPath, each: int, direction: str
 ) -> None:
     """Of one tile chunks go to four sums by turns. `each` is the chain of one chunk."""
     program = persistent_program(path, "lstm", direction, 1, 1)
-    held = int(dict(program.defines)["FASTRNN_HELD"])
+    register_chunks = int(dict(program.defines)["FASTRNN_REGISTER_CHUNKS"])
     longest = chain(instructions(cuobjdump, tmp_path, program))
     # those in registers; then in a loop one of four, and of its rest
-    assert longest <= (-(-held // 4) + 2) * each < held * each
+    assert longest <= (-(-register_chunks // 4) + 2) * each < register_chunks * each
 
 
 def test_cupy_has_what_its_stand_in_has() -> None:
@@ -375,7 +377,7 @@ def test_clusters_read_their_own_memory_and_write_to_all() -> None:
 def test_words_are_loaded_and_stored_whole() -> None:
     """Each as wide as it is looked at: what is written in halves may be read in halves."""
     for path, kind in ((BF16, b"b16"), (TF32, b"f32"), (persistent.CHAINS_DOUBLE, b"f64")):
-        code = ptx(compile.source(persistent_program(path, "gru", "forward", 1, 1, WORDS)))
+        code = ptx(compile.source(persistent_program(path, "gru", "forward", 1, 1, FLAGS)))
         assert b"ld.global.nc" not in code
         assert b"ld.global.cg" not in code
         many = b"v2" if kind == b"f64" else b"v4"

@@ -166,12 +166,12 @@ def test_all_blocks_of_every_plan_run_at_once(gpu: str) -> None:
         if plan is None:
             continue
         found += 1
-        cut = plan.cut
+        tiling = plan.tiling
         used = registers(model.programs[-1], model.gpu.arch)[name]
-        each = model.fit(used, persistent.THREADS, cut.shared)
-        blocks = cut.grid[0] * cut.grid[1]
+        each = model.fit(used, persistent.THREADS, tiling.shared)
+        blocks = tiling.grid[0] * tiling.grid[1]
         assert blocks <= each * model.multiprocessors, (kind, precision, H, B, name)
-        clustered += cut.exchange == persistent.CLUSTER
+        clustered += tiling.exchange == persistent.CLUSTER
     assert bool(clustered) == (gpu == "H100 SXM")
     assert found >= {"T4": 4, "L4": 8}.get(gpu, 16), found
 

@@ -22,13 +22,13 @@ from fastrnn.cellmath import CELLS
 
 KINDS = ("rnn_tanh", "rnn_relu", "gru", "lstm", "lstm_peephole")
 F4 = np.dtype(np.float32)
-COUNTER, WORDS, CLUSTER = EXCHANGES = persistent.EXCHANGES
+COUNTER, FLAGS, CLUSTER = EXCHANGES = persistent.EXCHANGES
 
 # Norm of an array's error, of the norm of what float64 gives. A number rounded to TF32 is off by at
 # most 2^-12 of it, one of bfloat16 by 2^-9, and a few of them meet in a result.
 ERRORS = {"highest": 1e-6, "high": 1e-3, "medium": 2e-2}
 
-CutBy = Callable[..., None]
+TiledBy = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -41,26 +41,26 @@ def small(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cut_by(monkeypatch: pytest.MonkeyPatch) -> CutBy:
-    """Sets how all work is cut: units of a block, rows of a group, and the rest of `make_cut`."""
+def tiled_by(monkeypatch: pytest.MonkeyPatch) -> TiledBy:
+    """Sets the tiling of all work: units of a block, rows of a group, the rest of `make_tiling`."""
 
-    def set_cut(
+    def set_tiling(
         units: int = 3,
         rows: int = 8,
         columns: int = 1,
-        held: int | None = 1,
+        register_chunks: int | None = 1,
         exchange: str = COUNTER,
     ) -> None:
-        def cut(work: Any, path: Any, room: Any) -> persistent.Cut:
-            chunks = held if path.words else 0
-            return persistent.make_cut(
-                work, path, room.threads, min(units, work.H), rows, columns, chunks, exchange
+        def tiling(work: Any, path: Any, limits: Any) -> persistent.Tiling:
+            chunks = register_chunks if path.words else 0
+            return persistent.make_tiling(
+                work, path, limits.threads, min(units, work.H), rows, columns, chunks, exchange
             )
 
-        monkeypatch.setattr(persistent, "best_cut", cut)
+        monkeypatch.setattr(persistent, "best_tiling", tiling)
 
-    set_cut()
-    return set_cut
+    set_tiling()
+    return set_tiling
 
 
 def once(device: Any, case: DeviceCase, **arguments: Any) -> tuple[Any, Any]:
@@ -98,12 +98,12 @@ def check(device: Any, case: DeviceCase, precision: str = "highest") -> None:
 
 
 def check_all(
-    device: Any, cut_by: CutBy, case: DeviceCase, precision: str = "highest", **cut: Any
+    device: Any, tiled_by: TiledBy, case: DeviceCase, precision: str = "highest", **tiling: Any
 ) -> None:
     """So it is with every exchange, and they give the same bits."""
     found = []
     for exchange in EXCHANGES:
-        cut_by(**cut, exchange=exchange)
+        tiled_by(**tiling, exchange=exchange)
         check(device, case, precision)
         found.append(run(case.layer(precision=precision), case.call()))
     same_bits(*found)
@@ -127,8 +127,8 @@ def same_bits(a: dict[str, Any], *others: dict[str, Any]) -> None:
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
-def test_every_cell(device: Any, kind: str, options: dict[str, Any], cut_by: CutBy) -> None:
-    check_all(device, cut_by, DeviceCase(kind, **{"dtype": "float32", **options}))
+def test_every_cell(device: Any, kind: str, options: dict[str, Any], tiled_by: TiledBy) -> None:
+    check_all(device, tiled_by, DeviceCase(kind, **{"dtype": "float32", **options}))
 
 
 @pytest.mark.parametrize(
@@ -149,60 +149,64 @@ def test_cells_with_options(device: Any, kind: str, options: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_cell_in_double(device: Any, kind: str, cut_by: CutBy) -> None:
+def test_every_cell_in_double(device: Any, kind: str, tiled_by: TiledBy) -> None:
     if kind == "gru":
-        check_all(device, cut_by, DeviceCase(kind, bidirectional=True, resets="some"))
+        check_all(device, tiled_by, DeviceCase(kind, bidirectional=True, resets="some"))
     check(device, DeviceCase(kind, bidirectional=True, layers=2, lengths="zeros", resets="some"))
     check(device, DeviceCase(kind, (1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-def test_every_precision(device: Any, kind: str, precision: str, cut_by: CutBy) -> None:
+def test_every_precision(device: Any, kind: str, precision: str, tiled_by: TiledBy) -> None:
     sizes = (5, 9, 3, 12)
     for how in ({}, {"lengths": "zeros", "resets": "some", "bidirectional": True}):
-        check_all(device, cut_by, DeviceCase(kind, sizes, dtype="float32", **how), precision)
+        check_all(device, tiled_by, DeviceCase(kind, sizes, dtype="float32", **how), precision)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_any_order_of_blocks_and_threads(device: Any, kind: str, seed: int, cut_by: CutBy) -> None:
+def test_any_order_of_blocks_and_threads(
+    device: Any, kind: str, seed: int, tiled_by: TiledBy
+) -> None:
     device.seed = seed
-    check_all(device, cut_by, DeviceCase(kind, (4, 9, 2, 11), dtype="float32", lengths="zeros"))
+    check_all(device, tiled_by, DeviceCase(kind, (4, 9, 2, 11), dtype="float32", lengths="zeros"))
 
 
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_order_without_tensor_cores(device: Any, dtype: str, seed: int, cut_by: CutBy) -> None:
+def test_any_order_without_tensor_cores(
+    device: Any, dtype: str, seed: int, tiled_by: TiledBy
+) -> None:
     device.seed, device.capability = seed, 75
-    check_all(device, cut_by, DeviceCase("gru", (4, 9, 2, 11), dtype=dtype, resets="some"))
+    check_all(device, tiled_by, DeviceCase("gru", (4, 9, 2, 11), dtype=dtype, resets="some"))
 
 
 @pytest.mark.parametrize(
-    ("kind", "sizes", "cut"),
+    ("kind", "sizes", "tiling"),
     [
         ("lstm", (3, 37, 2, 18), {"units": 16, "rows": 24, "columns": 2}),  # passes, a rest of them
-        ("lstm", (3, 5, 2, 70), {"units": 8, "held": 2}),  # weights in both places
-        ("lstm", (3, 5, 2, 166), {"units": 8, "held": 2, "exchange": "words"}),
-        ("gru", (3, 3, 2, 70), {"units": 16, "held": 0}),  # in shared memory alone
-        ("rnn_tanh", (3, 37, 2, 18), {"rows": 24, "columns": 2, "exchange": "words"}),
+        ("lstm", (3, 5, 2, 70), {"units": 8, "register_chunks": 2}),  # weights in both places
+        ("lstm", (3, 5, 2, 166), {"units": 8, "register_chunks": 2, "exchange": "flags"}),
+        ("gru", (3, 3, 2, 70), {"units": 16, "register_chunks": 0}),  # in shared memory alone
+        ("rnn_tanh", (3, 37, 2, 18), {"rows": 24, "columns": 2, "exchange": "flags"}),
         ("gru", (3, 17, 2, 36), {"units": 36, "rows": 16, "columns": 2}),  # a block has all units
         ("rnn_tanh", (3, 1, 2, 150), {"units": 64}),  # a row alone
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_shapes_of_work(
-    device: Any, kind: str, sizes: Any, cut: dict[str, Any], cut_by: CutBy
+    device: Any, kind: str, sizes: Any, tiling: dict[str, Any], tiled_by: TiledBy
 ) -> None:
-    cut_by(**cut)
+    tiled_by(**tiling)
     for lengths in ("", "positive"):
         check(device, DeviceCase(kind, sizes, dtype="float32", resets="some", lengths=lengths))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_shapes_of_work_without_tensor_cores(device: Any, dtype: str, cut_by: CutBy) -> None:
+def test_shapes_of_work_without_tensor_cores(device: Any, dtype: str, tiled_by: TiledBy) -> None:
     device.capability = 75
-    cut_by(units=8, rows=16, columns=1 if dtype == "float64" else 2)
+    tiled_by(units=8, rows=16, columns=1 if dtype == "float64" else 2)
     check(device, DeviceCase("lstm", (3, 37, 2, 36), dtype=dtype, resets="some"))
 
 
@@ -228,7 +232,7 @@ def test_a_launch_of_an_h100(
 @pytest.mark.parametrize("kind", ["rnn_tanh", "lstm"])
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_operands_are_rounded_as_they_should_be(
-    device: Any, kind: str, precision: str, cut_by: CutBy
+    device: Any, kind: str, precision: str, tiled_by: TiledBy
 ) -> None:
     """One step is, but for sums, what float64 gives of rounded weights and states."""
     case = DeviceCase(kind, (1, 9, 3, 12), dtype="float32")
@@ -279,7 +283,7 @@ def product_errors(case: DeviceCase, scale: Any, **arguments: Any) -> Any:
 def test_three_products_of_tf32_are_as_exact_as_a_chain(
     device: Any, H: int, scale: Any, worse: float
 ) -> None:
-    """A chain of fused multiply-adds; of tensor cores that cut what they add up, as the emulated
+    """A chain of fused multiply-adds; of tensor cores that tiling what they add up, as the emulated
     ones do."""
     case = DeviceCase("rnn_relu", (1, 8, 1, H), dtype="float32")
     three = product_errors(case, scale)
@@ -331,7 +335,7 @@ BLANK = np.array(-1, np.int32).view(np.float32)
     ids=["highest", "chains", "high", "medium"],
 )
 def test_nan_passes_as_it_does_with_a_counter(
-    device: Any, kind: str, precision: str, capability: int, cut_by: CutBy
+    device: Any, kind: str, precision: str, capability: int, tiled_by: TiledBy
 ) -> None:
     """Whatever its bits, and nobody waits for a word that was put."""
     case, device.capability = DeviceCase(kind, (3, 9, 2, 11), dtype="float32"), capability
@@ -344,7 +348,7 @@ def test_nan_passes_as_it_does_with_a_counter(
         call.x[1, 8, 1] = call.dy[1, 4, 2] = bad
         found = []
         for exchange in EXCHANGES:
-            cut_by(exchange=exchange)
+            tiled_by(exchange=exchange)
             found.append(run(case.layer(precision=precision), call))
         same_bits(*found)
         assert np.isnan(found[0]["y"][:, 2]).all()
@@ -352,7 +356,7 @@ def test_nan_passes_as_it_does_with_a_counter(
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 3e38])
-def test_what_cannot_be_split_is_as_ieee_says(device: Any, bad: float, cut_by: CutBy) -> None:
+def test_what_cannot_be_split_is_as_ieee_says(device: Any, bad: float, tiled_by: TiledBy) -> None:
     case = DeviceCase("rnn_relu", (1, 9, 2, 12), dtype="float32")
     call, found = case.call(), []
     call.state[0, 2, 5] = bad
@@ -378,14 +382,14 @@ def test_long_sequences_take_several_launches(device: Any, monkeypatch: pytest.M
 
 
 def test_words_take_several_launches(
-    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+    device: Any, monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy
 ) -> None:
     """So that no call takes any amount of memory; a counter takes one for all steps."""
     how = {"lengths": "positive", "resets": "some", "bidirectional": True}
     case = DeviceCase("gru", (7, 9, 2, 11), dtype="float32", **how)
     layer, call = case.layer(), case.call()
     want = run(layer, call)
-    cut_by(exchange=WORDS)
+    tiled_by(exchange=FLAGS)
     monkeypatch.setattr(persistent, "MOST_PUBLISHED", 3 * 9 * 64 * 4)
     device.launches.clear()
     same_bits(run(layer, call), want)
@@ -485,28 +489,32 @@ def test_every_plan_fits(
                 if plan is None:
                     continue
                 found += 1
-                cut = plan.cut
-                across, down = cut.grid
+                tiling = plan.tiling
+                across, down = tiling.grid
                 assert across * down <= device.multiprocessors
-                if cut.exchange == CLUSTER:
+                if tiling.exchange == CLUSTER:
                     assert gpu == "H100 SXM"
                     assert 1 < across <= 8
-                assert (across - 1) * cut.units < H <= across * cut.units
-                assert (down - 1) * cut.rows < B <= down * cut.rows
-                assert cut.rows % (8 * cut.columns) in (0, 8)
-                assert cut.units * of_unit <= 16 * cut.tiles
-                assert cut.shared <= device.shared_memory
+                assert (across - 1) * tiling.units < H <= across * tiling.units
+                assert (down - 1) * tiling.rows < B <= down * tiling.rows
+                assert tiling.rows % (8 * tiling.columns) in (0, 8)
+                assert tiling.units * of_unit <= 16 * tiling.tiles
+                assert tiling.shared <= device.shared_memory
                 K = H if name == "persistent_forward" else gates * H
-                held = min(cut.held, 1) if cut.path.words == 0 else cut.held
-                assert 0 <= held <= -(-K // 128)
+                register_chunks = (
+                    min(tiling.register_chunks, 1)
+                    if tiling.path.words == 0
+                    else tiling.register_chunks
+                )
+                assert 0 <= register_chunks <= -(-K // 128)
     assert found >= {"T4": 9, "L4": 20}.get(gpu, 30), found
 
 
-def planned(gpu: str, precision: str, B: int, H: int) -> persistent.Cut | None:
+def planned(gpu: str, precision: str, B: int, H: int) -> persistent.Tiling | None:
     """The forward of an LSTM."""
     launch = Launcher(Counted(gpu), F4, "lstm", False, precision)  # type: ignore[arg-type]
     plan = persistent.plan(launch, "persistent_forward", 100, B, 4, H)
-    return None if plan is None else plan.cut
+    return None if plan is None else plan.tiling
 
 
 @pytest.mark.parametrize("gpu", ["H100 SXM", "A100"])
@@ -515,9 +523,9 @@ def test_usual_sizes_are_planned(gpu: str, precision: str, monkeypatch: pytest.M
     monkeypatch.setattr(persistent, "THREADS", 256)
     for H in (128, 256, 512):
         for B in (1, 16, 64):
-            cut = planned(gpu, precision, B, H)
-            assert cut is not None, (H, B)
-            assert cut.grid[1] > 1 or B <= 16  # a large batch is shared out among groups
+            tiling = planned(gpu, precision, B, H)
+            assert tiling is not None, (H, B)
+            assert tiling.grid[1] > 1 or B <= 16  # a large batch is shared out among groups
 
 
 def test_what_does_not_fit_or_does_not_pay_has_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,7 +580,10 @@ WAIT = "    exchange.wait();"
         # all groups count together
         ("arrivals(shared + 32 * blockIdx.y)", "arrivals(shared)"),
         # the sum misses its last chunks, or its last element
-        ("int step = kHeld;\n    FASTRNN", "int step = kHeld + 1;\n    FASTRNN"),
+        (
+            "int step = kRegisterChunks;\n    FASTRNN",
+            "int step = kRegisterChunks + 1;\n    FASTRNN",
+        ),
         ("row < rows && k < K ?", "row < rows && k < K - 1 ?"),
         # a thread reads the sums before all of them are there
         (
@@ -590,7 +601,7 @@ WAIT = "    exchange.wait();"
     ],
 )
 def test_a_planted_bug_shows(
-    monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, tiled_by: TiledBy
 ) -> None:
     """In at least one of the orders; memory that nobody has written yet is NaN."""
     case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
@@ -621,9 +632,9 @@ def test_a_planted_bug_shows(
     ids=["short", "stale", "impatient"],
 )
 def test_a_planted_bug_of_words_shows(
-    monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, tiled_by: TiledBy
 ) -> None:
-    cut_by(exchange=WORDS)
+    tiled_by(exchange=FLAGS)
     case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
     want = run(case.host_layer(), case.call())
     device = Planted(old, new)
@@ -649,9 +660,9 @@ def test_a_planted_bug_of_words_shows(
     ids=["meeting", "start", "last"],
 )
 def test_a_planted_bug_of_clusters_shows(
-    monkeypatch: pytest.MonkeyPatch, old: str, new: str, cut_by: CutBy
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, tiled_by: TiledBy
 ) -> None:
-    cut_by(exchange=CLUSTER)
+    tiled_by(exchange=CLUSTER)
     case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
     want = run(case.host_layer(), case.call())
     device = Planted(old, new)
@@ -667,11 +678,11 @@ def test_a_planted_bug_of_clusters_shows(
 
 
 def test_a_block_that_has_ended_is_not_written_to(
-    monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+    monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy
 ) -> None:
     """Its shared memory may be another's by then."""
-    cut_by(exchange=CLUSTER)
-    device = Planted("if (s + 1 < end)\n          Exchange::put", "Exchange::put")
+    tiled_by(exchange=CLUSTER)
+    device = Planted("if (s + 1 < end)\n          Exchange::publish", "Exchange::publish")
     on(device, monkeypatch)
     case = DeviceCase("lstm", (2, 11, 2, 9), dtype="float32")
 
@@ -687,20 +698,20 @@ def test_clusters_are_of_gpus_that_have_them(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(persistent, "THREADS", 256)
     with tune.forced(CLUSTER):
         for gpu in GPUS:
-            cut = planned(gpu, "highest", 16, 128)
-            assert cut is not None
-            assert (cut.exchange == CLUSTER) == (gpu == "H100 SXM")
-        cut = planned("H100 SXM", "highest", 16, 512)  # of more blocks than a cluster has
-    assert cut is not None
-    assert cut.exchange != CLUSTER
+            tiling = planned(gpu, "highest", 16, 128)
+            assert tiling is not None
+            assert (tiling.exchange == CLUSTER) == (gpu == "H100 SXM")
+        tiling = planned("H100 SXM", "highest", 16, 512)  # of more blocks than a cluster has
+    assert tiling is not None
+    assert tiling.exchange != CLUSTER
 
 
 def test_words_that_are_not_blank_at_first_show(
-    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+    device: Any, monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy
 ) -> None:
     case = DeviceCase("lstm", (5, 11, 2, 9), dtype="float32")
     want = run(case.host_layer(), case.call())
-    cut_by(exchange=WORDS)
+    tiled_by(exchange=FLAGS)
     real = persistent.Plan._published
 
     def zeros(self: persistent.Plan, *args: Any) -> Any:
@@ -716,9 +727,9 @@ def test_words_that_are_not_blank_at_first_show(
 
 
 def test_a_word_that_is_put_blank_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+    monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy
 ) -> None:
-    cut_by(exchange=WORDS)
+    tiled_by(exchange=FLAGS)
     case = DeviceCase("lstm", (2, 3, 2, 9), dtype="float32")
     call = case.call()
     call.state[0][0, 2, 5] = BLANK
@@ -778,23 +789,23 @@ BLOCK = "if (blockIdx.x == 1 && s == begin + 1) "
 AWHILE = "for (int i = 0; i < {}; ++i) wait_a_little();\n      "
 
 
-@pytest.mark.parametrize("exchange", [COUNTER, WORDS])
+@pytest.mark.parametrize("exchange", [COUNTER, FLAGS])
 def test_a_block_that_goes_missing_stops_the_kernel(
-    monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, exchange: str
+    monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy, exchange: str
 ) -> None:
     """After two seconds; and the launch is an error, where NaN alone would go on."""
-    cut_by(exchange=exchange)
+    tiled_by(exchange=exchange)
     go, _ = timed(monkeypatch, LOOP, f"{BLOCK}while (true) wait_a_little();\n      {LOOP}", LONG)
     with pytest.raises(RuntimeError, match="persistent_forward was stopped by one of its threads"):
         go()
 
 
-@pytest.mark.parametrize("exchange", [COUNTER, WORDS])
+@pytest.mark.parametrize("exchange", [COUNTER, FLAGS])
 def test_a_block_that_begins_late_is_waited_for(
-    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, exchange: str
+    device: Any, monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy, exchange: str
 ) -> None:
     """Beside other kernels that may take hours; the two seconds begin when all blocks have."""
-    cut_by(exchange=exchange)
+    tiled_by(exchange=exchange)
     case = DeviceCase("rnn_tanh", (4, 3, 2, 9), dtype="float32")
     want = run(case.layer(), case.call())
     product = "  Product<Path> product("
@@ -813,7 +824,7 @@ def test_a_block_that_begins_late_is_waited_for(
 
 
 def test_a_pause_of_the_gpu_is_no_wait(
-    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy
+    device: Any, monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy
 ) -> None:
     """As when another process has it, or a debugger: hours pass between two polls."""
     case = DeviceCase("rnn_tanh", (4, 3, 2, 9), dtype="float32")
@@ -832,12 +843,12 @@ def test_a_pause_of_the_gpu_is_no_wait(
         go()
 
 
-@pytest.mark.parametrize("exchange", [COUNTER, WORDS])
+@pytest.mark.parametrize("exchange", [COUNTER, FLAGS])
 def test_who_finds_what_is_awaited_does_not_look_at_the_clock(
-    monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, exchange: str
+    monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy, exchange: str
 ) -> None:
     """Which takes longer than a poll; nor is it read at the first polls in vain."""
-    cut_by(exchange=exchange)
+    tiled_by(exchange=exchange)
     go, looks = timed(monkeypatch, "kPolls = 16", "kPolls = 16", 1)
     before = looks()
     go()
@@ -855,10 +866,10 @@ AHEAD = {
 
 @pytest.mark.parametrize("what", AHEAD)
 def test_what_backward_has_in_registers_is_not_loaded(
-    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, what: str
+    device: Any, monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy, what: str
 ) -> None:
     """NaN in the place of each load changes nothing where a thread has one unit of one row."""
-    cut_by(units=9)
+    tiled_by(units=9)
     old, register = AHEAD[what]
     new = old.replace(f"{register} : dh[m * H + unit]", f"{register} : not_a_number(Real())")
     new = new.replace(
@@ -880,17 +891,20 @@ def test_what_backward_has_in_registers_is_not_loaded(
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_sums_by_turns_have_the_bits_of_any_exchange(
-    device: Any, monkeypatch: pytest.MonkeyPatch, cut_by: CutBy, precision: str
+    device: Any, monkeypatch: pytest.MonkeyPatch, tiled_by: TiledBy, precision: str
 ) -> None:
     """Chunks of k beyond those in registers, which exchanges take one by one or in pairs."""
     case = DeviceCase("lstm", (2, 9, 2, 52), dtype="float32")  # backward: seven chunks of a warp
-    check_all(device, cut_by, case, precision, units=8)
-    old = "step + i, kHeld + i, kept);\n    }\n    FASTRNN_UNROLL\n    for (int i = 0; i < kRound"
-    planted = Planted(old, old.replace("kHeld + i", "0"))
+    check_all(device, tiled_by, case, precision, units=8)
+    old = (
+        "step + i, kRegisterChunks + i, in_shared);\n    }\n    FASTRNN_UNROLL\n"
+        "    for (int i = 0; i < kRound"
+    )
+    planted = Planted(old, old.replace("kRegisterChunks + i", "0"))
     on(planted, monkeypatch)
     found = []
-    for exchange in (COUNTER, WORDS):
-        cut_by(units=8, exchange=exchange)
+    for exchange in (COUNTER, FLAGS):
+        tiled_by(units=8, exchange=exchange)
         found.append(run(case.layer(precision=precision), case.call()))
     assert planted.planted
     assert not all(np.array_equal(found[0][name], a) for name, a in found[1].items())

@@ -79,9 +79,9 @@ def test_nothing_is_found(sanitizer: str) -> None:
             "add_relaxed(arrivals, 1);\n  }\n  FASTRNN_FN void wait",
         ),
         # a word is written as if nobody else looked at it
-        ("thread", "data race", "words", "store_relaxed(to, blank(x)", "*to = (blank(x)"),
+        ("thread", "data race", "flags", "store_relaxed(to, blank(x)", "*to = (blank(x)"),
         # sums are overwritten that others of the block have yet to read
-        ("thread", "data race", "words", "arrive() { __syncthreads(); }", "arrive() {}"),
+        ("thread", "data race", "flags", "arrive() { __syncthreads(); }", "arrive() {}"),
         # the blocks of a cluster do not meet
         ("thread", "data race", "cluster", "wait() { cluster_wait(); }", "wait() {}"),
         # what others still read is overwritten

@@ -52,12 +52,12 @@ def find(B: int = 10) -> list[tune.Found]:
 def planned(device: Any, B: int, kernel: str = FORWARD) -> str:
     launch = Launcher(device, F4, "lstm")
     plan = persistent.plan(launch, kernel, 8, B, 4, 20)
-    return tune.STEPS if plan is None else plan.cut.label
+    return tune.STEPS if plan is None else plan.tiling.label
 
 
 def test_the_fastest_is_taken_from_then_on(device: Any, timed: dict[str, float]) -> None:
     launch = Launcher(device, F4, "lstm")
-    labels = [plan.cut.label for plan in persistent.candidates(launch, FORWARD, 10, 4, 20)][:8]
+    labels = [plan.tiling.label for plan in persistent.candidates(launch, FORWARD, 10, 4, 20)][:8]
     assert len(set(labels)) == len(labels) > 3
     assert planned(device, 10) == labels[0]  # by estimate
     timed[labels[2]], timed[tune.STEPS] = 3.0, 5.0
@@ -77,7 +77,7 @@ def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
     layer, call = case.layer(), case.call()
     launch, gates = Launcher(device, F4, kind), 4 if kind == "lstm" else 3
     labels = {
-        plan.cut.label
+        plan.tiling.label
         for kernel in (FORWARD, BACKWARD)
         for plan in persistent.candidates(launch, kernel, 10, gates, 20)
     }
@@ -96,22 +96,26 @@ def test_every_exchange_is_timed(device: Any, timed: dict[str, float]) -> None:
         exchanges = {way.rpartition(", ")[2] for way in found.times}
         assert exchanges == {*persistent.EXCHANGES, tune.STEPS}
     work = persistent.work_of(FORWARD, 16, 4, 512, 4)
-    cuts = persistent.cuts(work, persistent.TF32, persistent.Room(256, 132, 227 * 1024, 8))
-    for _, alike in itertools.groupby(cuts, lambda cut: (cut.units, cut.rows, cut.columns)):
+    tilings = persistent.tilings(
+        work, persistent.TF32, persistent.DeviceLimits(256, 132, 227 * 1024, 8)
+    )
+    for _, alike in itertools.groupby(
+        tilings, lambda tiling: (tiling.units, tiling.rows, tiling.columns)
+    ):
         first, *rest = alike
-        exchanges = [first.exchange, *(cut.exchange for cut in rest)]
-        assert {*exchanges} - {persistent.CLUSTER} == {persistent.COUNTER, persistent.WORDS}
+        exchanges = [first.exchange, *(tiling.exchange for tiling in rest)]
+        assert {*exchanges} - {persistent.CLUSTER} == {persistent.COUNTER, persistent.FLAGS}
         assert len({*exchanges}) == len(exchanges)
-        assert all(first.time < cut.time for cut in rest)
+        assert all(first.time < tiling.time for tiling in rest)
     for exchange in persistent.EXCHANGES:
         with tune.forced(exchange):
             plan = persistent.plan(launch, FORWARD, 8, 10, 4, 20)
         assert plan is not None
-        assert plan.cut.exchange == exchange
-    with tune.forced(persistent.WORDS):  # of a block alone
+        assert plan.tiling.exchange == exchange
+    with tune.forced(persistent.FLAGS):  # of a block alone
         plan = persistent.plan(launch, FORWARD, 8, 10, 4, 4)
     assert plan is not None
-    assert plan.cut.exchange == persistent.COUNTER
+    assert plan.tiling.exchange == persistent.COUNTER
 
 
 def test_steps_can_be_the_fastest(device: Any, timed: dict[str, float]) -> None:

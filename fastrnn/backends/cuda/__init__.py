@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.backends import there
+from fastrnn.backends import device_of
 from fastrnn.backends.base import InTurn, Steps
 from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 
@@ -99,14 +99,14 @@ class CudaBackend:
     ) -> dict[str, Any]:
         """Return how a pass would be run; see `Backend.explain`."""
         launch = self._launcher(w.ih.dtype, cell, numerics)
-        with there(w.ih):
-            once = passes.in_one_launch(launch, shape(cell), w, T, B)
-        if once:
+        with device_of(w.ih):
+            plan = passes.in_one_launch(launch, shape(cell), w, T, B)
+        if plan:
             return {
                 "products": "cuBLAS",
                 "time loop": "persistent kernel",
-                "recurrent products": once.cut.path.says,
-                "exchange": once.cut.exchange,
+                "recurrent products": plan.tiling.path.says,
+                "exchange": plan.tiling.exchange,
             }
         return {
             "products": "one chain a sum" if numerics.reproducible else "cuBLAS",
@@ -124,7 +124,7 @@ class CudaBackend:
             if labels:
                 G, H = len(cell.gates), layer.hidden_size
                 plan = persistent.estimated(launch, kernel, B, G, H)
-            return tune.STEPS if plan is None else plan.cut.label, labels
+            return tune.STEPS if plan is None else plan.tiling.label, labels
 
         return tune.measure(self._device, layer, launch, candidates, T, B)
 
@@ -133,7 +133,7 @@ class CudaBackend:
         stack = layer._stack
         launch = self._launcher(layer.dtype, stack.cell, stack.numerics)
         kernels = ("persistent_forward", "persistent_backward")
-        with there(layer.flat_params):
+        with device_of(layer.flat_params):
             return {label for name in kernels for label in self._labels(layer, launch, name, B)}
 
     @staticmethod
@@ -142,7 +142,7 @@ class CudaBackend:
         if not passes.can_persist(shape(cell), layer._weights[0]):
             return []
         found = persistent.candidates(launch, kernel, B, len(cell.gates), layer.hidden_size)
-        return [plan.cut.label for plan in islice(found, MOST_CANDIDATES)]
+        return [plan.tiling.label for plan in islice(found, MOST_CANDIDATES)]
 
     @staticmethod
     def choices_path() -> Path:

@@ -171,16 +171,16 @@ def _different(arrays: Arrays) -> dict[str, Array]:
 def _nbytes(loop: Loop, rows: int) -> int:
     """Return the bytes of what a graph of so many rows would keep."""
     fixed = _different({**loop.weights, **loop.states}).values()
-    cut = _different({**loop.read, **loop.written}).values()
-    nbytes: int = sum(a.nbytes for a in fixed) + sum(a[:1].nbytes * rows for a in cut)
+    by_row = _different({**loop.read, **loop.written}).values()
+    nbytes: int = sum(a.nbytes for a in fixed) + sum(a[:1].nbytes * rows for a in by_row)
     return nbytes
 
 
 def _form(loop: Loop) -> tuple[Any, ...]:
     """Return what a loop's graph depends on besides its steps."""
     fixed = (*loop.weights.values(), *loop.states.values())
-    cut = (*loop.read.values(), *loop.written.values())
+    by_row = (*loop.read.values(), *loop.written.values())
     return (
         *(None if a is None else a.shape for a in fixed),
-        *(None if a is None else a.shape[1:] for a in cut),
+        *(None if a is None else a.shape[1:] for a in by_row),
     )

@@ -1,8 +1,8 @@
 """Which way a pass runs on a GPU, by time: measured on request, kept in a file, looked up later.
 
-A way has a label: "steps", or how a persistent launch is cut. What was measured holds for one kind
-of GPU, one NVRTC and one text of the kernels, and for batches of about one size. What the user has
-measured goes before what comes with the package; where nothing was measured, the estimates in
+A way has a label: "steps", or how a persistent launch is tiled. What was measured holds for one
+kind of GPU, one NVRTC and one text of the kernels, and for batches of about one size. What the user
+has measured goes before what comes with the package; where nothing was measured, the estimates in
 `persistent` decide.
 """
 
@@ -165,9 +165,9 @@ def measure(
     candidates : of a kernel, the way that is estimated to be the fastest, and the labels of its
         best launches
     """
-    there = layer.flat_params.device
+    gpu = layer.flat_params.device
     draw = np.random.default_rng(0).standard_normal
-    with there:
+    with gpu:
         x = device.xp.asarray(draw((T, B, layer.input_size)), layer.dtype)
     y, _, tape = layer.forward(x)
     work: dict[str, Callable[[], object]] = {
@@ -176,7 +176,7 @@ def measure(
     }
     for kernel, run in work.items():
         times = {}
-        with there:
+        with gpu:
             estimated, labels = candidates(kernel)
             for label in (*labels, STEPS):
                 with forced(label):

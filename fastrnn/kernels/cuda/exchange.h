@@ -1,16 +1,16 @@
-// How the blocks of a group of rows hand each other words: the three exchanges that a program chooses
-// among. All have the same functions. Through memory, a block that waits in vain stops the kernel,
+// How the blocks of a group of rows exchange values at each step: the three exchanges that a program
+// chooses among. All have the same functions. Through memory, a block that waits too long stops the kernel,
 // which is an error at the next synchronisation. In a cluster nobody waits for a block that does not
 // run.
 
 // A wait for the other blocks of a group. It is over when one has lasted kPatience since all of the
 // group had begun: a cooperative launch begins where all of its blocks can run at once, and who waits
 // for that, beside other kernels, waits for no fault. Time in which the GPU runs something else
-// altogether is not counted: of what passes between two looks at the clock, at most kMostCounted is.
+// altogether is not counted: of what passes between two readings of the clock, at most kMostCounted is.
 // The clock takes longer to read than a poll, and is not read before the first ones.
-struct Wait {
+struct SpinWait {
   static constexpr Word kPatience = 2000000000, kMostCounted = 100000000;  // nanoseconds
-  static constexpr unsigned kPolls = 16;                                   // from look to look
+  static constexpr unsigned kPolls = 16;                                   // between two readings
   unsigned polls = 0;
   Word last = 0, waited = 0;
 
@@ -30,14 +30,14 @@ struct Wait {
 // What the blocks of a launch share: 128 bytes for each group of rows, zeros at first; then rows of
 // words, one of zeros and slots of a batch each, all padded with zeros.
 template <class Word>
-struct Published {
+struct ExchangeBuffer {
   unsigned* arrivals;  // of the group's blocks
   Word* words;
   Index B;
   int stride;
 
   // B rows of `padded` words in a slot; neither a group's rows nor the block's memory matter.
-  FASTRNN_FN Published(unsigned* shared, Index B_, Index, int, int padded, void*)
+  FASTRNN_FN ExchangeBuffer(unsigned* shared, Index B_, Index, int, int padded, void*)
       : arrivals(shared + 32 * blockIdx.y),
         words(reinterpret_cast<Word*>(shared + 32 * gridDim.y)),
         B(B_),
@@ -46,19 +46,19 @@ struct Published {
   FASTRNN_FN Word* row(Index slot, Index m) const { return words + (1 + slot * B + m) * stride; }
 };
 
-// The blocks meet after each step: a counter has their arrivals. A slot is written again two steps
+// A barrier after each step: a counter has the blocks' arrivals. A slot is written again two steps
 // later, when nobody reads it any more.
 template <class Word>
-struct CounterExchange : Published<Word> {
-  using Published<Word>::Published, Published<Word>::arrivals;
+struct BarrierExchange : ExchangeBuffer<Word> {
+  using ExchangeBuffer<Word>::ExchangeBuffer, ExchangeBuffer<Word>::arrivals;
   static constexpr int kTogether = 1;  // chunks that a loop takes at once: the compiler does more
   unsigned target = 0;
 
   // The slot of a launch's step n.
   FASTRNN_FN static Index slot(Index n) { return n % 2; }
-  FASTRNN_FN static void put(Word* to, Word value) { *to = value; }
+  FASTRNN_FN static void publish(Word* to, Word value) { *to = value; }
 
-  // All that the block has put, others take after `wait`.
+  // All that the block has published, others may consume after `wait`.
   FASTRNN_FN void arrive() {
     target += gridDim.x;
     __syncthreads();
@@ -67,7 +67,7 @@ struct CounterExchange : Published<Word> {
   FASTRNN_FN void wait() const {
     if (gridDim.x == 1) return;
     if (threadIdx.x == 0) {
-      Wait in_vain;
+      SpinWait in_vain;
       while (load_acquire(arrivals) < target) in_vain.again(arrivals, gridDim.x);
     }
     __syncthreads();
@@ -75,67 +75,67 @@ struct CounterExchange : Published<Word> {
 
   // Loads what stands at from(i).
   template <int N, class From>
-  FASTRNN_FN static void take(Loaded<Word> (&to)[N], const From& from) {
+  FASTRNN_FN static void consume(Loaded<Word> (&to)[N], const From& from) {
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) load_fresh(from(i), to[i].v);
   }
-  // Loads once more what the block has taken.
-  FASTRNN_FN static Word look(const Word* from) { return load_fresh(from); }
+  // Loads once more what the block has consumed.
+  FASTRNN_FN static Word reload(const Word* from) { return load_fresh(from); }
 };
 
-// A word tells by itself whether it has been put: before, its bits are all ones, a NaN, and none
-// that is put is so. Each step of a launch has a slot of its own, so nothing is written twice.
+// Flag-in-data, as NCCL's LL protocol: a word shows by itself whether it has been published. Before,
+// its bits are all ones, a NaN, and none that is published is so. Each step of a launch has a slot of its own, so nothing is written twice.
 template <class Word>
-struct WordsExchange : Published<Word> {
-  using Published<Word>::arrivals;
+struct FlagExchange : ExchangeBuffer<Word> {
+  using ExchangeBuffer<Word>::arrivals;
   static constexpr int kTogether = 2;  // over a check, the compiler moves no load
 
-  FASTRNN_FN WordsExchange(unsigned* shared, Index B, Index each, int slots, int padded,
-                           void* memory)
-      : Published<Word>(shared, B, each, slots, padded, memory) {
+  FASTRNN_FN FlagExchange(unsigned* shared, Index B, Index each, int slots, int padded,
+                          void* memory)
+      : ExchangeBuffer<Word>(shared, B, each, slots, padded, memory) {
     if (threadIdx.x == 0) add_release(arrivals, 1);
   }
 
   FASTRNN_FN static Index slot(Index n) { return n; }
-  FASTRNN_FN static void put(float* to, float x) {
+  FASTRNN_FN static void publish(float* to, float x) {
     store_relaxed(to, blank(x) ? not_a_number(x) : x);
   }
-  FASTRNN_FN static void put(double* to, double x) {
+  FASTRNN_FN static void publish(double* to, double x) {
     store_relaxed(to, blank(x) ? not_a_number(x) : x);
   }
-  FASTRNN_FN static void put(unsigned short* to, unsigned short x) {
+  FASTRNN_FN static void publish(unsigned short* to, unsigned short x) {
     store_relaxed(to, static_cast<unsigned short>(x == 0xffff ? 0x7fff : x));
   }
   FASTRNN_FN static void arrive() { __syncthreads(); }
   FASTRNN_FN static void wait() {}
 
-  // All loads are on their way at once; those of what was not there yet are repeated.
+  // All loads are on their way at once; those of what had not arrived are repeated.
   template <int N, class From>
-  FASTRNN_FN void take(Loaded<Word> (&to)[N], const From& from) const {
+  FASTRNN_FN void consume(Loaded<Word> (&to)[N], const From& from) const {
     bool all = true;
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) load_relaxed(from(i), to[i].v);
     FASTRNN_UNROLL
-    for (int i = 0; i < N; ++i) all &= there(to[i]);
-    for (Wait in_vain; !all; in_vain.again(arrivals, gridDim.x)) {
+    for (int i = 0; i < N; ++i) all &= arrived(to[i]);
+    for (SpinWait in_vain; !all; in_vain.again(arrivals, gridDim.x)) {
       all = true;
       FASTRNN_UNROLL
       for (int i = 0; i < N; ++i) {
-        if (!there(to[i])) load_relaxed(from(i), to[i].v);
+        if (!arrived(to[i])) load_relaxed(from(i), to[i].v);
       }
       FASTRNN_UNROLL
-      for (int i = 0; i < N; ++i) all &= there(to[i]);
+      for (int i = 0; i < N; ++i) all &= arrived(to[i]);
     }
     __syncwarp();
   }
-  FASTRNN_FN static Word look(const Word* from) { return load_relaxed(from); }
+  FASTRNN_FN static Word reload(const Word* from) { return load_relaxed(from); }
 
  private:
   FASTRNN_FN static bool blank(float x) { return bits_of(x) == ~0u; }
   FASTRNN_FN static bool blank(double x) { return bits_of(x) == ~0ull; }
   FASTRNN_FN static bool blank(unsigned pair) { return pair >> 16 == 0xffff || ~pair << 16 == 0; }
-  // Each word was put by itself, so that each must be looked at.
-  FASTRNN_FN static bool there(const Loaded<Word>& words) {
+  // Each word was published by itself, so that each must be checked.
+  FASTRNN_FN static bool arrived(const Loaded<Word>& words) {
     bool all = true;
     for (const auto& v : words.v) all &= !blank(v);
     return all;
@@ -143,8 +143,8 @@ struct WordsExchange : Published<Word> {
 };
 
 // The blocks of a group are a cluster: the GPU runs them at the same time and has a barrier for them,
-// and each puts its words into the shared memory of all, where they are read as the block's own.
-// There, at `memory`, are a row of zeros and slots of a group's rows each. What is put is put before a
+// and each publishes into the shared memory of all, where they are read as the block's own.
+// There, at `memory`, are a row of zeros and slots of a group's rows each. What is published is so before a
 // barrier that all wait at: a block that has ended is not written to.
 template <class Word>
 struct ClusterExchange {
@@ -168,15 +168,15 @@ struct ClusterExchange {
   }
 
   FASTRNN_FN static Index slot(Index n) { return n % 2; }
-  FASTRNN_FN static void put(Word* to, Word value) {
+  FASTRNN_FN static void publish(Word* to, Word value) {
     for (unsigned block = 0; block < gridDim.x; ++block) store_to(block, to, value);
   }
   FASTRNN_FN static void arrive() { cluster_arrive(); }
   FASTRNN_FN static void wait() { cluster_wait(); }
   template <int N, class From>
-  FASTRNN_FN static void take(Loaded<Word> (&to)[N], const From& from) {
+  FASTRNN_FN static void consume(Loaded<Word> (&to)[N], const From& from) {
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) load_shared(from(i), to[i].v);
   }
-  FASTRNN_FN static Word look(const Word* from) { return *from; }
+  FASTRNN_FN static Word reload(const Word* from) { return *from; }
 };

@@ -1,6 +1,6 @@
 // What the kernels that run all steps of a pass in one launch share. A block owns some hidden units
-// and keeps their recurrent weights in registers and shared memory; at each step it publishes words
-// and reads those of all others. The blocks of a group must run at the same time: they are a cluster,
+// and keeps their recurrent weights in registers and shared memory; at each step it publishes values
+// and consumes those of all others. The blocks of a group must run at the same time: they are a cluster,
 // or the launch is cooperative, and its size was asked for.
 //
 // The grid is blocks of units x groups of rows of the batch; groups never wait for each other. Rows
@@ -11,13 +11,14 @@
 //   FASTRNN_PATH     how products are computed, of tile.h
 //   FASTRNN_TILES    tiles of a block's rows of weights
 //   FASTRNN_COLUMNS  tiles of the batch's rows that are multiplied at once
-//   FASTRNN_HELD     chunks of k whose weights a warp keeps in registers
-//   FASTRNN_EXCHANGE how blocks hand each other words, of exchange.h
+//   FASTRNN_REGISTER_CHUNKS  chunks of k whose weights a warp keeps in registers
+//   FASTRNN_EXCHANGE how blocks exchange values, of exchange.h
 //   FASTRNN_CLUSTER  blocks of a group, if they are a cluster
 
 using Path = FASTRNN_PATH;
 using Exchange = FASTRNN_EXCHANGE<Path::Word>;
-constexpr int kTiles = FASTRNN_TILES, kColumns = FASTRNN_COLUMNS, kHeld = FASTRNN_HELD;
+constexpr int kTiles = FASTRNN_TILES, kColumns = FASTRNN_COLUMNS,
+              kRegisterChunks = FASTRNN_REGISTER_CHUNKS;
 constexpr int kRowsAtOnce = kColumns * kTileColumns;
 constexpr int kStride = kTiles * kTileRows + 4;  // of the sums in shared memory, against conflicts
 constexpr int kThreads = 256;
@@ -29,7 +30,8 @@ template <class Path>
 struct Product {
   Lane lane;
   int K, warp, warps, steps;
-  typename Path::Weights held[kHeld ? kTiles : 1][kHeld ? kHeld : 1];
+  typename Path::Weights in_registers[kRegisterChunks ? kTiles : 1]
+                                     [kRegisterChunks ? kRegisterChunks : 1];
   Real* sums;             // [warp][row of values][row of weights]
   unsigned char* shared;  // the other weights, [step][warp][tile]
 
@@ -44,9 +46,11 @@ struct Product {
   // K, and zeros up to where the chunks end.
   FASTRNN_FN int padded() const { return steps * warps * kChunk; }
   // Shared memory that is free.
-  FASTRNN_FN void* end() const { return shared + (steps - kHeld) * warps * kTiles * Path::kBytes; }
+  FASTRNN_FN void* end() const {
+    return shared + (steps - kRegisterChunks) * warps * kTiles * Path::kBytes;
+  }
   FASTRNN_FN int place(int step, int tile) const {
-    return (((step - kHeld) * warps + warp) * kTiles + tile) * Path::kBytes;
+    return (((step - kRegisterChunks) * warps + warp) * kTiles + tile) * Path::kBytes;
   }
   FASTRNN_FN int first_k(int step) const {
     return (step * warps + warp) * kChunk + 4 * lane.member;
@@ -54,7 +58,7 @@ struct Product {
 
   // weight(row, k) is asked for inside of (rows, K) alone.
   template <class Weight>
-  FASTRNN_FN void keep(int rows, const Weight& weight) {
+  FASTRNN_FN void load_weights(int rows, const Weight& weight) {
     const auto part = [&](int step, int tile, Real(&w)[2][4]) {
       FASTRNN_UNROLL
       for (int i = 0; i < 2; ++i) {
@@ -67,18 +71,18 @@ struct Product {
       }
     };
     Real w[2][4];
-    if constexpr (kHeld > 0) {
+    if constexpr (kRegisterChunks > 0) {
       FASTRNN_UNROLL
-      for (int step = 0; step < kHeld; ++step) {
+      for (int step = 0; step < kRegisterChunks; ++step) {
         FASTRNN_UNROLL
         for (int tile = 0; tile < kTiles; ++tile) {
           part(step, tile, w);
-          held[tile][step] = Path::pack(w);
+          in_registers[tile][step] = Path::pack(w);
           __syncwarp();  // else the compiler has more on their way than there are registers
         }
       }
     }
-    for (int step = kHeld; step < steps; ++step) {
+    for (int step = kRegisterChunks; step < steps; ++step) {
       for (int tile = 0; tile < kTiles; ++tile) {
         part(step, tile, w);
         Path::store(shared + place(step, tile), lane, w);
@@ -96,23 +100,24 @@ struct Product {
     FASTRNN_UNROLL
     for (int n = 0; n < kColumns; ++n) rows[n] = row(n * kTileColumns + lane.group);
     Totals totals;
-    if constexpr (kHeld > 0)
-      add<kHeld>(exchange, totals, rows, 0, 0,
-                 [&](int step, int tile) { return held[tile][step]; });
-    const auto kept = [&](int step, int tile) {
+    if constexpr (kRegisterChunks > 0)
+      add<kRegisterChunks>(exchange, totals, rows, 0, 0,
+                           [&](int step, int tile) { return in_registers[tile][step]; });
+    const auto in_shared = [&](int step, int tile) {
       return Path::load(shared + place(step, tile), lane);
     };
     constexpr int kTogether = Exchange::kTogether, kRound = kParts > kTogether ? kParts : kTogether;
-    int step = kHeld;
+    int step = kRegisterChunks;
     FASTRNN_UNROLL_BY(kRound > 1 ? 1 : 2)
     for (; step + kRound <= steps; step += kRound) {
       FASTRNN_UNROLL
       for (int i = 0; i < kRound; i += kTogether)
-        add<kTogether>(exchange, totals, rows, step + i, kHeld + i, kept);
+        add<kTogether>(exchange, totals, rows, step + i, kRegisterChunks + i, in_shared);
     }
     FASTRNN_UNROLL
     for (int i = 0; i < kRound - 1; ++i) {
-      if (step + i < steps) add<1>(exchange, totals, rows, step + i, kHeld + i, kept);
+      if (step + i < steps)
+        add<1>(exchange, totals, rows, step + i, kRegisterChunks + i, in_shared);
     }
     FASTRNN_UNROLL
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -155,7 +160,7 @@ struct Product {
         totals[g] = 0;
         FASTRNN_UNROLL_BY(1)
         for (int k = 0; k < K; ++k)
-          totals[g] = fused(Exchange::look(words + k), weight(row + g, k), totals[g]);
+          totals[g] = fused(Exchange::reload(words + k), weight(row + g, k), totals[g]);
       }
     }
   }
@@ -175,7 +180,8 @@ struct Product {
                       const typename Path::Word* const (&rows)[kColumns], int step, int number,
                       const Weights& weights) const {
     Loaded<typename Path::Word> words[N * kColumns];
-    exchange.take(words, [&](int i) { return rows[i % kColumns] + first_k(step + i / kColumns); });
+    exchange.consume(words,
+                     [&](int i) { return rows[i % kColumns] + first_k(step + i / kColumns); });
     FASTRNN_UNROLL
     for (int i = 0; i < N; ++i) {
       typename Path::Values x[kColumns];
@@ -193,11 +199,11 @@ struct Product {
 };
 
 // The rows of a group among the first n of the batch.
-struct Rows {
+struct GroupRows {
   Index first;
   int many;
 
-  FASTRNN_FN Rows(Index each, Index n) : first(blockIdx.y * each) {
+  FASTRNN_FN GroupRows(Index each, Index n) : first(blockIdx.y * each) {
     const Index left = n - first;
     many = static_cast<int>(left < 0 ? 0 : left < each ? left : each);
   }

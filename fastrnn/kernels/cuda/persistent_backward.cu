@@ -6,7 +6,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
                         Index each,   // rows of a group
                         Index reverse, Index begin,
                         Index end,  // steps end - 1 .. begin of the pass, of the order forward
-                        const Index* starts, const unsigned char* cut,
+                        const Index* starts, const unsigned char* resets,
                         const Real* recurrent,  // (G*H, H)
                         const Real* saved, const Real* y, const Real* h_before,
                         const Real* c_before, const Real* c, const Real* peephole,
@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
   const int owned = static_cast<int>(H - first_unit < units ? H - first_unit : units);
   const auto weight = [=](int row, Index k) { return recurrent[k * H + first_unit + row]; };
   Product<Path> product(GH);
-  product.keep(owned, weight);
+  product.load_weights(owned, weight);
   Exchange exchange(shared, B, each, kSlots, product.padded(), product.end());
   const auto step_at = [=](Index start) {
     return Backward{H,
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
   bool have_dh = true;
   // Loads step t, while `running` rows run.
   const auto prepare = [&](Index t, int running) {
-    const Rows rows(each, starts[t + 1] - starts[t]);
+    const GroupRows rows(each, starts[t + 1] - starts[t]);
     if (i0 >= rows.many * owned) return;
     const Index m = rows.first + i0 / owned, unit = first_unit + i0 % owned;
     mine = step_at(starts[t]).begin(m, unit);
@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
   prepare(time(end - 1), 0);
   for (Index s = end - 1; s >= begin; --s) {
     const Index start = starts[time(s)], slot = Exchange::slot(s - begin);
-    const Rows rows(each, starts[time(s) + 1] - start);
+    const GroupRows rows(each, starts[time(s) + 1] - start);
     const int at_once = rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce;
     const bool works = i0 < rows.many * owned, stays = i0 < at_once * owned;
     const Backward step = step_at(start);
@@ -65,21 +65,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
       step.store(u, m, unit);
       if (i != i0 || !stays) dh[m * H + unit] = carry;
-      if (Cell::kHasC && cut && cut[start + m]) dc[m * H + unit] = 0;
+      if (Cell::kHasC && resets && resets[start + m]) dc[m * H + unit] = 0;
     };
     Real my_carry = 0;
     for (int i = i0; i < rows.many * owned; i += blockDim.x) {
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
-      const bool is_mine = i == i0;
-      Real gradient = is_mine && have_dh ? my_dh : dh[m * H + unit];
-      if (dy) gradient += is_mine ? my_dy : dy[(start + m) * H + unit];
-      Unit<V> now = is_mine ? mine : step.begin(m, unit);
+      const bool is_first = i == i0;
+      Real gradient = is_first && have_dh ? my_dh : dh[m * H + unit];
+      if (dy) gradient += is_first ? my_dy : dy[(start + m) * H + unit];
+      Unit<V> now = is_first ? mine : step.begin(m, unit);
       const Real carry = step.finish(now, gradient);
       typename Path::Word* words = exchange.row(slot, m);
       FASTRNN_UNROLL
       for (int g = 0; g < G; ++g)
-        Exchange::put(words + g * H + unit, Path::word(now.delta[Cell::kHiddenFirst + g].v));
-      if (is_mine)
+        Exchange::publish(words + g * H + unit, Path::word(now.delta[Cell::kHiddenFirst + g].v));
+      if (is_first)
         mine = now, my_carry = carry;
       else
         store(now, i, carry);
@@ -97,13 +97,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
         const Index m = rows.first + first + row, unit = first_unit + u;
-        const bool is_mine = first == 0 && i == i0;
+        const bool is_first = first == 0 && i == i0;
         Real part[1];
         product.sum(row, u, gradients(row), weight, part);
-        const Real total = (is_mine ? my_carry : dh[m * H + unit]) + part[0];
-        const Real before = cut && cut[start + m] ? Real(0) : total;
+        const Real total = (is_first ? my_carry : dh[m * H + unit]) + part[0];
+        const Real before = resets && resets[start + m] ? Real(0) : total;
         dh[m * H + unit] = before;
-        if (is_mine) my_dh = before;
+        if (is_first) my_dh = before;
       }
       __syncthreads();
     }

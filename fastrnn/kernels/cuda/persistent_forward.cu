@@ -5,11 +5,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED pers
     Index units,  // of a block
     Index each,   // rows of a group
     Index reverse, Index begin,
-    Index end,                 // steps begin .. end of the pass, in the order they run
-    const Index* starts,       // (T+1,)
-    const unsigned char* cut,  // (N,) rows that begin anew, or null
-    const Real* recurrent,     // (G*H, H)
-    const Real* input,         // (., G*H) W x, from packed row input_start on
+    Index end,                    // steps begin .. end of the pass, in the order they run
+    const Index* starts,          // (T+1,)
+    const unsigned char* resets,  // (N,) rows that begin anew, or null
+    const Real* recurrent,        // (G*H, H)
+    const Real* input,            // (., G*H) W x, from packed row input_start on
     Index input_start, const Real* bias, const Real* split_bias, const Real* peephole,
     Real* h,             // (B, H) in place
     Real* c,             // (B, H) in place
@@ -24,19 +24,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED pers
     return recurrent[(row % G * H + first_unit + row / G) * H + k];
   };
   Product<Path> product(H);
-  product.keep(owned * G, weight);
+  product.load_weights(owned * G, weight);
   Exchange exchange(shared, B, each, kSlots, product.padded(), product.end());
   const int i0 = static_cast<int>(threadIdx.x);
-  const Rows all(each, B);
+  const GroupRows all(each, B);
   for (int i = i0; i < all.many * owned; i += blockDim.x) {
     const Index m = all.first + i / owned, unit = first_unit + i % owned;
-    Exchange::put(exchange.row(kInitial, m) + unit, Path::word(h[m * H + unit]));
+    Exchange::publish(exchange.row(kInitial, m) + unit, Path::word(h[m * H + unit]));
   }
   exchange.arrive();
   for (Index s = begin; s < end; ++s) {
     const Index t = reverse ? T - 1 - s : s, before = reverse ? t + 1 : t - 1;
     const Index start = starts[t];
-    const Rows rows(each, starts[t + 1] - start);
+    const GroupRows rows(each, starts[t + 1] - start);
     // rows that this launch ran at the step before; the others begin
     const Index ran = s > begin ? starts[before + 1] - starts[before] : 0;
     const Forward step{H,
@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED pers
     // Thread i has row i / owned, unit i % owned of each kRowsAtOnce rows, and those blockDim.x on.
     const auto prepare = [&](int i, int first) {
       const Index m = rows.first + first + i / owned, unit = first_unit + i % owned;
-      const bool begins = cut && cut[start + m];
+      const bool begins = resets && resets[start + m];
       if (Cell::kHasC && begins) c[m * H + unit] = 0;
       const bool previous = Cell::kNeedsHPrev && !begins;
       return step.begin(m, unit, previous ? h[m * H + unit] : Real(0));
@@ -73,20 +73,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED pers
       const int many = rows.many - first < kRowsAtOnce ? rows.many - first : kRowsAtOnce;
       const auto h_before = [&](int m_) -> const typename Path::Word* {
         const Index m = rows.first + first + (m_ < many ? m_ : many - 1);
-        if (cut && cut[start + m]) return exchange.zeros();
+        if (resets && resets[start + m]) return exchange.zeros();
         return exchange.row(m < ran ? kSteps + Exchange::slot(s - begin - 1) : kInitial, m);
       };
       product.multiply(exchange, h_before);
       for (int i = i0; i < many * owned; i += blockDim.x) {
         const int row = i / owned, u = i % owned;
-        const bool is_mine = first == 0 && i == i0;
-        Unit<V> now = is_mine ? mine : prepare(i, first);
+        const bool is_first = first == 0 && i == i0;
+        Unit<V> now = is_first ? mine : prepare(i, first);
         Real sums[G];
         product.sum(row, u * G, h_before(row), weight, sums);
         step.finish(now, first_unit + u, sums);
         if (s + 1 < end)
-          Exchange::put(here(rows.first + first + row) + first_unit + u, Path::word(now.h.v));
-        if (is_mine)
+          Exchange::publish(here(rows.first + first + row) + first_unit + u, Path::word(now.h.v));
+        if (is_first)
           mine = now;
         else
           store(now, i, first);
