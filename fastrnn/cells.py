@@ -10,6 +10,7 @@ import numpy as np
 
 from . import checks
 from .checks import RNG
+from .docstrings import documented
 from .recurrent import GRUKind, LSTMKind, Recurrent, RNNKind
 from .tape import Gradients, StateIndex, Tape, pair
 from .typing import Activation, Array, Backend, D, FloatDType, Pair, PairGradient, Precision, S
@@ -103,15 +104,35 @@ class Cell(Recurrent[S, D]):
         return self._backward(tape, None, dstate)
 
 
+@documented
 class RNNCell(RNNKind, Cell[Array, Array]):
     """One step of an `RNN` of one layer.
 
-    The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
-    and errors are those of `RNN`.
+    <rnn_equations>
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, each at least 1. The state is h (B, H).
+    <rnn_options>
+    <bias>
+    <recurrent_options>
+
+    Attributes
+    ----------
+    <recurrent_attributes>
+
+    Raises
+    ------
+    <recurrent_raises>
 
     See Also
     --------
     RNN
+
+    Notes
+    -----
+    <rnn_cell_parameters>
 
     Examples
     --------
@@ -157,15 +178,35 @@ class RNNCell(RNNKind, Cell[Array, Array]):
         )
 
 
+@documented
 class GRUCell(GRUKind, Cell[Array, Array]):
     """One step of a `GRU` of one layer.
 
-    The parameters are weight_ih, weight_hh, bias_ih, bias_hh; equations, arguments
-    and errors are those of `GRU`.
+    <gru_equations>
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, each at least 1. The state is h (B, H).
+    <gru_options>
+    <bias>
+    <recurrent_options>
+
+    Attributes
+    ----------
+    <recurrent_attributes>
+
+    Raises
+    ------
+    <recurrent_raises>
 
     See Also
     --------
     GRU
+
+    Notes
+    -----
+    <gru_cell_parameters>
 
     Examples
     --------
@@ -215,15 +256,35 @@ class GRUCell(GRUKind, Cell[Array, Array]):
         )
 
 
+@documented
 class LSTMCell(LSTMKind, Cell[Pair, PairGradient]):
     """One step of an `LSTM` of one layer.
 
-    The parameters are weight_ih, weight_hh, bias_ih, bias_hh, weight_hr and weight_peephole;
-    equations, arguments and errors are those of `LSTM`.
+    <lstm_equations>
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, each at least 1. The state is (h (B, P), c (B, H)).
+    <lstm_options>
+    <bias>
+    <recurrent_options>
+
+    Attributes
+    ----------
+    <recurrent_attributes>
+
+    Raises
+    ------
+    <recurrent_raises>
 
     See Also
     --------
     LSTM
+
+    Notes
+    -----
+    <lstm_cell_parameters>
 
     Examples
     --------

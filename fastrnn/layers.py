@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from . import checks, config
 from . import dropout as masks
 from .checks import RNG
+from .docstrings import documented
 from .parametrized import Setting
 from .recurrent import GRUKind, LSTMKind, Recurrent, RNNKind
 from .tape import Gradients, StateIndex, Tape, pair
@@ -224,54 +225,27 @@ class Layer(Recurrent[S, D]):
         }
 
 
+@documented
 class RNN(RNNKind, Layer[Array, Array]):
     """Elman layers (Elman 1990, "Finding structure in time").
 
-    ::
-
-        h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+    <rnn_equations>
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L, each at least 1; L at most 10000. The state is h (L*D, B, H).
-    nonlinearity : {"tanh", "relu", "sigmoid", "hard_sigmoid"}
-        "hard_sigmoid" is max(0, min(1, gate_slope a + 1/2)).
-    gate_slope : float greater than 0
-        Of "hard_sigmoid".
-    clip : float greater than 0, optional
-        The argument of the nonlinearity is clipped to -clip .. clip first, as ONNX's `clip` does.
-    bias : bool
-        Whether there are bias_ih and bias_hh.
-    batch_first : bool
-        x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
-    dropout : float in [0, 1)
-        Probability with which `forward` sets outputs of all layers but the last to zero, scaling
-        the others by 1 / (1 - dropout). With one layer it does nothing, and a warning says so.
-    bidirectional : bool
-        D = 2: a second direction runs from the last step to the first.
-    reverse : bool
-        The only direction runs from the last step, of each row by ``lengths``, to the first.
-    dtype : float32 or float64
-        Of parameters, input and output.
-    rng : None, int or numpy.random.Generator
-        Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
-    precision : {"highest", "high", "medium"}
-        Of products in float32, as `torch.set_float32_matmul_precision` means it: float32 accuracy,
-        that of three products of bfloat16 parts, or that of bfloat16. The lower ones run as
-        "highest" where that is as fast; `show_config` says where.
-    reproducible : bool
-        The same bits for any batch size, position in the batch, number of threads and padding.
-    backend : {"auto", "cpu", "numba", "numpy", "cuda"}
-        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones,
-        with a warning, once a process, if that is not "cpu".
+    <rnn_options>
+    <layer_options>
+    <recurrent_options>
+
+    Attributes
+    ----------
+    <recurrent_attributes>
 
     Raises
     ------
-    TypeError, ValueError
-        An argument has a wrong type, or a value out of its range.
-    RuntimeError
-        The backend cannot be used here; the text says what is missing.
+    <recurrent_raises>
 
     See Also
     --------
@@ -279,18 +253,7 @@ class RNN(RNNKind, Layer[Array, Array]):
 
     Notes
     -----
-    The entries of ``params``, as torch names and orders them; behind the names of the second
-    direction stands ``_reverse``:
-
-    =====================  ========
-    name                   shape
-    =====================  ========
-    ``weight_ih_l0``       (H, I)
-    ``weight_ih_l1``, ...  (H, D*H)
-    ``weight_hh_l0``, ...  (H, H)
-    ``bias_ih_l0``, ...    (H,)
-    ``bias_hh_l0``, ...    (H,)
-    =====================  ========
+    <rnn_layer_parameters>
 
     Examples
     --------
@@ -344,67 +307,28 @@ class RNN(RNNKind, Layer[Array, Array]):
         )
 
 
+@documented
 class GRU(GRUKind, Layer[Array, Array]):
     """Gated recurrent units (Cho et al. 2014, "Learning phrase representations using RNN
     encoder-decoder for statistical machine translation").
 
-    ::
-
-        r_t = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
-        z_t = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
-        n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))        reset_after=True
-        n_t = tanh(W_in x_t + b_in + W_hn (r_t * h_{t-1}) + b_hn)        reset_after=False
-        h_t = (1 - z_t) * n_t + z_t * h_{t-1}
-
-    The rows of the weights are the gates r, z, n.
+    <gru_equations>
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L, each at least 1; L at most 10000. The state is h (L*D, B, H).
-    reset_after : bool
-        Apply the reset gate after the recurrent product, as torch and cuDNN do, or before it, as
-        in the paper's first form.
-    gate_activation : {"sigmoid", "hard_sigmoid", "tanh", "relu"}
-        In place of the gates' sigmoid. "hard_sigmoid" is max(0, min(1, gate_slope a + 1/2)).
-    gate_slope : float greater than 0
-        Of "hard_sigmoid": 0.2 as in Keras 2 and ONNX, 1/6 as in Keras 3 and torch.
-    activation : {"tanh", "relu", "sigmoid", "hard_sigmoid"}
-        In place of the tanh of n.
-    clip : float greater than 0, optional
-        The arguments of the gates' activations and of that of n are clipped to -clip .. clip
-        first, as ONNX's `clip` does.
-    bias : bool
-        Whether there are bias_ih and bias_hh.
-    batch_first : bool
-        x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
-    dropout : float in [0, 1)
-        Probability with which `forward` sets outputs of all layers but the last to zero, scaling
-        the others by 1 / (1 - dropout). With one layer it does nothing, and a warning says so.
-    bidirectional : bool
-        D = 2: a second direction runs from the last step to the first.
-    reverse : bool
-        The only direction runs from the last step, of each row by ``lengths``, to the first.
-    dtype : float32 or float64
-        Of parameters, input and output.
-    rng : None, int or numpy.random.Generator
-        Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
-    precision : {"highest", "high", "medium"}
-        Of products in float32, as `torch.set_float32_matmul_precision` means it: float32 accuracy,
-        that of three products of bfloat16 parts, or that of bfloat16. The lower ones run as
-        "highest" where that is as fast; `show_config` says where.
-    reproducible : bool
-        The same bits for any batch size, position in the batch, number of threads and padding.
-    backend : {"auto", "cpu", "numba", "numpy", "cuda"}
-        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones,
-        with a warning, once a process, if that is not "cpu".
+    <gru_options>
+    <layer_options>
+    <recurrent_options>
+
+    Attributes
+    ----------
+    <recurrent_attributes>
 
     Raises
     ------
-    TypeError, ValueError
-        An argument has a wrong type, or a value out of its range.
-    RuntimeError
-        The backend cannot be used here; the text says what is missing.
+    <recurrent_raises>
 
     See Also
     --------
@@ -412,18 +336,7 @@ class GRU(GRUKind, Layer[Array, Array]):
 
     Notes
     -----
-    The entries of ``params``, as torch names and orders them; behind the names of the second
-    direction stands ``_reverse``:
-
-    =====================  ==========  ============
-    name                   shape       gate order
-    =====================  ==========  ============
-    ``weight_ih_l0``       (3*H, I)    rows r, z, n
-    ``weight_ih_l1``, ...  (3*H, D*H)  rows r, z, n
-    ``weight_hh_l0``, ...  (3*H, H)    rows r, z, n
-    ``bias_ih_l0``, ...    (3*H,)      rows r, z, n
-    ``bias_hh_l0``, ...    (3*H,)      rows r, z, n
-    =====================  ==========  ============
+    <gru_layer_parameters>
 
     Examples
     --------
@@ -483,75 +396,28 @@ class GRU(GRUKind, Layer[Array, Array]):
         )
 
 
+@documented
 class LSTM(LSTMKind, Layer[Pair, PairGradient]):
     """Long short-term memory (Hochreiter and Schmidhuber 1997, "Long short-term memory") with a
     forget gate (Gers et al. 2000, "Learning to forget").
 
-    ::
-
-        i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi + p_i * c_{t-1})
-        f_t = sigmoid(W_if x_t + b_if + W_hf h_{t-1} + b_hf + p_f * c_{t-1})
-        g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
-        c_t = f_t * c_{t-1} + i_t * g_t
-        o_t = sigmoid(W_io x_t + b_io + W_ho h_{t-1} + b_ho + p_o * c_t)
-        h_t = W_hr (o_t * tanh(c_t))
-
-    The rows of the weights are the gates i, f, g, o. The terms p are there with ``peephole``, the
-    product with W_hr with ``proj_size``.
+    <lstm_equations>
 
     Parameters
     ----------
     input_size, hidden_size, num_layers : int
         I, H and L, each at least 1; L at most 10000. The state is (h (L*D, B, P), c (L*D, B, H)).
-    proj_size : int in 0..H-1
-        P, the size that h is projected to (Sak et al. 2014, "Long short-term memory recurrent
-        neural network architectures for large scale acoustic modeling"); 0 for none.
-    peephole : bool
-        Let the gates see c (Gers and Schmidhuber 2000, "Recurrent nets that time and count").
-    gate_activation : {"sigmoid", "hard_sigmoid", "tanh", "relu"}
-        In place of the gates' sigmoid. "hard_sigmoid" is max(0, min(1, gate_slope a + 1/2)).
-    gate_slope : float greater than 0
-        Of "hard_sigmoid": 0.2 as in Keras 2 and ONNX, 1/6 as in Keras 3 and torch.
-    activation : {"tanh", "relu", "sigmoid", "hard_sigmoid"}
-        In place of the tanh of g, and of that of c.
-    output_activation : like ``activation``, optional
-        In place of the tanh of c, if that is to be another.
-    clip : float greater than 0, optional
-        The arguments of the gates' activations and of that of g are clipped to -clip .. clip
-        first, as ONNX's `clip` does.
-    coupled : bool
-        f_t = 1 - i_t, as with ONNX's `input_forget`; the rows of f in the parameters are not used.
-    bias : bool
-        Whether there are bias_ih and bias_hh.
-    batch_first : bool
-        x, y and their gradients are (B, T, .) in place of (T, B, .); states are not affected.
-    dropout : float in [0, 1)
-        Probability with which `forward` sets outputs of all layers but the last to zero, scaling
-        the others by 1 / (1 - dropout). With one layer it does nothing, and a warning says so.
-    bidirectional : bool
-        D = 2: a second direction runs from the last step to the first.
-    reverse : bool
-        The only direction runs from the last step, of each row by ``lengths``, to the first.
-    dtype : float32 or float64
-        Of parameters, input and output.
-    rng : None, int or numpy.random.Generator
-        Source of the initial parameters, uniform(-1/sqrt(H), 1/sqrt(H)).
-    precision : {"highest", "high", "medium"}
-        Of products in float32, as `torch.set_float32_matmul_precision` means it: float32 accuracy,
-        that of three products of bfloat16 parts, or that of bfloat16. The lower ones run as
-        "highest" where that is as fast; `show_config` says where.
-    reproducible : bool
-        The same bits for any batch size, position in the batch, number of threads and padding.
-    backend : {"auto", "cpu", "numba", "numpy", "cuda"}
-        "auto": FASTRNN_BACKEND from the environment if set, else the first usable of the CPU ones,
-        with a warning, once a process, if that is not "cpu".
+    <lstm_options>
+    <layer_options>
+    <recurrent_options>
+
+    Attributes
+    ----------
+    <recurrent_attributes>
 
     Raises
     ------
-    TypeError, ValueError
-        An argument has a wrong type, or a value out of its range.
-    RuntimeError
-        The backend cannot be used here; the text says what is missing.
+    <recurrent_raises>
 
     See Also
     --------
@@ -559,20 +425,7 @@ class LSTM(LSTMKind, Layer[Pair, PairGradient]):
 
     Notes
     -----
-    The entries of ``params``, as torch names and orders them; behind the names of the second
-    direction stands ``_reverse``:
-
-    ===========================  ==========  ===============================
-    name                         shape       gate order
-    ===========================  ==========  ===============================
-    ``weight_ih_l0``             (4*H, I)    rows i, f, g, o
-    ``weight_ih_l1``, ...        (4*H, D*P)  rows i, f, g, o
-    ``weight_hh_l0``, ...        (4*H, P)    rows i, f, g, o
-    ``bias_ih_l0``, ...          (4*H,)      rows i, f, g, o
-    ``bias_hh_l0``, ...          (4*H,)      rows i, f, g, o
-    ``weight_hr_l0``, ...        (P, H)      with ``proj_size``
-    ``weight_peephole_l0``, ...  (3*H,)      rows i, f, o; with ``peephole``
-    ===========================  ==========  ===============================
+    <lstm_layer_parameters>
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from .cells import GRUCell, LSTMCell, RNNCell
 from .layers import GRU, LSTM, RNN
 from .parametrized import Parametrized
 from .train import Embedding, Linear
+from .typing import FloatDType, LayerOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 FromTorch: TypeAlias = RNN | GRU | LSTM | RNNCell | GRUCell | LSTMCell | Linear | Embedding
 
@@ -30,7 +35,9 @@ _BY_SHAPE = {"input_size", "hidden_size", "num_layers", "bidirectional", "bias",
 _BY_SHAPE |= {"peephole", "dtype"}
 
 
-def from_torch(module: Any, **arguments: Any) -> FromTorch:
+def from_torch(
+    module: Any, *, dtype: FloatDType | None = None, **arguments: Unpack[LayerOptions]
+) -> FromTorch:
     """Make a layer of a module of torch, with a copy of its parameters.
 
     Parameters
@@ -38,9 +45,12 @@ def from_torch(module: Any, **arguments: Any) -> FromTorch:
     module : torch.nn.RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell, Linear or Embedding
         Or one of `fastrnn.torch`, or any of these in DataParallel, DistributedDataParallel or what
         torch.compile returned. On any device, of any dtype of floats.
+    dtype : float32 or float64, optional
+        Of the layer, to which the parameters are cast; by default float64 if the module is of
+        that, else float32.
     **arguments
-        The constructor's arguments, such as ``backend`` or ``precision``, instead of the module's
-        own. ``dtype`` is float64 by default if the module is of that, else float32.
+        The constructor's other arguments, such as ``backend`` or ``precision``, instead of the
+        module's own.
 
     Returns
     -------
@@ -71,9 +81,11 @@ def from_torch(module: Any, **arguments: Any) -> FromTorch:
     tensors = {
         name: getattr(module, name) for name in kind.param_shapes({**kind.defaults(), **sizes})
     }
-    double = all(str(tensor.dtype) == "torch.float64" for tensor in tensors.values())
-    chosen = {"dtype": np.float64 if double else np.float32, **options, **arguments}
-    return cast(FromTorch, kind.from_params(tensors, **chosen))
+    if dtype is None:
+        double = all(str(tensor.dtype) == "torch.float64" for tensor in tensors.values())
+        dtype = np.float64 if double else np.float32
+    chosen: Any = {**options, **arguments}
+    return cast(FromTorch, kind.from_params(tensors, dtype=dtype, **chosen))
 
 
 def _kind(module: Any) -> type[Parametrized]:

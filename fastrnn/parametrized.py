@@ -9,13 +9,16 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
 import numpy as np
 
 from . import backends, checks, foreign
 from .params import Parameters
-from .typing import Array, FloatDType
+from .typing import Array, FloatDType, LayerOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 V = TypeVar("V")
 Self = TypeVar("Self", bound="Parametrized")
@@ -62,7 +65,7 @@ class Parametrized(ABC):
         prefix: str = "",
         *,
         dtype: FloatDType = np.float32,
-        **arguments: Any,
+        **arguments: Unpack[LayerOptions],
     ) -> Self:
         """Make a layer of parameters from elsewhere: a state dict, an .npz file, any mapping.
 

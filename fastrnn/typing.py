@@ -5,7 +5,7 @@ Type checkers read them; what is passed at run time is checked where it is passe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
@@ -16,9 +16,11 @@ __all__ = [
     "Device",
     "FloatDType",
     "HostBackend",
+    "LayerOptions",
     "Pair",
     "PairGradient",
     "Precision",
+    "RunOptions",
     "Score",
     "State",
     "WeightDType",
@@ -50,6 +52,43 @@ FloatDType = (
     | np.dtype[np.floating[Any]]
 )
 """What says float32 or float64; NumPy's float64 is a Python float, too."""
+
+
+class RunOptions(TypedDict, total=False):
+    """Constructors' arguments by keyword that say how a recurrent layer runs, not what it is."""
+
+    dropout: float
+    rng: int | np.random.Generator | None
+    precision: Precision
+    reproducible: bool
+    backend: Backend
+
+
+class LayerOptions(RunOptions, total=False):
+    """Constructors' arguments by keyword, as `from_params` and the like hand them on, but dtype;
+    which of them a class has, its constructor says."""
+
+    num_layers: int
+    nonlinearity: Activation
+    reset_after: bool
+    proj_size: int
+    peephole: bool
+    gate_activation: Activation
+    gate_slope: float
+    activation: Activation
+    output_activation: Activation | None
+    clip: float | None
+    coupled: bool
+    bias: bool
+    batch_first: bool
+    bidirectional: bool
+    reverse: bool
+    device: Device
+    eps: float
+    stride: int
+    dilation: int
+    groups: int
+
 
 # The form of a layer's state, and of a gradient of it. Defaults, which the standard library has
 # from Python 3.13 on only, let `Tape`, `Gradients` and the like stand alone in annotations.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
-from fastrnn.typing import Array, FloatDType
+from fastrnn.typing import Array, FloatDType, LayerOptions
 
 from .sources import Config, Directions, Source, find
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 _CLASSES: dict[str, Any] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 _KINDS = {
@@ -40,7 +44,7 @@ def load(
     layer: str | None = None,
     *,
     dtype: FloatDType | None = None,
-    **arguments: Any,
+    **arguments: Unpack[LayerOptions],
 ) -> RNN | GRU | LSTM:
     """Make a layer of a recurrent layer of a Keras model.
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastrnn import checks
 from fastrnn.layers import GRU, LSTM, RNN
-from fastrnn.typing import FloatDType
+from fastrnn.typing import FloatDType, RunOptions
 
 from . import graph as graphs
 from .folding import Group, groups
 from .layers import Recurrence
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 _CLASSES: dict[str, Any] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 
@@ -83,7 +87,7 @@ def load(
     *,
     reset_after: bool | None = None,
     dtype: FloatDType | None = None,
-    **arguments: Any,
+    **arguments: Unpack[RunOptions],
 ) -> RNN | GRU | LSTM:
     """Make a layer of a recurrent layer of an ONNX model.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import backends, checks
 from ..checks import RNG
+from ..docstrings import documented
 from ..gradients import LayerGradients
 from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
@@ -18,6 +19,7 @@ from .feedforward import FeedForward, Tape
 from .sums import sum_products, sum_rows
 
 
+@documented
 class Conv1d(FeedForward):
     """A convolution over time without padding, as `torch.nn.Conv1d` on another order of axes.
 
@@ -37,11 +39,14 @@ class Conv1d(FeedForward):
         K and the rest, each at least 1.
     bias : bool
         Whether there is a bias.
-    dtype : float32 or float64
+    <dtype>
     rng : None, int or numpy.random.Generator
         Source of the initial values: uniform(-b, b) with b = 1/sqrt(C / groups * K), as torch.
-    device : {"cpu", "cuda"}
-        Where the parameters are, and all arrays of a call: NumPy's, or CuPy's.
+    <device>
+
+    Attributes
+    ----------
+    <attributes>
 
     Raises
     ------
@@ -51,9 +56,18 @@ class Conv1d(FeedForward):
     RuntimeError
         There is no such device here; the text names what is missing.
 
+    See Also
+    --------
+    Linear, Embedding
+
+    Notes
+    -----
+    The parameters are ``weight (O, C / groups, K)`` and ``bias (O,)``.
+
     Examples
     --------
-    >>> import numpy as np, fastrnn
+    >>> import numpy as np
+    >>> import fastrnn
     >>> conv = fastrnn.Conv1d(3, 8, kernel_size=3, stride=2, rng=0)
     >>> conv(np.zeros((9, 2, 3), np.float32)).shape
     (4, 2, 8)

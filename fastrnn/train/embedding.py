@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from .. import backends, checks
 from ..checks import RNG
+from ..docstrings import documented
 from ..gradients import LayerGradients
 from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
@@ -18,6 +19,7 @@ from .feedforward import FeedForward, Tape
 from .sums import sum_runs
 
 
+@documented
 class Embedding(FeedForward):
     """A table of vectors looked up by index, as `torch.nn.Embedding`.
 
@@ -25,18 +27,18 @@ class Embedding(FeedForward):
     ----------
     num_embeddings, embedding_dim : int
         Rows and columns of the table.
-    dtype : float32 or float64
+    <dtype>
     rng : None, int or numpy.random.Generator
         Source of the initial values: a standard normal distribution.
-    device : {"cpu", "cuda"}
-        Where the parameters are, and all arrays of a call: NumPy's, or CuPy's.
+    <device>
+
+    Attributes
+    ----------
+    <attributes>
 
     Raises
     ------
-    TypeError, ValueError
-        An argument has another type, or a size is not positive.
-    RuntimeError
-        There is no such device here; the text names what is missing.
+    <raises>
 
     See Also
     --------

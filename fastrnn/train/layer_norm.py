@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import backends, checks
+from ..docstrings import documented
 from ..gradients import LayerGradients
 from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
@@ -28,6 +29,7 @@ class Tape:
     weight: Array
 
 
+@documented
 class LayerNorm(FeedForward):
     """Normalisation of the last axis, as `torch.nn.LayerNorm` (Ba et al. 2016, "Layer
     normalization").
@@ -41,14 +43,26 @@ class LayerNorm(FeedForward):
     size : int
         Of the last axis of x and y. ``weight (size,)`` begins as ones, ``bias (size,)`` as zeros.
     eps : float
-    dtype : float32 or float64
-    device : {"cpu", "cuda"}
-        Where the parameters are, and all arrays of a call: NumPy's, or CuPy's.
+        Added to the variance.
+    <dtype>
+    <device>
+
+    Attributes
+    ----------
+    <attributes>
 
     Raises
     ------
     TypeError, ValueError
         An argument has another type or value.
+
+    See Also
+    --------
+    Linear
+
+    Notes
+    -----
+    The parameters are ``weight (size,)`` and ``bias (size,)``.
 
     Examples
     --------

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import backends, checks
 from ..checks import RNG
+from ..docstrings import documented
 from ..gradients import LayerGradients
 from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
@@ -18,6 +19,7 @@ from .feedforward import FeedForward, Tape
 from .sums import sum_products, sum_rows
 
 
+@documented
 class Linear(FeedForward):
     """An affine map of the last axis, ``y = x W^T + b``, as `torch.nn.Linear`.
 
@@ -27,18 +29,18 @@ class Linear(FeedForward):
         Sizes of the last axis of x and of y.
     bias : bool
         Whether there is a b.
-    dtype : float32 or float64
+    <dtype>
     rng : None, int or numpy.random.Generator
         Source of the initial values: uniform(-1/sqrt(in_features), 1/sqrt(in_features)).
-    device : {"cpu", "cuda"}
-        Where the parameters are, and all arrays of a call: NumPy's, or CuPy's.
+    <device>
+
+    Attributes
+    ----------
+    <attributes>
 
     Raises
     ------
-    TypeError, ValueError
-        An argument has another type, or a size is not positive.
-    RuntimeError
-        There is no such device here; the text names what is missing.
+    <raises>
 
     See Also
     --------

@@ -216,6 +216,21 @@ def clip_grad_norm(grads: AnyGradients, max_norm: float) -> float:
         `grads` has no parameter gradients, or `max_norm` is not a number.
     ValueError
         `max_norm` is negative or NaN.
+
+    See Also
+    --------
+    SGD, Adam
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> linear = fastrnn.Linear(3, 2, rng=0)
+    >>> y, tape = linear.forward(np.ones((4, 3), np.float32))
+    >>> grads = linear.backward(tape, np.ones_like(y))
+    >>> norm = fastrnn.clip_grad_norm(grads, 1.0)
+    >>> norm > 1, round(float(np.linalg.norm(grads.flat)), 3)
+    (True, 1.0)
     """
     vectors = gradient_vectors(grads)
     limit = checks.number("max_norm", max_norm, at_least=0)

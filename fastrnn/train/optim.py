@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import backends, checks
+from ..docstrings import documented
 from ..typing import Array
 from .losses import AnyGradients, gradient_list, gradient_vectors
 
@@ -181,6 +182,7 @@ class Optimizer(ABC):
         self.steps = steps
 
 
+@documented
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as `torch.optim.SGD`.
 
@@ -200,6 +202,10 @@ class SGD(Optimizer):
         Needs momentum (Sutskever et al. 2013, "On the importance of initialization and momentum
         in deep learning").
     weight_decay : float
+
+    Attributes
+    ----------
+    <optimizer_attributes>
 
     Raises
     ------
@@ -265,6 +271,7 @@ class SGD(Optimizer):
         param -= np.multiply(grad, lr, out=tmp)
 
 
+@documented
 class Adam(Optimizer):
     """Adam, as `torch.optim.Adam` (Kingma and Ba 2015, "Adam: a method for stochastic
     optimization").
@@ -285,6 +292,10 @@ class Adam(Optimizer):
         Both in [0, 1).
     eps : float
     weight_decay : float
+
+    Attributes
+    ----------
+    <optimizer_attributes>
 
     Raises
     ------

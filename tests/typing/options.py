@@ -114,3 +114,13 @@ adam.step(0.1)  # error
 adam.step(lstm)  # error
 fastrnn.LSTMM  # error
 fastrnn.show_config("text")  # error
+
+fastrnn.LSTM.from_params({}, "encoder", precision="high", batch_first=True, dtype="float64")
+fastrnn.LSTM.from_params({}, precision="hihg")  # error
+fastrnn.GRU.from_params({}, batchfirst=True)  # error
+fastrnn.from_torch(object(), backend="numpy", dtype=np.float64)
+fastrnn.from_torch(object(), backend="cuda:0")  # error
+fastrnn.onnx.load("model.onnx", reproducible=True)
+fastrnn.onnx.load("model.onnx", precision=1)  # error
+fastrnn.keras.load("model.keras", reverse=True)
+fastrnn.keras.load("model.keras", gate_activation="hard")  # error
