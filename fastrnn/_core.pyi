@@ -1,4 +1,4 @@
-"""Types of the compiled extension (csrc/bindings.cpp)."""
+"""Types of the compiled extension (csrc/bindings/module.cpp)."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

@@ -51,10 +51,10 @@ if [ "$variant" = plain ] || [ "$variant" = unfused ]; then
   # only what is older than its source; apart from what pip would take for its own
   FASTRNN_NO_EXT=0 "$bin/python" setup.py --quiet build_ext --build-lib build/native/lib
   built=$(ls -dt build/temp*/csrc | head -n 1)
-  objects=("$built"/{isa/*,driver/*,threads,memory,dispatch}.o)
+  objects=("$built"/{isa/*,driver/*,runtime/{threads,allocator,dispatch}}.o)
   [ "$variant" = plain ] || objects=("${objects[@]/*scalar.o/}")
 else
-  parts+=(csrc/driver/*.cpp csrc/{threads,no_threads,memory,dispatch}.cpp)
+  parts+=(csrc/driver/*.cpp csrc/runtime/*.cpp)
 fi
 rm -rf "$made" && mkdir -p "$made"
 for file in "${parsed[@]}"; do # for its warnings

@@ -29,7 +29,7 @@ if [ "${1:-}" = native ]; then # linked with the objects that pip has left
   read -ra setup <<<"$("${build[@]}" "$bin/python" -c 'import runpy
 setup = runpy.run_path("setup.py", run_name="flags")
 print(setup["VARIANT"], *setup["checked_flags"]())')"
-  objects=(build/"${setup[0]}"/temp*/csrc/{isa/*,driver/*,threads,memory,dispatch}.o)
+  objects=(build/"${setup[0]}"/temp*/csrc/{isa/*,driver/*,runtime/{threads,allocator,dispatch}}.o)
   for test in runtime kernels; do
     g++ "${setup[@]:1}" "tests/native/${test}_test.cpp" "${objects[@]}" -o "$tree/$test"
   done

@@ -14,8 +14,8 @@
 #include "driver/schedule.h"
 #include "driver/weights.h"
 #include "driver/workspace.h"
-#include "interrupt.h"
-#include "threads.h"
+#include "runtime/interrupt.h"
+#include "runtime/threads.h"
 
 namespace fastrnn {
 

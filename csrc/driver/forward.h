@@ -4,8 +4,8 @@
 #include "driver/schedule.h"
 #include "driver/walk.h"
 #include "driver/weights.h"
-#include "interrupt.h"
-#include "threads.h"
+#include "runtime/interrupt.h"
+#include "runtime/threads.h"
 
 namespace fastrnn {
 

@@ -1,6 +1,6 @@
 #include "kernels/table.h"
 #include "kernels/bf16_layout.h"
-#include "portability.h"
+#include "runtime/portability.h"
 
 namespace fastrnn {
 namespace {

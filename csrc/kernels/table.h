@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "portability.h"
+#include "runtime/portability.h"
 
 namespace fastrnn {
 

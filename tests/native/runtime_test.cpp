@@ -11,10 +11,10 @@
 #include <thread>
 #include <vector>
 
-#include "dispatch.h"
-#include "float_mode.h"
-#include "memory.h"
-#include "threads.h"
+#include "runtime/dispatch.h"
+#include "runtime/float_mode.h"
+#include "runtime/allocator.h"
+#include "runtime/threads.h"
 
 using namespace fastrnn;
 

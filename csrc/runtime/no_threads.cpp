@@ -1,7 +1,7 @@
 // What threads.h promises where there are no threads: a call is its caller alone.
-#include "threads.h"
+#include "runtime/threads.h"
 
-#include "portability.h"
+#include "runtime/portability.h"
 
 #if !defined(FASTRNN_THREADS)
 

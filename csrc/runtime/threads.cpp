@@ -1,7 +1,7 @@
-#include "threads.h"
+#include "runtime/threads.h"
 
-#include "float_mode.h"
-#include "portability.h"
+#include "runtime/float_mode.h"
+#include "runtime/portability.h"
 
 #if defined(FASTRNN_THREADS)
 

@@ -8,7 +8,7 @@
 #include <chrono>
 #include <thread>
 
-#include "float_mode.h"
+#include "runtime/float_mode.h"
 #include "driver/pass.h"
 
 namespace fastrnn {

@@ -1,9 +1,9 @@
 // The loops of CTC and of linear-chain CRFs, a row of the batch at a time. The same results, to
 // rounding, as fastrnn/sequences/loops_numpy.py, which is the reference; Python has checked all.
-#include "sequence_losses.h"
+#include "sequences/losses.h"
 
-#include "gil.h"
-#include "portability.h"
+#include "runtime/gil.h"
+#include "runtime/portability.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>

@@ -57,7 +57,7 @@ class Memory {
   void* take_out(std::size_t most, Clock::time_point before) noexcept;
   void sweep() noexcept;
 
-  // A fork takes it too (memory.cpp), so that no child finds it held.
+  // A fork takes it too (allocator.cpp), so that no child finds it held.
   std::mutex mutex_;
   std::vector<Free> free_;             // by the time at which they were given back
   std::size_t idle_ = 0, in_use_ = 0;  // bytes of free blocks and of others

@@ -1,10 +1,10 @@
-#include "dispatch.h"
+#include "runtime/dispatch.h"
 
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
-#include "portability.h"
+#include "runtime/portability.h"
 
 #if defined(FASTRNN_X86) && defined(_MSC_VER)
 #include <intrin.h>

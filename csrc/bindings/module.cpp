@@ -11,12 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include "dispatch.h"
+#include "runtime/dispatch.h"
 #include "driver/pass.h"
-#include "gil.h"
-#include "memory.h"
-#include "sequence_losses.h"
-#include "threads.h"
+#include "runtime/gil.h"
+#include "runtime/allocator.h"
+#include "sequences/losses.h"
+#include "runtime/threads.h"
 
 namespace py = pybind11;
 

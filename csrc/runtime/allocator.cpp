@@ -1,6 +1,6 @@
-#include "memory.h"
+#include "runtime/allocator.h"
 
-#include "portability.h"
+#include "runtime/portability.h"
 
 #include <algorithm>
 #include <cstdint>
