@@ -39,7 +39,7 @@ class CellSpec:
     """Whether there is a second state c."""
     saved: tuple[str, ...]
     """Values saved per unit and step for backward, in order."""
-    split_last: bool = False
+    linear_before_reset: bool = False
     """Whether the last gate's recurrent part stays apart from its input part."""
     reset_before: bool = False
     """Whether the recurrent product of the last gate is over r * h."""

@@ -160,7 +160,7 @@ class Stepper(Generic[S]):
         If B is 1 it can also be set to the state of an unbatched call, and an unbatched call takes
         it.
         """
-        with backends.device_of(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.exclusive():
             index = self._layer._state_index[True]
             state: S = pair(self._h.copy(), None if self._c is None else self._c.copy(), index)
             return state
@@ -169,7 +169,7 @@ class Stepper(Generic[S]):
     def state(self, state: S) -> None:
         batch = self.batch_size
         h, c = self._layer._state("state", state, None if batch == 1 else batch)
-        with backends.device_of(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.exclusive():
             self._h[...] = h
             if self._c is not None:
                 self._c[...] = c
@@ -189,7 +189,7 @@ class Stepper(Generic[S]):
             untouched then.
         """
         chosen: Any = checks.rows("rows", rows, self.batch_size)
-        with backends.device_of(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.exclusive():
             chosen = self._xp.asarray(chosen)
             self._h[...] = self._h[:, chosen]
             if self._c is not None:
@@ -206,7 +206,7 @@ class Stepper(Generic[S]):
         rows: Any = slice(None)
         if mask is not None:
             rows = np.flatnonzero(checks.mask("mask", mask, self.batch_size))
-        with backends.device_of(self._h), self._advance.mine():
+        with backends.device_of(self._h), self._advance.exclusive():
             if mask is not None:
                 rows = self._xp.asarray(rows)
             self._h[:, rows] = 0

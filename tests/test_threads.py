@@ -546,7 +546,7 @@ def test_locks_are_free_in_a_child() -> None:
     layer = fastrnn.GRU(3, 4, rng=0, backend="numpy")
     step = layer.stepper()
     lock = forks.Lock()
-    with lock.held, layer._lock, step._advance.mine():
+    with lock.held, layer._lock, step._advance.exclusive():
         layer.params.set_writeable(False)  # as in the midst of freeze()
         forks._in_child()
         with lock.held:

@@ -261,8 +261,8 @@ class SizedPass {
     return out;
   }
 
-  // Panels of the forward phase in a narrow type.
-  PackedWeights<Real> narrow(const PackedWeights<Real>& panels, const std::string& dtype) const {
+  // Panels of the forward phase in bfloat16 or int8.
+  PackedWeights<Real> quantize(const PackedWeights<Real>& panels, const std::string& dtype) const {
     const WeightType type = dtype == "int8" ? WeightType::int8 : WeightType::bfloat16;
     const Index size = pass_.quantized_size(sizes_, type);
     PackedWeights<Real> out{Buffer::of_weights(static_cast<std::size_t>(size)), type};
@@ -289,32 +289,32 @@ class SizedPass {
     return py::make_tuple(how.threads, how.by_rows, how.lanes, how.tile_rows, how.tile_vectors);
   }
 
-  // y, hn, cn, and what is kept for backward, or None: y once more, gates, c
+  // y, hn, cn, and what is saved for backward, or None: y once more, gates, c
   py::tuple forward(py::handle packed, const Split* split, py::handle x, py::handle h0,
                     py::handle c0, const py::tuple& which, bool reverse, int threads,
-                    bool keep) const {
+                    bool save) const {
     auto call = forward_call(packed, split, x, h0, c0, which, reverse, threads);
     const auto [T, B, I, H, P, projected] = call.sizes;
     py::array_t<Real> y = make_array<Real>("the output", {T, B, P});
     py::array_t<Real> hn = make_array<Real>("the final state", {B, P});
-    py::object cn = py::none(), kept_y = py::none(), gates = py::none(), c = py::none();
+    py::object cn = py::none(), saved_y = py::none(), gates = py::none(), c = py::none();
     if (pass_.traits().has_c) cn = make_array<Real>("the final state", {B, H});
-    if (keep) kept_y = make_array<Real>("the outputs that backward needs", {T, B, P});
-    if (keep)
+    if (save) saved_y = make_array<Real>("the outputs that backward needs", {T, B, P});
+    if (save)
       gates = make_array<Real>("the gates that backward needs", {T, B, pass_.traits().saved * H});
-    if (keep && pass_.traits().has_c)
+    if (save && pass_.traits().has_c)
       c = make_array<Real>("the states that backward needs", {T, B, H});
     // rows that do not run; of gates and c nobody looks at those
     if (call.rows.batch_sizes) zero(y);
-    if (call.rows.batch_sizes && keep) zero(kept_y);
+    if (call.rows.batch_sizes && save) zero(saved_y);
     call.y = sequence<Real>(y);
     call.hn = pointer<Real>(hn);
     call.cn = pointer<Real>(cn);
-    call.saved_y = pointer<Real>(kept_y);
+    call.saved_y = pointer<Real>(saved_y);
     call.gates = pointer<Real>(gates);
     call.c = pointer<Real>(c);
     run(call, [&](const auto& of) { pass_.forward(of); }, pass_.forward_work(call));
-    return py::make_tuple(y, hn, cn, kept_y, gates, c);
+    return py::make_tuple(y, hn, cn, saved_y, gates, c);
   }
 
   // One step, again and again: x (1, B, I) is read, h and c are updated, y (1, B, P) is written.
@@ -426,7 +426,7 @@ void bind(py::module_& m, const std::string& suffix) {
   py::class_<Steps<Real>>(m, ("Steps" + suffix).c_str())
       .def(py::init<py::array_t<Real>, py::list>())
       .def("__call__", &Steps<Real>::run)
-      .def("mine", [](py::object self) { return self; })
+      .def("exclusive", [](py::object self) { return self; })
       .def("__enter__", &Steps<Real>::take)
       .def("__exit__", [](Steps<Real>& self, const py::args&) { self.give(); });
   py::class_<PackedWeights<Real>>(m, ("Panels" + suffix).c_str());
@@ -436,7 +436,7 @@ void bind(py::module_& m, const std::string& suffix) {
       .def(py::init<int, Index, Index, Index, bool, py::object>())
       .def_property_readonly("hidden_size", &SizedPass<Real>::hidden_size)
       .def("pack", &SizedPass<Real>::pack)
-      .def("narrow", &SizedPass<Real>::narrow)
+      .def("quantize", &SizedPass<Real>::quantize)
       .def("split", &SizedPass<Real>::split)
       .def("how_run", &SizedPass<Real>::how_run)
       .def("forward", &SizedPass<Real>::forward)

@@ -21,10 +21,10 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
       right_h_(right_x_),
       right_extra_(right_x_) {
   Arena arena(work);
-  // A row of delta: D blocks, then what the recurrent weights' (reset before) or the projection's
+  // A row of dgates: D blocks, then what the recurrent weights' (reset before) or the projection's
   // gradient multiplies. An odd number of cache lines, so that a column of rows does not fall on
   // one set of the cache.
-  extra_ = traits_.deltas * z_.H;
+  extra_ = traits_.gate_grads * z_.H;
   ld_ = extra_ + (traits_.reset_before ? z_.H : 0) + (z_.projected ? z_.P + z_.H : 0);
   constexpr Index line = 64 / sizeof(Real);
   ld_ = ((ld_ + line - 1) / line | 1) * line;
@@ -32,7 +32,7 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
   chunk_ = gradients > kLongChunkBytes ? kLongChunkRows : kChunkRows;
   const Index rows = chunk_rows(z_.T, z_.B, chunk_), in_sum = smaller(rows, kLongChunkRows);
   zero_ = arena.take<Real>(larger(z_.H, z_.P));
-  delta_ = arena.take<Real>(rows * ld_);
+  dgates_ = arena.take<Real>(rows * ld_);
   d_out_ = arena.take<Real>(z_.projected ? z_.B * z_.H : 0);
   right_x_ = take_chunk(arena, z_.I, in_sum);
   right_h_ = take_chunk(arena, z_.P, in_sum);
@@ -49,7 +49,7 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
     thread.h_prev = arena.take<const Real*>(rows);
     thread.c_prev = arena.take<const Real*>(of_c);
     thread.c = arena.take<const Real*>(of_c);
-    thread.delta = arena.take<Real*>(rows);
+    thread.dgates = arena.take<Real*>(rows);
     thread.dx = arena.take<Real*>(rows);
     BackwardStep<Real>& step = thread.step;
     step.h = arena.take<const Real*>(own);
@@ -98,7 +98,7 @@ Share BackwardPass<Real>::own_units(const Place& place, Index N) const {
 }
 
 template <class Real>
-void BackwardPass<Real>::run(const Lease& lease) {
+void BackwardPass<Real>::run(const ThreadTeam& lease) {
   for (Index i = 0; i < larger(z_.H, z_.P); ++i) zero_[i] = 0;
   lease.run(partition_.threads, enter, this);
 }
@@ -157,7 +157,7 @@ Matmul<Real> BackwardPass<Real>::step_product(const Thread& me, const Matrix<Rea
   return of;
 }
 
-// One step of the time loop; its rows of delta are first, first + 1, ...
+// One step of the time loop; its rows of dgates are first, first + 1, ...
 template <class Real>
 void BackwardPass<Real>::step(Thread& me, Index t, Index first) {
   const Index count = call_.rows.batch_size(t, z_.B), rows = me.place.active(count);
@@ -170,15 +170,15 @@ void BackwardPass<Real>::step(Thread& me, Index t, Index first) {
   wait(me);
   if (traits_.reset_before) {
     const Index last = (traits_.gates - 1) * z_.H;
-    for (Index m = 0; m < rows; ++m) me.in[m] = me.step.delta[m] + last;
+    for (Index m = 0; m < rows; ++m) me.in[m] = me.step.dgates[m] + last;
     Matmul<Real> of = step_product(me, weights_.reset, rows);
     of.epilogue = cell_.reset_backward;
     of.step = &me.step;
     me.products.run(of, weights_.reset, below_min_rows);
     wait(me);
   }
-  const Index hidden = traits_.hidden_first * z_.H;
-  for (Index m = 0; m < rows; ++m) me.in[m] = me.step.delta[m] + hidden;
+  const Index hidden = traits_.recurrent_grad_offset * z_.H;
+  for (Index m = 0; m < rows; ++m) me.in[m] = me.step.dgates[m] + hidden;
   Matmul<Real> of = step_product(me, weights_.recurrent, rows);
   of.out.list = me.step.dh;
   of.init = traits_.needs_h_prev ? Init::output : Init::zero;
@@ -211,10 +211,10 @@ void BackwardPass<Real>::list_own_rows(Thread& me, Index t, Index first, Index r
   const Index begin = first + me.place.m0;
   at.h_prev = me.h_prev + begin;
   if (traits_.has_c) at.c_prev = me.c_prev + begin, at.c = me.c + begin;
-  at.delta = me.delta + me.own;
+  at.dgates = me.dgates + me.own;
   for (Index m = 0; m < rows; ++m) {
     const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted);
-    at.delta[m] = delta_ + (begin + m) * ld_;
+    at.dgates[m] = dgates_ + (begin + m) * ld_;
     me.dx[me.own + m] = call_.dx.at(t, b);
     at.h[m] = call_.y.at(t, b);
     if (traits_.has_c) at.dc[m] = call_.dc + b * z_.H;
@@ -231,7 +231,7 @@ template <class Real>
 void BackwardPass<Real>::project(Thread& me, Index rows, bool below_min_rows) {
   const Share units = own_units(me.place, z_.P);
   for (Index m = 0; m < rows; ++m) {
-    Real* kept = me.step.delta[m] + extra_;
+    Real* kept = me.step.dgates[m] + extra_;
     for (Index i = units.begin; i < units.end; ++i)
       kept[i] = me.step.dh[m][i] + (me.step.dy[m] ? me.step.dy[m][i] : 0);
     me.in[m] = kept;
@@ -274,13 +274,13 @@ void BackwardPass<Real>::pack_chunk(const Thread& me, const Share& rows) const {
              {me.h_prev + rows.begin});
 }
 
-// What other threads have left behind the blocks of delta.
+// What other threads have left behind the blocks of dgates.
 template <class Real>
 void BackwardPass<Real>::pack_extra(const Thread& me, const Share& rows) const {
   const Share share(right_extra_.panels.count, me.place.index, partition_.threads);
   const Index from = extra_ + (traits_.reset_before ? 0 : z_.P);
   pack_share(share, rows.end - rows.begin, right_extra_,
-             {nullptr, delta_ + rows.begin * ld_ + from, ld_});
+             {nullptr, dgates_ + rows.begin * ld_ + from, ld_});
 }
 
 template <class Real>
@@ -319,14 +319,14 @@ void BackwardPass<Real>::weight_gradients(const Thread& me, const Share& rows, S
   const Weights<Real>&d = sums.grads, open = in_vector(d, sums.open);
   const Share units(z_.H, me.place.index, partition_.threads, kernels_.lanes);
   const auto column_sums = [&](Index from, const Real* const* factor, Real* total, Real* opened) {
-    kernels_.column_sums({delta_ + rows.begin * ld_ + from, ld_, rows.end - rows.begin,
+    kernels_.column_sums({dgates_ + rows.begin * ld_ + from, ld_, rows.end - rows.begin,
                           factor ? factor + rows.begin : nullptr, ends.from(opened),
                           ends.into(total, opened), ends.adds},
                          units.begin, units.end);
   };
   for (int g = 0; g < traits_.gates; ++g) {
     const Index from = traits_.input_block[g] * z_.H, into = g * z_.H;
-    const Index hidden = (traits_.hidden_first + g) * z_.H;
+    const Index hidden = (traits_.recurrent_grad_offset + g) * z_.H;
     const bool past_reset = traits_.reset_before && g == traits_.gates - 1;
     const Outer of_x{right_x_, d.ih + into * z_.I, open.ih + into * z_.I};
     const Outer of_h{past_reset ? right_extra_ : right_h_, d.hh + into * z_.P,
@@ -351,7 +351,7 @@ void BackwardPass<Real>::weight_gradients(const Thread& me, const Share& rows, S
   if (closes) sums.rows += sums.open_rows, sums.open_rows = 0;
 }
 
-// [m][n]: the sum over rows of delta[row][from + m] * chunk[row][n], for each product.
+// [m][n]: the sum over rows of dgates[row][from + m] * chunk[row][n], for each product.
 template <class Real>
 template <int n>
 void BackwardPass<Real>::outer(const Thread& me, const Share& rows, Index from, Index M,
@@ -363,7 +363,7 @@ void BackwardPass<Real>::outer(const Thread& me, const Share& rows, Index from, 
     const Index N = each.chunk.panels.N;
     Matmul<Real> of(each.chunk.panels, Share(0, each.chunk.panels.count));
     of.M = share.end - share.begin, of.K = rows.end - rows.begin;
-    of.columns = delta_ + rows.begin * ld_ + from + share.begin, of.ld = ld_;
+    of.columns = dgates_ + rows.begin * ld_ + from + share.begin, of.ld = ld_;
     of.packed = each.chunk.packed, of.split = each.chunk.split;
     of.init = ends.resumes ? Init::given : Init::zero;
     if (ends.resumes) of.from[0] = each.open + share.begin * N, of.from_stride[0] = N;
@@ -404,7 +404,7 @@ void BackwardPass<Real>::input_gradients(const Thread& me) const {
                     kernels_.rows.most_rows[kMaxTileVectors]);
   Matmul<Real> of =
       me.products.with(matrix, Share(0, matrix.panels.count), share.end - share.begin);
-  of.rows.list = me.delta + share.begin;
+  of.rows.list = me.dgates + share.begin;
   of.out.list = me.dx + share.begin;
   me.products.run(of, matrix);
 }

@@ -2,7 +2,7 @@
 // and no vector.
 //
 // Steps run against forward's order, in chunks. In a chunk the time loop leaves the gradients of the
-// pre-activations, a row (delta) for every row of every step; then come the large products: weight
+// pre-activations, a row (dgates) for every row of every step; then come the large products: weight
 // gradients, which sum over those rows in the order in which they were made, and dx.
 //
 // Sums over all rows of a long sequence would lose what a float cannot hold beside them, so they have three
@@ -29,7 +29,7 @@ class BackwardPass {
                void* work);
 
   Index work_size() const { return work_size_; }
-  void run(const Lease& lease);
+  void run(const ThreadTeam& lease);
 
  private:
   struct Thread {
@@ -40,8 +40,8 @@ class BackwardPass {
     Products<Real> products = {};
     // By row of the chunk; every thread knows them all, and waits for no other.
     const Real **x = nullptr, **h_prev = nullptr, **c_prev = nullptr, **c = nullptr;
-    Real **delta = nullptr, **dx = nullptr;  // of its own rows
-    Index own = 0;                           // of which there are so many
+    Real **dgates = nullptr, **dx = nullptr;  // of its own rows
+    Index own = 0;                            // of which there are so many
   };
 
   // What the sums over a chunk's rows are taken with.
@@ -51,7 +51,7 @@ class BackwardPass {
     Half* split;   // the same in bfloat16 terms
   };
 
-  // One of the products of the same columns of delta.
+  // One of the products of the same columns of dgates.
   struct Outer {
     const Chunk& chunk;
     Real *total, *open;
@@ -117,8 +117,8 @@ class BackwardPass {
   Barrier barrier_, step_barrier_;
   Interrupt interrupt_;
   Index chunk_;       // rows, if a step has no more
-  Index extra_, ld_;  // a row of delta: where what follows the blocks begins; its length
-  Real *zero_, *delta_;
+  Index extra_, ld_;  // a row of dgates: where what follows the blocks begins; its length
+  Real *zero_, *dgates_;
   Real* d_out_;  // (B, H) gradient of the cell's output, before a projection
   Chunk right_x_, right_h_, right_extra_;
   Thread* threads_;

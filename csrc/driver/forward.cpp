@@ -76,7 +76,7 @@ ForwardPass<Real>::ForwardPass(const Kernels<Real>& kernels, const CellKernels<R
 }
 
 template <class Real>
-void ForwardPass<Real>::run(const Lease& lease) {
+void ForwardPass<Real>::run(const ThreadTeam& lease) {
   lease.run(partition_.threads, enter, this);
 }
 
@@ -85,7 +85,7 @@ void ForwardPass<Real>::run(const Lease& lease) {
 // read at each step then, from the L2 cache; enough rows must share them.
 template <class Real>
 bool ForwardPass<Real>::fuses_input() const {
-  if (traits_.split_last || traits_.reset_before) return false;
+  if (traits_.linear_before_reset || traits_.reset_before) return false;
   const Algorithms& how = call_.split.how;
   return how.recurrent.tiles() && how.batched.tiles() && how.recurrent.terms == 1 &&
          how.batched.terms == 1 && z_.B >= 2 * kTileRows &&
@@ -215,7 +215,7 @@ void ForwardPass<Real>::set_up(const Thread& me, const Matrix<Real>& matrix,
   of.init = Init::given;
   for (int i = 0; i < matrix.panels.gates; ++i) {
     const Index g = matrix.first_gate + i;
-    const bool apart = traits_.split_last && g + 1 == traits_.gates;
+    const bool apart = traits_.linear_before_reset && g + 1 == traits_.gates;
     of.from[i] = vectors() + (apart ? weights_.split_bias : weights_.bias + g * weights_.padded);
     of.from_stride[i] = apart || fuses_input_ ? 0 : traits_.gates * weights_.padded;
   }
@@ -251,7 +251,7 @@ void ForwardPass<Real>::start_from_gates(const Thread& me, const Matrix<Real>& m
                                          Matmul<Real>* of) const {
   for (int i = 0; i < matrix.panels.gates; ++i) {
     const Index g = matrix.first_gate + i;
-    if (!(traits_.split_last && g + 1 == traits_.gates))
+    if (!(traits_.linear_before_reset && g + 1 == traits_.gates))
       of->from[i] = me.step.gates + g * weights_.padded;
   }
 }

@@ -19,7 +19,7 @@ class ForwardPass {
               void* work);
 
   Index work_size() const { return work_size_; }
-  void run(const Lease& lease);
+  void run(const ThreadTeam& lease);
   void set_reverse_panels(bool reverse) { call_.reverse_panels = reverse; }  // of the next run
 
  private:

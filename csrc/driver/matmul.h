@@ -25,13 +25,13 @@ template <class Real>
 void matmul_unpacked(const Kernels<Real>&, const Matmul<Real>&, const Real* weights, int first_gate,
                      Real* wide);
 
-// Halves of memory that a thread needs for products of up to so many rows.
+// Memory, counted in bfloat16, that a thread needs for products of up to so many rows.
 inline Index matmul_scratch(Index rows, Index K, MatmulAlgorithm how) {
   if (how.terms == 0) return 0;
   return how.dots ? dot_scratch(rows, K) : split_scratch(rows, K, how.terms);
 }
 
-// Halves of memory for the bfloat16 terms of so many panels.
+// Memory, counted in bfloat16, for the bfloat16 terms of so many panels.
 inline Index split_size(const Panels& panels, Index K, MatmulAlgorithm how) {
   if (how.terms == 0) return 0;
   return how.dots ? dot_panels_size(panels, K) : SplitPanels(panels, K, how.terms).size;

@@ -19,7 +19,7 @@ void share_out(int threads, Index size, const Task& task) {
     }
   };
   // below some ten thousand numbers, waking a thread takes longer than packing
-  const Lease lease(size < 30000 ? 1 : threads, static_cast<double>(size) / 2000);
+  const ThreadTeam lease(size < 30000 ? 1 : threads, static_cast<double>(size) / 2000);
   Job job{task, lease.size()};
   lease.run(lease.size(), Job::enter, &job);
 }
@@ -54,18 +54,20 @@ Index work(const Kernels<Real>& kernels, const CellKernels<Real>& cell,
 // How many threads a call wants.
 template <class Call>
 Partition wanted(const CellTraits& cell, const Call& call) {
-  return partition(cell, call.sizes, call.threads, call.split.how.recurrent, meeting_or_trial());
+  return partition(cell, call.sizes, call.threads, call.split.how.recurrent,
+                   barrier_latency_or_trial());
 }
 
 // Runs it on as many as come.
 template <class Direction, class Real>
 void run(const Kernels<Real>& kernels, const CellKernels<Real>& cell,
          const typename Direction::Call& call, const Partition& wanted) {
-  const Lease lease(wanted.threads, wanted.microseconds);
+  const ThreadTeam lease(wanted.threads, wanted.microseconds);
   if (wanted.threads == 1) return Direction(kernels, cell, call, wanted, call.work).run(lease);
   int n = wanted.threads;
   while (n > lease.size()) n /= 2;
-  const Partition had = partition(cell.traits, call.sizes, n, call.split.how.recurrent, meeting());
+  const Partition had =
+      partition(cell.traits, call.sizes, n, call.split.how.recurrent, barrier_latency());
   Direction(kernels, cell, call, had, call.work).run(lease);
 }
 
@@ -95,7 +97,7 @@ void BoundForward<Real>::run() {
       alone_ = std::make_unique<ForwardPass<Real>>(kernels_, cell_, call_, how, call_.work);
   }
   alone_->set_reverse_panels(call_.reverse_panels);
-  alone_->run(Lease(1, 0));
+  alone_->run(ThreadTeam(1, 0));
 }
 
 template <class Real>
@@ -162,7 +164,7 @@ void Pass<Real>::quantize(const Sizes& z, WeightType type, const Real* packed, v
 template <class Real>
 HowRun Pass<Real>::how_run(const Sizes& z, int threads, MatmulAlgorithm recurrent) const {
   const int vectors = Panels(z.H, cell_.traits.first_gates(), kernels_.lanes).full();
-  const Partition how = partition(cell_.traits, z, threads, recurrent, meeting());
+  const Partition how = partition(cell_.traits, z, threads, recurrent, barrier_latency());
   return {how.threads, how.by_rows, kernels_.lanes, kernels_.rows.most_rows[vectors], vectors};
 }
 

@@ -19,7 +19,7 @@ inline Index chunk_rows(Index T, Index B, Index rows = kChunkRows) {
 
 struct Partition {
   int threads;
-  bool by_rows;         // each thread has rows of its own and meets no other in the time loop;
+  bool by_rows;         // each thread has rows of its own and waits for no other in the time loop;
                         // else the threads share the panels of every product, a barrier after each
   double microseconds;  // that the call takes one thread, at a hundred operations a nanosecond, or
                         // bytes where weights are first read

@@ -79,7 +79,7 @@ struct ForwardWeights {
   Layout<Real> layout;
   Index padded;      // units with those that fill the last vector
   Index bias;        // (G*padded,) what the input projection starts from
-  Index split_bias;  // (padded,) split_last: b_hh of the last gate
+  Index split_bias;  // (padded,) linear_before_reset: b_hh of the last gate
   Index peephole;    // (3*H,)
   Matrix<Real> input, recurrent, reset, project;
 
@@ -89,7 +89,7 @@ struct ForwardWeights {
         layout{lanes, type},
         padded(Panels(z.H, 1, lanes).padded()),
         bias(layout.take_vector(of.gates * padded)),
-        split_bias(layout.take_vector(of.split_last ? padded : 0)),
+        split_bias(layout.take_vector(of.linear_before_reset ? padded : 0)),
         peephole(layout.take_vector(of.peephole ? 3 * z.H : 0)),
         input(layout.take(z.H, of.gates, z.I, how.batched).of(&Parameters::ih)),
         recurrent(layout.take(z.H, of.first_gates(), z.P, how.recurrent).of(&Parameters::hh)),
@@ -123,7 +123,7 @@ struct ForwardWeights {
   void pack_vectors(const Parameters& w, Real* out) const {
     const Index H = input.panels.N;
     for (Index g = 0; g < cell.gates; ++g) {
-      const bool apart = cell.split_last && g == cell.gates - 1;
+      const bool apart = cell.linear_before_reset && g == cell.gates - 1;
       const Real *b_ih = w.b_ih ? w.b_ih + g * H : nullptr,
                  *b_hh = w.b_hh ? w.b_hh + g * H : nullptr;
       for (Index i = 0; i < padded; ++i) {
@@ -166,7 +166,7 @@ struct BackwardWeights {
     };
     pack_rows(recurrent, w.hh, 0, recurrent.K);
     pack_rows(reset, w.hh + cell.first_gates() * z.H * z.P, 0, reset.K);
-    // in the order of delta's blocks
+    // in the order of dgates's blocks
     for (int g = 0; g < cell.gates; ++g)
       pack_rows(input, w.ih + g * z.H * z.I, cell.input_block[g] * z.H, z.H);
     pack_rows(project, w.hr, 0, project.K);
@@ -193,7 +193,7 @@ struct Products {
   Half* scratch;
   Real* wide;  // a panel, of weights that are quantised or not packed
 
-  // Halves of memory for products of up to so many rows.
+  // Memory, counted in bfloat16, for products of up to so many rows.
   static Index scratch_size(const Matrix<Real>& matrix, Index rows) {
     return matrix.present ? matmul_scratch(rows, matrix.K, matrix.how) : 0;
   }

@@ -25,7 +25,7 @@ FASTRNN_FN Index dot_group(Index rows, Index K) {
 // not fall on one set of the cache.
 FASTRNN_FN Index dot_stride(Index columns) { return whole_vectors(columns) | 16; }
 
-// Halves of memory for products of up to so many rows and K.
+// Memory, counted in bfloat16, for products of up to so many rows and K.
 FASTRNN_FN Index dot_scratch(Index rows, Index K) {
   return 2 * whole_vectors(pairs_of(K)) * dot_stride(dot_group(rows, K));
 }
@@ -85,7 +85,7 @@ FASTRNN_FN Index split_group(Index rows, Index K, int terms) {
   return smaller(row_blocks(rows), larger(2, smaller(kGroupBlocks, most)));
 }
 
-// Halves of memory for groups of up to so many rows and K.
+// Memory, counted in bfloat16, for groups of up to so many rows and K.
 FASTRNN_FN Index split_scratch(Index rows, Index K, int terms) {
   const Index block = tile_depth(K) * terms * kTileSize;
   return smaller(smaller(row_blocks(rows), kGroupBlocks) * block, larger(kGroupHalves, 2 * block));

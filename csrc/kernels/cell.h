@@ -6,11 +6,11 @@ constexpr CellTraits traits_of(const char* name) {
   CellTraits traits{name,
                     Cell::kGates,
                     Cell::kSaved,
-                    Cell::kDeltas,
-                    Cell::kHiddenFirst,
+                    Cell::kGateGrads,
+                    Cell::kRecurrentGradOffset,
                     Cell::kHasC,
                     Cell::kPeephole,
-                    Cell::kSplitLast,
+                    Cell::kLinearBeforeReset,
                     Cell::kResetBefore,
                     Cell::kSavesH,
                     Cell::kNeedsHPrev,
@@ -91,7 +91,7 @@ struct ForwardEpilogue {
     if constexpr (Cell::kOptions) u.options = step.options;
     FASTRNN_UNROLL
     for (int g = 0; g < Count; ++g) u.a[First + g] = load_sum<V>(sums, g * vector_stride);
-    if constexpr (Cell::kSplitLast) {
+    if constexpr (Cell::kLinearBeforeReset) {
       u.recurrent = u.a[G - 1];
       u.a[G - 1] = at.load_padded(step.gates, G * step.padded, (G - 1) * step.padded);
     }
@@ -140,10 +140,10 @@ struct ResetBackwardEpilogue {
     if constexpr (Cell::kOptions) u.options = step.options;
     u.saved[0] = at.load(step.saved);
     u.h_prev = at.load(step.h_prev);
-    u.carry = at.load(step.dh);
-    at.store(Cell::reset_backward(u, load_sum<V>(sums, 0)), step.delta, step.reset_at);
-    at.store(u.delta[0], step.delta);
-    at.store(u.carry, step.dh);
+    u.dh_direct = at.load(step.dh);
+    at.store(Cell::reset_backward(u, load_sum<V>(sums, 0)), step.dgates, step.reset_at);
+    at.store(u.dgates[0], step.dgates);
+    at.store(u.dh_direct, step.dh);
   }
 };
 
@@ -189,15 +189,15 @@ struct Backward {
     }
     Cell::backward(u);
     FASTRNN_UNROLL
-    for (int d = 0; d < Cell::kDeltas; ++d) {
+    for (int d = 0; d < Cell::kGateGrads; ++d) {
       // a reset's own gradient is still to come
-      if (!(Cell::kResetBefore && d == 0)) at.store(u.delta[d], step.delta, d * H);
+      if (!(Cell::kResetBefore && d == 0)) at.store(u.dgates[d], step.dgates, d * H);
     }
     if constexpr (Cell::kHasC) {
       at.store(u.dc, step.dc);
-      if (step.output_at >= 0) at.store(u.h, step.delta, step.output_at);
+      if (step.output_at >= 0) at.store(u.h, step.dgates, step.output_at);
     }
-    if constexpr (Cell::kNeedsHPrev) at.store(u.carry, step.dh);
+    if constexpr (Cell::kNeedsHPrev) at.store(u.dh_direct, step.dh);
   }
 };
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cells/all.h"
 #include "runtime/portability.h"
 
 namespace fastrnn {
@@ -126,8 +127,8 @@ struct TileKernels {
 // What a cell is, from its header in fastrnn/kernels/cells (unit.h says what each means).
 struct CellTraits {
   const char* name;
-  int gates, saved, deltas, hidden_first;
-  bool has_c, peephole, split_last, reset_before, saves_h, needs_h_prev;
+  int gates, saved, gate_grads, recurrent_grad_offset;
+  bool has_c, peephole, linear_before_reset, reset_before, saves_h, needs_h_prev;
   int input_block[kMaxGates];
 
   // gates of the first recurrent product; with a reset before it, the last gate has one of its own
@@ -175,10 +176,10 @@ struct BackwardStep {
   const Real** d_out;    // (H,) projected: the gradient of the cell's output; else null
   Real** dh;             // (P,)
   Real** dc;             // (H,)
-  Real** delta;          // (D*H, ...) gradients of the pre-activations and what follows them
+  Real** dgates;         // (D*H, ...) gradients of the pre-activations and what follows them
   const Real* peephole;  // (3*H,)
   Index H;
-  Index reset_at;   // reset before: where r * h goes in a row of delta
+  Index reset_at;   // reset before: where r * h goes in a row of dgates
   Index output_at;  // projected: where the cell's output goes there; else -1
   CellOptions<Real> options;
 };
@@ -193,7 +194,9 @@ struct CellKernels {
   Epilogue<Real> reset_backward;  // of the gradient of r * h, which comes back through R_n
 };
 
-constexpr int kCells = 11;
+#define FASTRNN_ONE(...) +1
+constexpr int kCells = 0 FASTRNN_CELLS(FASTRNN_ONE);
+#undef FASTRNN_ONE
 
 // ---- Products ----
 

@@ -19,15 +19,15 @@ class Interrupt {
     next_ = apart_;
   }
 
-  // By the caller's thread, before step s. `meeting`: its threads meet at each step.
-  void ask(Index s, bool meeting) {
+  // By the caller's thread, before step s. `barrier`: its threads wait for each other at each step.
+  void ask(Index s, bool barrier) {
     if (s < next_) return;
     next_ = s + apart_;
-    // threads that meet leave after the same step, lest one wait for another that has left
-    if (listener_->interrupted()) last_.store(meeting ? s : 0, std::memory_order_relaxed);
+    // threads that wait for each other leave after the same step, lest one wait for another that has left
+    if (listener_->interrupted()) last_.store(barrier ? s : 0, std::memory_order_relaxed);
   }
 
-  // By every thread, after step s and its meeting.
+  // By every thread, after step s and its barrier.
   bool ends(Index s) const { return s >= last_.load(std::memory_order_relaxed); }
 
  private:

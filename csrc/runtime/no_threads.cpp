@@ -11,12 +11,12 @@ void Signal::relax() {}
 void Barrier::wait() {}
 
 unsigned generation() { return 0; }
-double meeting() { return 0; }
-double meeting_or_trial() { return 0; }
+double barrier_latency() { return 0; }
+double barrier_latency_or_trial() { return 0; }
 
-Lease::Lease(int, double) {}
-Lease::~Lease() = default;
-void Lease::run(int, void (*task)(void*, int), void* argument) const { task(argument, 0); }
+ThreadTeam::ThreadTeam(int, double) {}
+ThreadTeam::~ThreadTeam() = default;
+void ThreadTeam::run(int, void (*task)(void*, int), void* argument) const { task(argument, 0); }
 
 }  // namespace fastrnn
 

@@ -70,29 +70,29 @@ class Worker {
 
 thread_local bool is_worker = false;
 
-// Threads that wait to be seated at a call. The gate says how many seats there are and how many are
-// free; a caller opens it, waits a while, closes it, and those who sit are its team.
+// Threads that wait to join a call. A caller opens worker slots, waits a while and closes them; those
+// who have taken one are its team.
 class Pool {
  public:
   bool acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
   void release() { busy_.store(false, std::memory_order_release); }
 
-  // Seats up to n workers within so many microseconds; returns how many sit.
+  // Opens n worker slots for so many microseconds; returns how many are taken.
   int gather(int n, int microseconds) {
     n = grow(n);
     if (n == 0) return 0;
     keep_apart();
-    const Gate open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
-    start_.raise([&] { gate_.store(open); });
-    Signal::look(microseconds, [this] { return gate_.load().free == 0; });
-    Gate now = gate_.load(), closed;
+    const Slots open{++round_, static_cast<std::uint16_t>(n), static_cast<std::uint16_t>(n)};
+    start_.notify([&] { slots_.store(open); });
+    Signal::spin_wait(microseconds, [this] { return slots_.load().free == 0; });
+    Slots now = slots_.load(), closed;
     do {
       closed = now;
       closed.free = 0;
-    } while (!gate_.compare_exchange_weak(now, closed));
-    const int seated = n - now.free;
-    if (seated > 0 && measured(round_)) measure(seated);
-    return seated;
+    } while (!slots_.compare_exchange_weak(now, closed));
+    const int joined = n - now.free;
+    if (joined > 0 && measured(round_)) measure(joined);
+    return joined;
   }
 
   // Called by the caller where it begins and after it slept.
@@ -103,16 +103,16 @@ class Pool {
     for (Worker& worker : workers_) worker.keep_off(cpu);
   }
 
-  double meeting() const { return meeting_.load(std::memory_order_relaxed); }
-  double meeting_or_trial() {
-    return trials_.fetch_add(1, std::memory_order_relaxed) % kTrials ? meeting() : 0;
+  double barrier_latency() const { return barrier_latency_.load(std::memory_order_relaxed); }
+  double barrier_latency_or_trial() {
+    return trials_.fetch_add(1, std::memory_order_relaxed) % kTrials ? barrier_latency() : 0;
   }
 
-  // Lets the `seated` ones run, and waits for them; ranks from n on have nothing to do.
-  void run(int seated, int n, void (*task)(void*, int), void* argument) {
-    running_.store(seated, std::memory_order_relaxed);
+  // Lets the `joined` ones run, and waits for them; ranks from n on have nothing to do.
+  void run(int joined, int n, void (*task)(void*, int), void* argument) {
+    running_.store(joined, std::memory_order_relaxed);
     keep_apart();
-    go_.raise([&] {
+    go_.notify([&] {
       task_ = task, argument_ = argument, team_ = n, mode_ = FloatMode::now();
       gone_.store(round_);
     });
@@ -121,36 +121,36 @@ class Pool {
   }
 
  private:
-  struct alignas(8) Gate {  // aligned as one word, which clang wants to see of an atomic's type
+  struct alignas(8) Slots {  // aligned as one word, which clang wants to see of an atomic's type
     std::uint32_t round;
-    std::uint16_t seats, free;
+    std::uint16_t total, free;
   };
 
-  // Whether the team of a round finds out what a meeting costs; not the first, whose threads are new.
+  // Whether the team of a round finds out what a barrier costs; not the first, whose threads are new.
   static bool measured(std::uint32_t round) { return round % 2 == 0; }
 
   // The least time of those that it takes until all have answered. A longer one than before counts
   // little: it may be that a thread was held up.
-  void measure(int seated) {
+  void measure(int joined) {
     using Clock = std::chrono::steady_clock;
     double least = kLongest;
     answers_.store(0, std::memory_order_relaxed);
     for (std::uint32_t i = 1; i <= kCalls; ++i) {
       const auto start = Clock::now();
       called_.store(round_ * kCalls + i, std::memory_order_release);
-      Signal::look(kLongest, [&] {
-        return answers_.load(std::memory_order_acquire) >= seated * static_cast<int>(i);
+      Signal::spin_wait(kLongest, [&] {
+        return answers_.load(std::memory_order_acquire) >= joined * static_cast<int>(i);
       });
       const double taken = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
       if (taken < least) least = taken;
     }
-    const double before = meeting();
+    const double before = barrier_latency();
     if (before > 0 && least > before) least = before + (least - before) / 8;
-    meeting_.store(least, std::memory_order_relaxed);
+    barrier_latency_.store(least, std::memory_order_relaxed);
   }
   void answer(std::uint32_t round) {
     for (std::uint32_t i = 1; i <= kCalls; ++i) {
-      Signal::look(kPatience, [&] {
+      Signal::spin_wait(kPatience, [&] {
         const std::uint32_t call = called_.load(std::memory_order_acquire) - round * kCalls;
         return call >= i && call <= kCalls;
       });
@@ -177,21 +177,21 @@ class Pool {
   void work() {
     is_worker = true;
     for (;;) {
-      start_.wait([this] { return gate_.load().free > 0; });
-      Gate now = gate_.load(), taken;
+      start_.wait([this] { return slots_.load().free > 0; });
+      Slots now = slots_.load(), taken;
       do {
         taken = now;
         --taken.free;
-      } while (now.free > 0 && !gate_.compare_exchange_weak(now, taken));
+      } while (now.free > 0 && !slots_.compare_exchange_weak(now, taken));
       if (now.free == 0) continue;
       if (measured(taken.round)) answer(taken.round);
       go_.wait([&] { return gone_ == taken.round; });
-      const int rank = taken.seats - taken.free;
+      const int rank = taken.total - taken.free;
       if (rank < team_) {
         const InFloatMode callers(mode_);
         task_(argument_, rank);
       }
-      finish_.raise([this] { --running_; });
+      finish_.notify([this] { --running_; });
     }
   }
 
@@ -201,7 +201,7 @@ class Pool {
 
   std::atomic<bool> busy_{false};
   Signal start_, go_, finish_;
-  std::atomic<Gate> gate_{Gate{0, 0, 0}};
+  std::atomic<Slots> slots_{Slots{0, 0, 0}};
   std::uint32_t round_ = 0;
   std::atomic<std::uint32_t> gone_{0};  // the round whose team runs or has run
   std::vector<Worker> workers_;
@@ -213,7 +213,7 @@ class Pool {
   std::atomic<int> running_{0};
   std::atomic<std::uint32_t> called_{0};
   std::atomic<int> answers_{0};
-  std::atomic<double> meeting_{0};
+  std::atomic<double> barrier_latency_{0};
   std::atomic<unsigned> trials_{0};
 };
 
@@ -252,7 +252,7 @@ void Signal::relax() {
 void Barrier::wait() {
   const unsigned round = round_.load(std::memory_order_relaxed);
   if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    signal_.raise([&] {
+    signal_.notify([&] {
       waiting_.store(0, std::memory_order_relaxed);
       round_.store(round + 1);
     });
@@ -263,10 +263,10 @@ void Barrier::wait() {
 
 unsigned generation() { return generation_.load(std::memory_order_relaxed); }
 
-double meeting() { return pool().meeting(); }
-double meeting_or_trial() { return pool().meeting_or_trial(); }
+double barrier_latency() { return pool().barrier_latency(); }
+double barrier_latency_or_trial() { return pool().barrier_latency_or_trial(); }
 
-Lease::Lease(int wanted, double microseconds) {
+ThreadTeam::ThreadTeam(int wanted, double microseconds) {
   if (wanted <= 1 || !pool().acquire()) return;
   pool_ = true;
   // Half of what others save is worth waiting for, but they come within 200 microseconds or, but for a
@@ -275,11 +275,11 @@ Lease::Lease(int wanted, double microseconds) {
   size_ = 1 + pool().gather(wanted - 1, static_cast<int>(std::max(soon, late)));
 }
 
-Lease::~Lease() {
+ThreadTeam::~ThreadTeam() {
   if (pool_) pool().release();
 }
 
-void Lease::run(int n, void (*task)(void*, int), void* argument) const {
+void ThreadTeam::run(int n, void (*task)(void*, int), void* argument) const {
   if (size_ == 1)
     task(argument, 0);
   else

@@ -144,7 +144,7 @@ class Steps(Protocol):
             Another thread has the buffers.
         """
 
-    def mine(self) -> AbstractContextManager[object]:
+    def exclusive(self) -> AbstractContextManager[object]:
         """Return a context that has the buffers; raise as a call does."""
 
 
@@ -160,7 +160,7 @@ class InTurn:
     def __call__(self, x_t: Array) -> None:
         """See `Steps.__call__`. An exception between the passes, as Ctrl-C makes one, leaves the
         state before the step."""
-        with self.mine():
+        with self.exclusive():
             before = [a.copy() for a in self._state]
             try:
                 self._x[...] = x_t
@@ -171,8 +171,8 @@ class InTurn:
                     a[...] = value
                 raise
 
-    def mine(self) -> AbstractContextManager[object]:
-        """See `Steps.mine`. Of threads that come at the same moment, one waits for the other."""
+    def exclusive(self) -> AbstractContextManager[object]:
+        """See `Steps.exclusive`. Of threads that come at the same moment, one waits."""
         held = self._lock.held
         if held.locked():
             raise checks.stepper_in_use()

@@ -83,7 +83,7 @@ class PackedWeights:
         single_use: bool,
     ) -> None:
         self.kernels = kernels
-        self.narrow = dtype is not None
+        self.quantized = dtype is not None
         self._single_use = w if single_use else None
         self._panels = {
             phase: kernels.pack(w, phase, threads)
@@ -91,7 +91,7 @@ class PackedWeights:
             if wanted
         }
         if dtype is not None:
-            self._panels = {False: kernels.narrow(self._panels[False], dtype)}
+            self._panels = {False: kernels.quantize(self._panels[False], dtype)}
         self._split: dict[tuple[bool, _core.Algorithm, _core.Algorithm], _core.SplitWeights] = {}
 
     def forward(
@@ -204,7 +204,7 @@ class CpuBackend:
         It depends on the whole call and not on the share of a thread, so that the number of threads
         cannot change a bit.
         """
-        if weights.narrow:
+        if weights.quantized:
             return None
         T, B = x.shape[:2]
         TB = T * B if rows.batch_sizes is None else int(rows.batch_sizes.sum())

@@ -37,7 +37,7 @@ CELLS = {
             gates=("r", "z", "n"),
             has_c=False,
             saved=("r", "z", "n", "hn"),
-            split_last=True,
+            linear_before_reset=True,
         ),
         CellSpec(
             "gru_reset_before",
@@ -73,7 +73,7 @@ GENERAL = {
             gates=("r", "z", "n"),
             has_c=False,
             saved=("r", "z", "n", "hn"),
-            split_last=True,
+            linear_before_reset=True,
             options=Options(),
         ),
         CellSpec(

@@ -116,7 +116,7 @@ def test_a_cells_traits_are_those_of_its_kernels() -> None:
         assert {
             "kGates": str(len(spec.gates)),
             "kHasC": str(spec.has_c).lower(),
-            "kSplitLast": str(spec.split_last).lower(),
+            "kLinearBeforeReset": str(spec.linear_before_reset).lower(),
             "kResetBefore": str(spec.reset_before).lower(),
         }.items() <= constants.items(), kind
 

@@ -15,7 +15,7 @@ from device import DeviceCase, down, up
 
 import fastrnn
 from fastrnn.backends.cuda import CudaBackend
-from fastrnn.backends.cuda.passes import shape
+from fastrnn.backends.cuda.passes import traits
 from fastrnn.cellmath import CELLS, GENERAL
 from fastrnn.spec import Numerics, Options
 
@@ -165,7 +165,7 @@ def test_a_layer_lives_on_the_device_it_was_made_on() -> None:
 
 TRAITS = """
 extern "C" const int traits[] = {Cell::kGates, Cell::kSaved, Cell::kHasC, Cell::kPeephole,
-                                 Cell::kSplitLast, Cell::kResetBefore};
+                                 Cell::kLinearBeforeReset, Cell::kResetBefore};
 """
 
 
@@ -179,10 +179,10 @@ def test_shapes_are_the_traits_of_the_cells(kind: str) -> None:
 
     text = compile.source(compile.program(np.dtype("f4"), kind), HEADER) + TRAITS
     found = list((ctypes.c_int * 6).in_dll(build(text), "traits"))
-    cell, form = CELLS[kind], shape(CELLS[kind])
+    cell, form = CELLS[kind], traits(CELLS[kind])
     assert found == [
         *(len(cell.gates), len(cell.saved), cell.has_c),
-        *(kind == "lstm_peephole", form.split_last, form.reset_before),
+        *(kind == "lstm_peephole", form.linear_before_reset, form.reset_before),
     ]
 
 

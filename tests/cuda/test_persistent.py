@@ -17,7 +17,7 @@ from emulator import EmulatedDevice, Planted, rounded
 import fastrnn.backends
 from fastrnn.backends.cuda import persistent, tune
 from fastrnn.backends.cuda.launch import Launcher
-from fastrnn.backends.cuda.passes import shape
+from fastrnn.backends.cuda.passes import traits
 from fastrnn.cellmath import CELLS
 
 KINDS = ("rnn_tanh", "rnn_relu", "gru", "lstm", "lstm_peephole")
@@ -480,7 +480,7 @@ def test_every_plan_fits(
     device: Any = Counted(gpu)
     dtype = np.dtype("f8" if precision == "double" else "f4")
     launch = Launcher(device, dtype, kind, False, precision)
-    gates = shape(CELLS[kind]).gates
+    gates = traits(CELLS[kind]).gates
     found = 0
     for name, of_unit in (("persistent_forward", gates), ("persistent_backward", 1)):
         for H in (1, 31, 128, 256, 500, 512, 1024, 2048, 4096):
@@ -627,7 +627,7 @@ def test_a_planted_bug_shows(
         # what a step finds is of two steps before
         ("slot(Index n) { return n; }", "slot(Index n) { return n % 2; }"),
         # nobody reads again
-        ("for (Wait in_vain; !all;", "for (Wait in_vain; false;"),
+        ("for (SpinWait in_vain; !all;", "for (SpinWait in_vain; false;"),
     ],
     ids=["short", "stale", "impatient"],
 )
@@ -860,7 +860,7 @@ def test_who_finds_what_is_awaited_does_not_look_at_the_clock(
 AHEAD = {
     "dh": ("is_mine && have_dh ? my_dh : dh[m * H + unit]", "my_dh"),
     "dy": ("is_mine ? my_dy : dy[(start + m) * H + unit]", "my_dy"),
-    "carry": ("(is_mine ? my_carry : dh[m * H + unit])", "my_carry"),
+    "dh_direct": ("(is_mine ? my_dh_direct : dh[m * H + unit])", "my_dh_direct"),
 }
 
 

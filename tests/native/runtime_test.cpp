@@ -167,7 +167,7 @@ struct Team {
 };
 
 bool runs(int wanted) {
-  const Lease lease(wanted, 1e6);
+  const ThreadTeam lease(wanted, 1e6);
   if (lease.size() < 1 || lease.size() > wanted) return false;
   Team team(lease.size());
   lease.run(lease.size(), Team::enter, &team);
@@ -175,7 +175,7 @@ bool runs(int wanted) {
 }
 
 void test_threads() {
-  check(Lease(1, 1e6).size() == 1, "one is the caller alone");
+  check(ThreadTeam(1, 1e6).size() == 1, "one is the caller alone");
   for (int i = 0; i < 20; ++i) check(runs(1 + i % 5), "each rank once, all at the same time");
   {
     const InFloatMode flushing(FloatMode::now().flushing());
@@ -183,7 +183,7 @@ void test_threads() {
   }
 #ifdef FASTRNN_THREADS
   {
-    const Lease first(2, 1e6), second(2, 1e6);
+    const ThreadTeam first(2, 1e6), second(2, 1e6);
     check(second.size() == 1, "while a call has the pool others are alone");
   }
   std::atomic<int> right{0};
@@ -196,7 +196,7 @@ void test_threads() {
   check(right == 80, "calls at a time");
   check(generation() == 0, "no fork");
 #else
-  check(Lease(4, 1e6).size() == 1, "without threads all calls are their callers alone");
+  check(ThreadTeam(4, 1e6).size() == 1, "without threads all calls are their callers alone");
 #endif
 }
 

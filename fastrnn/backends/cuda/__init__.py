@@ -23,7 +23,7 @@ from .device import Array, CupyDevice, Device
 from .graphs import SIZES, Graphs
 from .launch import Launcher
 from .packed_sequence import DeviceSequence
-from .passes import PackedSaved, PackedWeights, Step, shape
+from .passes import PackedSaved, PackedWeights, Step, traits
 
 MOST_CANDIDATES = 8
 """Launches that `find_fastest` times, the best ones by estimate."""
@@ -100,7 +100,7 @@ class CudaBackend:
         """Return how a pass would be run; see `Backend.explain`."""
         launch = self._launcher(w.ih.dtype, cell, numerics)
         with device_of(w.ih):
-            plan = passes.in_one_launch(launch, shape(cell), w, T, B)
+            plan = passes.in_one_launch(launch, traits(cell), w, T, B)
         if plan:
             return {
                 "products": "cuBLAS",
@@ -139,7 +139,7 @@ class CudaBackend:
     @staticmethod
     def _labels(layer: Any, launch: Launcher, kernel: str, B: int) -> list[str]:
         cell = layer._stack.cell
-        if not passes.can_persist(shape(cell), layer._weights[0]):
+        if not passes.can_persist(traits(cell), layer._weights[0]):
             return []
         found = persistent.candidates(launch, kernel, B, len(cell.gates), layer.hidden_size)
         return [plan.tiling.label for plan in islice(found, MOST_CANDIDATES)]
@@ -164,7 +164,7 @@ class CudaBackend:
             w = w.copied()
         rows = w.hh.shape[0]
         H = rows // len(cell.gates)
-        summed = rows - H if shape(cell).split_last else rows
+        summed = rows - H if traits(cell).linear_before_reset else rows
         if w.b_ih is None or w.b_hh is None:
             zeros = self.xp.zeros(rows, w.hh.dtype)
             return PackedWeights(w, zeros, zeros[summed:] if summed < rows else None)
@@ -181,7 +181,7 @@ class CudaBackend:
         run = DeviceSequence(self.xp, x.shape[0], x.shape[1], rows, reverse)
         h, c = run.sort(h0), None if c0 is None else run.sort(c0)
         packed_y, all_c, gates = passes.forward(
-            launch, shape(cell), weights, run, run.pack(x), h, c, save
+            launch, traits(cell), weights, run, run.pack(x), h, c, save
         )
         y = run.unpack(packed_y)
         hn, cn = run.unsort(h), None if c is None else run.unsort(c)
@@ -216,7 +216,7 @@ class CudaBackend:
         )
         dx = passes.backward(
             launch,
-            shape(cell),
+            traits(cell),
             weights,
             run,
             packed,
@@ -238,7 +238,7 @@ class CudaBackend:
         """Return a function that advances one step; see `Backend.bind`."""
         x, y, h, c = args.x[0], y[0], args.h0, args.c0
         launch = self._launcher(x.dtype, args.cell, args.numerics)
-        step = Step(launch, shape(args.cell), weights, len(x))
+        step = Step(launch, traits(args.cell), weights, len(x))
         w = weights.parameters
         gates = self.xp.empty((len(x), w.ih.shape[0]), x.dtype)
 

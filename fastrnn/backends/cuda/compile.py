@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,13 +30,19 @@ GPU = "cuda/gpu.h"
 """What the kernels use of the GPU itself; the emulator of the tests brings its own."""
 
 _VALUE = (GPU, "cuda/value.h")
-_NAMES = "options", "unit", "functions", "gru", "lstm", "rnn", "all"
-_CELLS = ("activations.h", *(f"cells/{name}.h" for name in _NAMES))
-_CELL = (*_VALUE, *_CELLS, "cuda/cell.h", "cuda/step.h")
 
 # No contraction: a fused operation stands where the source says so, which gives the bits of the
 # CPU's cells.
 OPTIONS = ("-std=c++17", "--fmad=false")
+
+
+@cache
+def _cell_files() -> tuple[str, ...]:
+    """Return the files of a program of a cell, but those of its kernels."""
+    listed = (KERNELS / "cells/headers.h").read_text(encoding="utf-8")
+    cells = re.findall(r'^#include "(.*)"$', listed, re.MULTILINE)
+    shared = ("activations.h", "cells/options.h", "cells/unit.h", "cells/functions.h")
+    return (*_VALUE, *shared, *cells, "cells/all.h", "cuda/cell.h", "cuda/step.h")
 
 
 class Program(NamedTuple):
@@ -52,7 +59,7 @@ def program(
     if cell is None:
         files = (*_VALUE, "cuda/sums.cu", "cuda/runs.cu", "cuda/dropout.cu")
         return Program(files, (_real(dtype),))
-    return Program((*_CELL, "cuda/pointwise.cu"), (_real(dtype), *_cell(cell, options)))
+    return Program((*_cell_files(), "cuda/pointwise.cu"), (_real(dtype), *_cell(cell, options)))
 
 
 def persistent(
@@ -62,7 +69,7 @@ def persistent(
     the options of kernels/cuda/persistent.h, without their prefix."""
     chosen = ((f"FASTRNN_{key.upper()}", str(value)) for key, value in cut.items())
     return Program(
-        (*_CELL, "cuda/tile.h", "cuda/exchange.h", "cuda/persistent.h", f"cuda/{name}.cu"),
+        (*_cell_files(), "cuda/tile.h", "cuda/exchange.h", "cuda/persistent.h", f"cuda/{name}.cu"),
         (_real(dtype), *_cell(cell, options), *chosen),
     )
 

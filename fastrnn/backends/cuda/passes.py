@@ -33,26 +33,26 @@ class PackedWeights(NamedTuple):
     split_bias: Array | None  # (H,) b_hh of a split last gate
 
 
-class Shape(NamedTuple):
+class CellTraits(NamedTuple):
     """A cell's traits as numbers: what the launches must know of its `CellSpec`."""
 
     gates: int
     saved: int
-    split_last: bool
+    linear_before_reset: bool
     reset_before: bool
 
     @property
-    def keeps_h(self) -> bool:
-        """Whether a part of dh goes past the recurrent weights."""
-        return self.split_last or self.reset_before
+    def has_dh_direct(self) -> bool:
+        """Whether a part of dh does not pass the recurrent weights."""
+        return self.linear_before_reset or self.reset_before
 
 
-def shape(cell: CellSpec) -> Shape:
-    """Return the shape of a cell."""
-    return Shape(
+def traits(cell: CellSpec) -> CellTraits:
+    """Return the traits of a cell."""
+    return CellTraits(
         gates=len(cell.gates),
         saved=len(cell.saved),
-        split_last=cell.split_last,
+        linear_before_reset=cell.linear_before_reset,
         reset_before=cell.reset_before,
     )
 
@@ -60,7 +60,7 @@ def shape(cell: CellSpec) -> Shape:
 class Step:
     """One step forward of up to B rows, with the scratch memory it needs."""
 
-    def __init__(self, launch: Launcher, cell: Shape, weights: PackedWeights, B: int) -> None:
+    def __init__(self, launch: Launcher, cell: CellTraits, weights: PackedWeights, B: int) -> None:
         self._launch, self._cell, self._weights = launch, cell, weights
         w = self._w = weights.parameters
         self._H = H = w.hh.shape[0] // cell.gates
@@ -119,7 +119,7 @@ class Step:
 
 def forward(
     launch: Launcher,
-    cell: Shape,
+    cell: CellTraits,
     weights: PackedWeights,
     rows: DeviceSequence,
     x: Array,
@@ -177,7 +177,7 @@ def forward(
 
 def _steps(
     launch: Launcher,
-    cell: Shape,
+    cell: CellTraits,
     weights: PackedWeights,
     *,
     hh: Array,
@@ -220,7 +220,7 @@ def _steps(
 
 
 def in_one_launch(
-    launch: Launcher, cell: Shape, w: Weights, steps: int, B: int
+    launch: Launcher, cell: CellTraits, w: Weights, steps: int, B: int
 ) -> persistent.Plan | None:
     """Return how a forward of all steps can run in one launch, or None."""
     if not can_persist(cell, w):
@@ -229,7 +229,7 @@ def in_one_launch(
     return persistent.plan(launch, "persistent_forward", steps, B, cell.gates, H)
 
 
-def can_persist(cell: Shape, w: Weights) -> bool:
+def can_persist(cell: CellTraits, w: Weights) -> bool:
     """Whether there are persistent kernels of a cell: those whose step is one product."""
     return w.hr is None and not cell.reset_before
 
@@ -245,7 +245,7 @@ class PackedSaved(NamedTuple):
     c0: Array | None  # (B, H)
 
 
-class Deltas(NamedTuple):
+class GateGradients(NamedTuple):
     """What the time loop leaves for the gradients of the parameters, in packed rows."""
 
     input: Array  # (N, G*H) gradients of the pre-activations, input side
@@ -259,7 +259,7 @@ class Deltas(NamedTuple):
 
 def backward(
     launch: Launcher,
-    cell: Shape,
+    cell: CellTraits,
     weights: PackedWeights,
     rows: DeviceSequence,
     saved: PackedSaved,
@@ -281,10 +281,10 @@ def backward(
         return dx
     H = GH // cell.gates
     projected = w.hr is not None
-    delta = empty(GH)
-    deltas = Deltas(
-        input=delta,
-        hidden=empty(GH) if cell.split_last else delta,
+    input_side = empty(GH)
+    dgates = GateGradients(
+        input=input_side,
+        hidden=empty(GH) if cell.linear_before_reset else input_side,
         h_before=rows.before(saved.y, saved.h0),
         c_before=None if saved.c is None else rows.before(saved.c, saved.c0),
         reset_h=empty(H, cell.reset_before),
@@ -306,16 +306,16 @@ def backward(
                 "y": saved.y,
                 "c": saved.c,
                 "dy": dy,
-                "h_before": deltas.h_before,
-                "c_before": deltas.c_before,
+                "h_before": dgates.h_before,
+                "c_before": dgates.c_before,
                 "resets": rows.reset_rows,
             },
             written={
-                "input": deltas.input,
-                "hidden": deltas.hidden,
-                "reset_h": deltas.reset_h,
-                "dh_all": deltas.dh,
-                "m": deltas.m,
+                "input": dgates.input,
+                "hidden": dgates.hidden,
+                "reset_h": dgates.reset_h,
+                "dh_all": dgates.dh,
+                "m": dgates.m,
             },
         )
         launch.graphs.run(loop, rows, rows.steps[::-1])
@@ -323,19 +323,19 @@ def backward(
         plan.launch(
             *(rows, B, H, GH, range(len(rows.steps))[::-1]),
             *(rows.device_starts, rows.reset_rows, w.hh, saved.gates, saved.y),
-            *(deltas.h_before, deltas.c_before, saved.c, w.peephole, dy, dh, dc),
-            *(deltas.input, deltas.hidden),
+            *(dgates.h_before, dgates.c_before, saved.c, w.peephole, dy, dh, dc),
+            *(dgates.input, dgates.hidden),
         )
     # In a chain, rows are summed in the order of backpropagation: then a sequence cut into spans,
     # last span first, gives the same bits as the whole.
-    _add_gradients(launch, cell, saved, deltas, sums, last_first=not rows.reverse)
-    launch.product(delta, w.ih, dx)
+    _add_gradients(launch, cell, saved, dgates, sums, last_first=not rows.reverse)
+    launch.product(input_side, w.ih, dx)
     return dx
 
 
 def _steps_back(
     launch: Launcher,
-    cell: Shape,
+    cell: CellTraits,
     w: Weights,
     *,
     hh: Array,
@@ -356,7 +356,7 @@ def _steps_back(
     dh_all: Array | None,
     m: Array | None,
 ) -> Play:
-    """Return what runs steps backward, a few launches each; see `Loop.make` and `Deltas`."""
+    """Return what runs steps backward, a few launches each; see `Loop.make` and `GateGradients`."""
     H = w.hh.shape[0] // cell.gates
     first = (cell.gates - cell.reset_before) * H
     scratch = launch.xp.empty((len(dh), H), launch.dtype)  # a product with R_n, or with W_hr
@@ -394,7 +394,7 @@ def _steps_back(
                 part(c),
                 peephole,
                 dc_t,
-                dh_t if cell.keeps_h else None,
+                dh_t if cell.has_dh_direct else None,
                 input[at],
                 hidden[at],
                 part(m),
@@ -412,7 +412,7 @@ def _steps_back(
                     input[at],
                     reset_h[at],
                 )
-            launch.step_product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.keeps_h)
+            launch.step_product(hidden[at, :first], hh[:first], dh_t, accumulate=cell.has_dh_direct)
             if resets is not None and rows.has_reset(t):
                 _restart(launch, resets[at], dh_t, dc_t)
 
@@ -465,9 +465,9 @@ class Sums:
 
 def _add_gradients(
     launch: Launcher,
-    cell: Shape,
+    cell: CellTraits,
     saved: PackedSaved,
-    deltas: Deltas,
+    dgates: GateGradients,
     sums: Sums,
     last_first: bool,
 ) -> None:
@@ -477,21 +477,23 @@ def _add_gradients(
     first = (cell.gates - cell.reset_before) * H
     for span in sums.spans(N, launch.chain and launch.dtype.itemsize == 4):
         at = slice(N - span.stop, N - span.start) if last_first else span
-        delta, hidden = deltas.input[at], deltas.hidden[at]
-        h_before = deltas.h_before[at]
-        launch.add_product(grads.ih, delta, saved.x[at], last_first)
+        input_side, hidden = dgates.input[at], dgates.hidden[at]
+        h_before = dgates.h_before[at]
+        launch.add_product(grads.ih, input_side, saved.x[at], last_first)
         launch.add_product(grads.hh[:first], hidden[:, :first], h_before, last_first)
-        if deltas.reset_h is not None:
-            launch.add_product(grads.hh[first:], delta[:, first:], deltas.reset_h[at], last_first)
+        if dgates.reset_h is not None:
+            launch.add_product(
+                grads.hh[first:], input_side[:, first:], dgates.reset_h[at], last_first
+            )
         if grads.b_ih is not None and grads.b_hh is not None:
-            launch.add_sum(grads.b_ih, delta, last_first)
+            launch.add_sum(grads.b_ih, input_side, last_first)
             launch.add_sum(grads.b_hh, hidden, last_first)
-        if deltas.dh is not None and deltas.m is not None:
-            launch.add_product(grads.hr, deltas.dh[at], deltas.m[at], last_first)
-        if grads.peephole is not None and deltas.c_before is not None and saved.c is not None:
-            before, after = deltas.c_before[at], saved.c[at]
+        if dgates.dh is not None and dgates.m is not None:
+            launch.add_product(grads.hr, dgates.dh[at], dgates.m[at], last_first)
+        if grads.peephole is not None and dgates.c_before is not None and saved.c is not None:
+            before, after = dgates.c_before[at], saved.c[at]
             for k, (gate, c) in enumerate(((0, before), (1, before), (3, after))):  # i, f, o
-                of_gate = delta[:, gate * H : (gate + 1) * H]
+                of_gate = input_side[:, gate * H : (gate + 1) * H]
                 launch.add_sum(grads.peephole[k * H : (k + 1) * H], of_gate, last_first, c)
 
 

@@ -4,11 +4,11 @@
 // Reset after the product, as cuDNN and PyTorch have it: n = tanh(x_n + r * (R_n h + b_hn)).
 template <class F>
 struct GruResetAfter {
-  static constexpr int kGates = 3, kSaved = 4, kDeltas = 4, kHiddenFirst = 1;
-  static constexpr bool kHasC = false, kPeephole = false, kSplitLast = true;
+  static constexpr int kGates = 3, kSaved = 4, kGateGrads = 4, kRecurrentGradOffset = 1;
+  static constexpr bool kHasC = false, kPeephole = false, kLinearBeforeReset = true;
   static constexpr bool kResetBefore = false, kSavesH = false, kNeedsHPrev = true;
   static constexpr bool kOptions = F::kOptions;
-  // deltas n, r, z, hn: the input side is the first three, the hidden side the last three
+  // gate_grads n, r, z, hn: the input side is the first three, the hidden side the last three
   FASTRNN_FN static constexpr int input_block(int gate) { return gate == 2 ? 0 : gate + 1; }
 
   template <class V>
@@ -26,19 +26,19 @@ struct GruResetAfter {
     const V r = F::gate(u, u.saved[0]), z = F::gate(u, u.saved[1]);
     const V n = F::candidate(u, u.saved[2]);
     const V da_n = F::through_candidate(u, u.dh - u.dh * z, u.saved[2], n);
-    u.delta[0] = da_n;
-    u.delta[1] = F::through_gate(u, da_n * u.saved[3], u.saved[0], r);
-    u.delta[2] = F::through_gate(u, u.dh * (u.h_prev - n), u.saved[1], z);
-    u.delta[3] = da_n * r;
-    u.carry = u.dh * z;
+    u.dgates[0] = da_n;
+    u.dgates[1] = F::through_gate(u, da_n * u.saved[3], u.saved[0], r);
+    u.dgates[2] = F::through_gate(u, u.dh * (u.h_prev - n), u.saved[1], z);
+    u.dgates[3] = da_n * r;
+    u.dh_direct = u.dh * z;
   }
 };
 
 // Reset before the product, the paper's first form: n = tanh(x_n + R_n (r * h) + b_hn).
 template <class F>
 struct GruResetBefore {
-  static constexpr int kGates = 3, kSaved = 3, kDeltas = 3, kHiddenFirst = 0;
-  static constexpr bool kHasC = false, kPeephole = false, kSplitLast = false;
+  static constexpr int kGates = 3, kSaved = 3, kGateGrads = 3, kRecurrentGradOffset = 0;
+  static constexpr bool kHasC = false, kPeephole = false, kLinearBeforeReset = false;
   static constexpr bool kResetBefore = true, kSavesH = false, kNeedsHPrev = true;
   static constexpr bool kOptions = F::kOptions;
   FASTRNN_FN static constexpr int input_block(int gate) { return gate; }
@@ -60,17 +60,17 @@ struct GruResetBefore {
   template <class V>
   FASTRNN_FN static void backward(Unit<V>& u) {
     const V z = F::gate(u, u.saved[1]), n = F::candidate(u, u.saved[2]);
-    u.delta[1] = F::through_gate(u, u.dh * (u.h_prev - n), u.saved[1], z);
-    u.delta[2] = F::through_candidate(u, u.dh - u.dh * z, u.saved[2], n);
-    u.carry = u.dh * z;
+    u.dgates[1] = F::through_gate(u, u.dh * (u.h_prev - n), u.saved[1], z);
+    u.dgates[2] = F::through_candidate(u, u.dh - u.dh * z, u.saved[2], n);
+    u.dh_direct = u.dh * z;
   }
 
   // second half, with the gradient of r * h, which came back through R_n
   template <class V>
   FASTRNN_FN static V reset_backward(Unit<V>& u, V d_reset_h) {
     const V r = F::gate(u, u.saved[0]);
-    u.delta[0] = F::through_gate(u, d_reset_h * u.h_prev, u.saved[0], r);
-    u.carry = fma(d_reset_h, r, u.carry);
+    u.dgates[0] = F::through_gate(u, d_reset_h * u.h_prev, u.saved[0], r);
+    u.dh_direct = fma(d_reset_h, r, u.dh_direct);
     return r * u.h_prev;
   }
 };

@@ -6,8 +6,8 @@
 
 template <class F, bool kWithPeephole>
 struct Lstm {
-  static constexpr int kGates = 4, kSaved = 4, kDeltas = 4, kHiddenFirst = 0;
-  static constexpr bool kHasC = true, kPeephole = kWithPeephole, kSplitLast = false;
+  static constexpr int kGates = 4, kSaved = 4, kGateGrads = 4, kRecurrentGradOffset = 0;
+  static constexpr bool kHasC = true, kPeephole = kWithPeephole, kLinearBeforeReset = false;
   static constexpr bool kResetBefore = false, kSavesH = false, kNeedsHPrev = false;
   static constexpr bool kOptions = F::kOptions;
   FASTRNN_FN static constexpr int input_block(int gate) { return gate; }
@@ -44,7 +44,7 @@ struct Lstm {
       u.dc = fma(u.peephole[0], da_i, u.dc);
       u.dc = fma(u.peephole[1], da_f, u.dc);
     }
-    u.delta[0] = da_i, u.delta[1] = da_f, u.delta[2] = da_g, u.delta[3] = da_o;
+    u.dgates[0] = da_i, u.dgates[1] = da_f, u.dgates[2] = da_g, u.dgates[3] = da_o;
     u.h = o * t;  // what a projection took in
   }
 

@@ -2,8 +2,9 @@
 
 template <class F>
 struct Rnn {
-  static constexpr int kGates = 1, kSaved = F::kOptions ? 1 : 0, kDeltas = 1, kHiddenFirst = 0;
-  static constexpr bool kHasC = false, kPeephole = false, kSplitLast = false;
+  static constexpr int kGates = 1, kSaved = F::kOptions ? 1 : 0, kGateGrads = 1,
+                       kRecurrentGradOffset = 0;
+  static constexpr bool kHasC = false, kPeephole = false, kLinearBeforeReset = false;
   static constexpr bool kResetBefore = false, kSavesH = true, kNeedsHPrev = false;
   static constexpr bool kOptions = F::kOptions;
   FASTRNN_FN static constexpr int input_block(int) { return 0; }
@@ -16,6 +17,6 @@ struct Rnn {
 
   template <class V>
   FASTRNN_FN static void backward(Unit<V>& u) {
-    u.delta[0] = F::through_candidate(u, u.dh, kSaved ? u.saved[0] : u.h, u.h);
+    u.dgates[0] = F::through_candidate(u, u.dh, kSaved ? u.saved[0] : u.h, u.h);
   }
 };

@@ -13,8 +13,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
                         const Real* dy,      // (N, H) or null
                         Real* dh,            // (B, H) in place
                         Real* dc,            // (B, H) in place
-                        Real* delta,         // (N, G*H)
-                        Real* hidden,        // (N, G*H), may be delta
+                        Real* dgates,        // (N, G*H)
+                        Real* hidden,        // (N, G*H), may be dgates
                         unsigned* shared) {  // slots of `hidden`, of steps
   constexpr int G = Cell::kGates, kSlots = 2;
   const Index first_unit = blockIdx.x * units, GH = G * H;
@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
                     Cell::kHasC ? c + start * H : nullptr,
                     peephole,
                     dc,
-                    delta + start * GH,
+                    dgates + start * GH,
                     hidden + start * GH,
                     nullptr};
   };
@@ -61,31 +61,32 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
     const int at_once = rows.many < kRowsAtOnce ? rows.many : kRowsAtOnce;
     const bool works = i0 < rows.many * owned, stays = i0 < at_once * owned;
     const Backward step = step_at(start);
-    const auto store = [&](const Unit<V>& u, int i, Real carry) {
+    const auto store = [&](const Unit<V>& u, int i, Real dh_direct) {
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
       step.store(u, m, unit);
-      if (i != i0 || !stays) dh[m * H + unit] = carry;
+      if (i != i0 || !stays) dh[m * H + unit] = dh_direct;
       if (Cell::kHasC && resets && resets[start + m]) dc[m * H + unit] = 0;
     };
-    Real my_carry = 0;
+    Real my_dh_direct = 0;
     for (int i = i0; i < rows.many * owned; i += blockDim.x) {
       const Index m = rows.first + i / owned, unit = first_unit + i % owned;
       const bool is_first = i == i0;
       Real gradient = is_first && have_dh ? my_dh : dh[m * H + unit];
       if (dy) gradient += is_first ? my_dy : dy[(start + m) * H + unit];
       Unit<V> now = is_first ? mine : step.begin(m, unit);
-      const Real carry = step.finish(now, gradient);
+      const Real dh_direct = step.finish(now, gradient);
       typename Path::Word* words = exchange.row(slot, m);
       FASTRNN_UNROLL
       for (int g = 0; g < G; ++g)
-        Exchange::publish(words + g * H + unit, Path::word(now.delta[Cell::kHiddenFirst + g].v));
+        Exchange::publish(words + g * H + unit,
+                          Path::word(now.dgates[Cell::kRecurrentGradOffset + g].v));
       if (is_first)
-        mine = now, my_carry = carry;
+        mine = now, my_dh_direct = dh_direct;
       else
-        store(now, i, carry);
+        store(now, i, dh_direct);
     }
     exchange.arrive();
-    if (works) store(mine, i0, my_carry);
+    if (works) store(mine, i0, my_dh_direct);
     if (s > begin) prepare(time(s - 1), rows.many);
     exchange.wait();
     for (int first = 0; first < rows.many; first += kRowsAtOnce) {
@@ -100,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) FASTRNN_CLUSTERED
         const bool is_first = first == 0 && i == i0;
         Real part[1];
         product.sum(row, u, gradients(row), weight, part);
-        const Real total = (is_first ? my_carry : dh[m * H + unit]) + part[0];
+        const Real total = (is_first ? my_dh_direct : dh[m * H + unit]) + part[0];
         const Real before = resets && resets[start + m] ? Real(0) : total;
         dh[m * H + unit] = before;
         if (is_first) my_dh = before;

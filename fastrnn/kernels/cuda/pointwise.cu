@@ -77,15 +77,15 @@ extern "C" __global__ void cell_backward(
     const Real* dy,  // (n, H) what is added to it, or null
     const Real* saved, const Real* h, const Real* h_prev, const Real* c_prev, const Real* c,
     const Real* peephole, Real* dc,
-    Real* carry,  // (n, H) the part of dh_prev that does not pass R; may be dh
-    Real* delta, Real* hidden, Real* out) {
+    Real* dh_direct,  // (n, H) the part of dh_prev that does not pass R; may be dh
+    Real* dgates, Real* hidden, Real* out) {
   const Index i = thread_index();
   if (i >= n * H) return;
-  const Backward step{H, saved, h, h_prev, c_prev, c, peephole, dc, delta, hidden, out};
+  const Backward step{H, saved, h, h_prev, c_prev, c, peephole, dc, dgates, hidden, out};
   Unit<V> u = step.begin(i / H, i % H);
   const Real part = step.finish(u, dy ? dh[i] + dy[i] : dh[i]);
   step.store(u, i / H, i % H);
-  if constexpr (Cell::kNeedsHPrev) carry[i] = part;
+  if constexpr (Cell::kNeedsHPrev) dh_direct[i] = part;
 }
 
 // Reset before: the gradient of r * h has come back through R_n; then r's own gradient.
@@ -93,8 +93,8 @@ extern "C" __global__ void cell_reset_backward(Index n, Index H,
                                                const Real* d_reset_h,  // (n, H)
                                                const Real* saved,      // (n, S*H)
                                                const Real* h_prev,     // (n, H)
-                                               Real* carry,            // (n, H) in place
-                                               Real* delta,            // (n, G*H)
+                                               Real* dh_direct,        // (n, H) in place
+                                               Real* dgates,           // (n, G*H)
                                                Real* reset_h) {        // (n, H) r * h
   if constexpr (Cell::kResetBefore) {
     const Index i = thread_index();
@@ -103,11 +103,11 @@ extern "C" __global__ void cell_reset_backward(Index n, Index H,
     Unit<V> u;
     u.saved[0] = load(saved + row * Cell::kSaved * H + unit);
     u.h_prev = load(h_prev + i);
-    u.carry = load(carry + i);
+    u.dh_direct = load(dh_direct + i);
     set_options(u);
     reset_h[i] = reset_backward<Cell>(u, load(d_reset_h + i)).v;
-    delta[row * Cell::kGates * H + unit] = u.delta[0].v;
-    carry[i] = u.carry.v;
+    dgates[row * Cell::kGates * H + unit] = u.dgates[0].v;
+    dh_direct[i] = u.dh_direct.v;
   }
 }
 

@@ -37,7 +37,7 @@ struct Forward {
       if (Cell::kResetBefore && g < kFirst) continue;
       u.a[g] = load(input + (row * G + g) * H + unit);
     }
-    if constexpr (Cell::kSplitLast) u.recurrent = load(split_bias + unit);
+    if constexpr (Cell::kLinearBeforeReset) u.recurrent = load(split_bias + unit);
     if constexpr (Cell::kNeedsHPrev) u.h_prev = V{h_prev};
     if constexpr (Cell::kHasC) u.c_prev = load(c + row * H + unit);
     if constexpr (Cell::kPeephole) {
@@ -53,9 +53,9 @@ struct Forward {
     FASTRNN_UNROLL
     for (int g = Cell::kResetBefore ? kFirst : 0; g < G; ++g) {
       u.a[g] = u.a[g] + load(bias + g * H + unit);
-      if (!(Cell::kSplitLast && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
+      if (!(Cell::kLinearBeforeReset && g == G - 1)) u.a[g] = u.a[g] + V{recurrent[g]};
     }
-    if constexpr (Cell::kSplitLast) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
+    if constexpr (Cell::kLinearBeforeReset) u.recurrent = V{recurrent[G - 1]} + u.recurrent;
     set_options(u);
     Cell::forward(u);
   }
@@ -85,7 +85,7 @@ struct Backward {
   const Real* c;         // (n, H)
   const Real* peephole;  // (3*H,)
   Real* dc;              // (n, H) in place
-  Real* delta;           // (n, G*H) gradients of the pre-activations, input side
+  Real* dgates;          // (n, G*H) gradients of the pre-activations, input side
   Real* hidden;          // (n, G*H) the same of the recurrent side, where it differs
   Real* out;             // (n, H) what a projection took in, or null
 
@@ -116,7 +116,7 @@ struct Backward {
     u.dh = V{dh};
     set_options(u);
     Cell::backward(u);
-    if constexpr (Cell::kNeedsHPrev) return u.carry.v;
+    if constexpr (Cell::kNeedsHPrev) return u.dh_direct.v;
     return 0;
   }
 
@@ -127,8 +127,9 @@ struct Backward {
     for (int g = 0; g < G; ++g) {
       const Index at = (row * G + g) * H + unit;
       // a reset's own gradient is still to come
-      if (!(Cell::kResetBefore && g == 0)) delta[at] = u.delta[Cell::input_block(g)].v;
-      if constexpr (Cell::kHiddenFirst > 0) hidden[at] = u.delta[Cell::kHiddenFirst + g].v;
+      if (!(Cell::kResetBefore && g == 0)) dgates[at] = u.dgates[Cell::input_block(g)].v;
+      if constexpr (Cell::kRecurrentGradOffset > 0)
+        hidden[at] = u.dgates[Cell::kRecurrentGradOffset + g].v;
     }
     if constexpr (Cell::kHasC) {
       dc[i] = u.dc.v;
