@@ -64,13 +64,17 @@ cellmath.CELLS["leaky"] = SPEC
 cellmath.MATHS["leaky"] = cellmath.CellMath(leaky.forward, leaky.backward, leaky.gradients)
 """
 
-# What a machine has one instruction set of: the scalar one.
+# In place of `runtime/dispatch.cpp` and of the losses, which would take longer to compile.
 DISPATCH = """
 #include "runtime/dispatch.h"
+namespace pybind11 {
+class module_;
+}
 namespace fastrnn {
 extern const KernelTable scalar_table;
 const KernelTable& kernels() { return scalar_table; }
 std::vector<std::string> usable_isas() { return {"scalar"}; }
+void bind_sequence_losses(pybind11::module_&) {}
 }
 """
 
@@ -90,7 +94,6 @@ REGISTERED
 
 def run(name, x, h0, w, rows, dy, dh):
     engine = backends.get(name)
-    assert engine.has(SPEC)
     args = PassArgs(SPEC, Numerics(), x, h0, None, rows, False)
     packed = engine.pack(SPEC, w, backward=True, threads=1)
     y, hn, _, saved = engine.forward(packed, args, save=True, threads=1)
@@ -152,7 +155,7 @@ def test_a_new_cell_from_outside(tmp_path: Path) -> None:
     (tmp_path / "leaky.py").write_text(TWIN)
     (tmp_path / "dispatch.cpp").write_text(DISPATCH)
 
-    folders = ("bindings", "driver", "sequences")
+    folders = ("bindings", "driver")
     sources = [path for folder in folders for path in (ROOT / "csrc" / folder).glob("*.cpp")]
     sources += [ROOT / f"csrc/{name}.cpp" for name in ("runtime/threads", "runtime/allocator")]
     sources += [ROOT / "csrc/isa/scalar.cpp", tmp_path / "dispatch.cpp"]

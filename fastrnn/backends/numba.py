@@ -25,7 +25,7 @@ from fastrnn.typing import Array
 from . import numba_tanh, sequence
 from . import numpy as reference
 
-_AS_THEY_ARE = (
+_JITTED = (
     ops.add,
     ops.add_parts,
     ops.add_row,
@@ -115,7 +115,7 @@ def _add_product(out: Array, a: Array, b: Array, chain: bool, last_first: bool) 
 
 
 # Scalars in place of arrays, loops in place of temporaries. By the types of the arguments.
-_MEANINGS: dict[Callable[..., Any], Callable[..., Callable[..., Any]]] = {
+_OVERLOADS: dict[Callable[..., Any], Callable[..., Callable[..., Any]]] = {
     ops.every: lambda n: lambda n: range(n),
     ops.tanh: lambda x: numba_tanh.float32 if x.bitwidth == 32 else numba_tanh.float64,
     ops.sigmoid: lambda x: _sigmoid,
@@ -261,7 +261,7 @@ def _longer(a: Array | None, steps: int) -> Array | None:
 
 @cache
 def _compiled(math: CellMath) -> reference.Loops:
-    _teach_words()
+    _register_overloads()
     register: Any = import_module("numba.extending").register_jitable
     plain = reference.loops(math)
     for function in (*math, *plain):
@@ -272,13 +272,13 @@ def _compiled(math: CellMath) -> reference.Loops:
 
 
 @cache
-def _teach_words() -> None:
+def _register_overloads() -> None:
     extending: Any = import_module("numba.extending")
-    for word, meaning in _MEANINGS.items():
+    for function, overload in _OVERLOADS.items():
         # strict=False: the annotations of the two need not be the same. "numpy": a division by zero
         # is inf; the check for an error would keep loops from becoming vector code.
-        extending.overload(word, strict=False, jit_options={"error_model": "numpy"})(meaning)
-    for function in _AS_THEY_ARE:
+        extending.overload(function, strict=False, jit_options={"error_model": "numpy"})(overload)
+    for function in _JITTED:
         extending.register_jitable(function)
 
 
