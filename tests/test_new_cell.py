@@ -1,7 +1,7 @@
 """A new cell is a header, its twin in Python, and a line each where cells are listed.
 
-Here is one from outside, h' = h / 2 + tanh(a) / 2 (leaky units: Jaeger et al. 2007, "Optimization and
-applications of echo state networks with leaky-integrator neurons"), with the scalar kernels.
+Here is one from outside, h' = h / 2 + tanh(a) / 2 (leaky units: Jaeger et al. 2007, "Optimization
+and applications of echo state networks with leaky-integrator neurons"), with the scalar kernels.
 """
 
 from __future__ import annotations
