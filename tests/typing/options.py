@@ -9,6 +9,8 @@ import numpy as np
 from typing_extensions import assert_type
 
 import fastrnn
+import fastrnn.keras
+import fastrnn.onnx
 from fastrnn.typing import Activation, Array, Backend, FloatDType, Precision
 
 fastrnn.LSTM(3, 4, 2, precision="high", backend="numpy", dtype="float64", dropout=0.1, rng=0)
