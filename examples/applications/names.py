@@ -112,5 +112,6 @@ def main() -> dict[str, float]:
     return figures
 
 
+# sphinx_gallery_thumbnail_path = "pictures/names.png"
 if __name__ == "__main__":
     training.run(main)
