@@ -117,7 +117,7 @@ def release_memory() -> int:
 
     Outputs, gradients and workspaces lie in blocks that are kept when they are free, for some two
     seconds, so that the next step of a training need not have its pages made anew. Blocks in use
-    and free ones are together at most a fifth (or 2 MiB) more than what the last steps needed at a
+    and free ones are together at most a tenth (or 2 MiB) more than what the last steps needed at a
     time, and the free ones no more than FASTRNN_CACHE_LIMIT.
 
     Returns

@@ -70,8 +70,8 @@ void destroy(void* block) noexcept {
 }
 
 // A free block is taken if it wastes no more than a sixteenth. Blocks in use and free ones are together at
-// most a fifth, or 2 MiB, more than those of the last steps.
-constexpr std::size_t kWaste = 16, kSlack = 5, kLeastSlack = 2 << 20;
+// most a tenth, or 2 MiB, more than those of the last steps.
+constexpr std::size_t kWaste = 16, kSlack = 10, kLeastSlack = 2 << 20;
 
 // A step counts if its blocks are at least this part of those of others.
 constexpr std::size_t kSmallStep = 64;
@@ -147,7 +147,7 @@ void* Memory::take(std::size_t size, const char* what) {
       }
       in_use_ += has;
       most_in_use_ = std::max(most_in_use_, in_use_);
-      if (!counted) of_step_ += has;
+      if (!counted) of_step_ += size;
       const std::size_t most = bound();
       old =
           take_out(std::min(limit_, most > in_use_ ? most - in_use_ : 0), Clock::now() - patience_);
