@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
@@ -33,6 +35,19 @@ class Lock:
     def after_fork(self) -> None:
         """See `Mended.after_fork`."""
         self.held = threading.Lock()
+
+    def claim(self, in_use: Callable[[], Exception]) -> AbstractContextManager[object]:
+        """Return the context that holds it; raise what ``in_use`` makes if a thread does.
+
+        Of threads that come at the same moment, one waits.
+        """
+        held = self.held
+        if held.locked():
+            raise in_use()
+        return held
+
+    def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
+        return Lock, ()  # a copy of what it guards has a lock of its own
 
 
 def _in_child() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,30 @@ def test_one_stream() -> None:
     y = step(x[1])
     assert y.shape == (4,)
     np.testing.assert_allclose(y, conv(x)[0], rtol=1e-6)
+
+
+def test_a_stepper_in_use_refuses_another_thread() -> None:
+    step = fastrnn.Conv1d(3, 4, 2, rng=0).stepper()
+    x = np.ones(3, np.float32)
+    step(x)
+    want = copy.deepcopy(step)(x)
+    with step._lock.held:  # as in the midst of a step
+        for use in (lambda: step(x), step.reset):
+            with pytest.raises(RuntimeError, match="for one thread at a time"):
+                use()
+    np.testing.assert_array_equal(step(x), want)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))]
+)
+def test_copies_of_a_stepper_share_no_state(copied: Callable[[Any], Any]) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
+    step, undisturbed = (fastrnn.Conv1d(3, 4, 2, rng=0).stepper() for _ in range(2))
+    step(x[0]), undisturbed(x[0])
+    other = copied(step)
+    other(x[1])
+    np.testing.assert_array_equal(step(x[2]), undisturbed(x[2]))
 
 
 def test_short_input_gives_no_step() -> None:

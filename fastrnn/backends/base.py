@@ -173,7 +173,4 @@ class InTurn:
 
     def exclusive(self) -> AbstractContextManager[object]:
         """See `Steps.exclusive`. Of threads that come at the same moment, one waits."""
-        held = self._lock.held
-        if held.locked():
-            raise checks.stepper_in_use()
-        return held
+        return self._lock.claim(checks.stepper_in_use)

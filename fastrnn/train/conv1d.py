@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import backends, checks
+from .. import backends, checks, forks
 from ..checks import RNG
 from ..docstrings import documented
 from ..gradients import LayerGradients
@@ -271,7 +273,8 @@ class Conv1dStepper:
 
     Each call takes the next ``stride`` steps and gives one step of y, as the layer would of the
     whole stream behind receptive_field - stride steps of zeros. The parameters are those of the
-    moment it was made.
+    moment it was made. A stepper is for one thread at a time; `copy.copy`, `copy.deepcopy` and
+    pickle give another one with the same weights and state.
     """
 
     def __init__(self, layer: Conv1d, batch_size: int = 1) -> None:
@@ -285,6 +288,10 @@ class Conv1dStepper:
         xp = layer._xp
         with backends.device_of(layer.flat_params):
             self._seen = xp.zeros((layer.receptive_field, batch, layer.in_channels), layer.dtype)
+        self._lock = forks.Lock()
+
+    def __copy__(self) -> Conv1dStepper:
+        return copy.deepcopy(self)
 
     def __call__(self, x_t: Array) -> Array:
         """Run one step.
@@ -302,6 +309,8 @@ class Conv1dStepper:
         ------
         TypeError, ValueError
             ``x_t`` has another type or dtype, or another shape. The state is untouched then.
+        RuntimeError
+            Another thread is using the stepper. The state is untouched then.
         """
         layer, (_, batch, channels) = self._layer, self._seen.shape
         x_t = checks.array("x_t", x_t, layer.dtype, layer.flat_params)
@@ -313,7 +322,7 @@ class Conv1dStepper:
         if x_t.shape not in (*forms, *alone):
             expected = " or ".join(map(str, dict.fromkeys((*forms, *alone))))
             raise ValueError(f"x_t must be {expected}, got {x_t.shape}")
-        with backends.device_of(self._seen):
+        with backends.device_of(self._seen), self._exclusive():
             kept = layer.receptive_field - layer.stride
             self._seen[:kept] = self._seen[layer.stride :].copy()
             self._seen[kept:] = x_t.reshape(whole)
@@ -329,9 +338,11 @@ class Conv1dStepper:
         TypeError, ValueError
             ``mask`` is not of bools, or not (B,). The state is untouched then.
         """
-        with backends.device_of(self._seen):
-            if mask is None:
-                self._seen[...] = 0
-            else:
-                rows = np.flatnonzero(checks.mask("mask", mask, self._seen.shape[1]))
-                self._seen[:, self._layer._xp.asarray(rows)] = 0
+        rows: Any = slice(None)
+        if mask is not None:
+            rows = np.flatnonzero(checks.mask("mask", mask, self._seen.shape[1]))
+        with backends.device_of(self._seen), self._exclusive():
+            self._seen[:, rows if mask is None else self._layer._xp.asarray(rows)] = 0
+
+    def _exclusive(self) -> AbstractContextManager[object]:
+        return self._lock.claim(checks.stepper_in_use)
