@@ -1,6 +1,7 @@
 #include "driver/backward.h"
 
 #include <cstring>
+#include <new>
 
 namespace fastrnn {
 
@@ -13,7 +14,7 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
       call_(call),
       z_(call.sizes),
       partition_(partition),
-      weights_(cell.traits, kernels.lanes, call.sizes, call.split.how),
+      weights_(cell.traits, kernels, call.sizes, call.split.how),
       barrier_(partition.threads),
       step_barrier_(partition.threads),
       interrupt_(call.listener, partition.step(call.sizes.T)),
@@ -39,12 +40,14 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
   right_extra_ = take_chunk(arena, traits_.reset_before || z_.projected ? z_.H : 0, in_sum);
   threads_ = arena.take<Thread>(partition_.threads);
   for (int i = 0; i < partition_.threads; ++i) {
-    Thread thread{Place(z_, call_.rows, partition_, i)};
+    Thread measured(Place(z_, call_.rows, partition_, i));
+    Thread& thread = threads_ ? *new (threads_ + i) Thread(measured.place) : measured;
     const Index own = thread.place.size(), of_c = traits_.has_c ? rows : 0;
     thread.products = {&kernels_,        call_.packed,
                        WeightType::real, {},
                        call_.split.data, arena.take<Half>(scratch_size(own, rows, in_sum)),
                        nullptr};
+    thread.buffer = arena.take<TileBuffer<Real>>(1);
     thread.x = arena.take<const Real*>(rows);
     thread.h_prev = arena.take<const Real*>(rows);
     thread.c_prev = arena.take<const Real*>(of_c);
@@ -65,9 +68,10 @@ BackwardPass<Real>::BackwardPass(const Kernels<Real>& kernels, const CellKernels
     step.options = call_.options;
     thread.in = arena.take<const Real*>(own);
     thread.out = arena.take<Real*>(own);
-    if (threads_) threads_[i] = thread;
   }
   work_size_ = arena.size();
+  if (!work) return;
+  for (int i = 0; i < partition_.threads; ++i) prepare(threads_[i]);
 }
 
 template <class Real>
@@ -149,12 +153,38 @@ void BackwardPass<Real>::run(Thread& me) {
   if (me.place.index == 0) *call_.sums = sums;
 }
 
+// What is the same for all steps.
 template <class Real>
-Matmul<Real> BackwardPass<Real>::step_product(const Thread& me, const Matrix<Real>& matrix,
-                                              Index rows) const {
-  Matmul<Real> of = me.products.with(matrix, me.place.panels(matrix.panels.count), rows);
-  of.rows.list = me.in;
-  return of;
+void BackwardPass<Real>::prepare(Thread& me) const {
+  me.units = own_units(me.place, z_.H);
+  me.h_units = own_units(me.place, z_.P);
+  for (Index m = 0; m < me.place.size(); ++m) {
+    const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted);
+    me.step.dh[m] = call_.dh + b * z_.P;
+    if (traits_.has_c) me.step.dc[m] = call_.dc + b * z_.H;
+    me.step.dy[m] = nullptr;
+    me.step.d_out[m] = z_.projected ? d_out_ + sorted * z_.H : nullptr;
+  }
+  const auto product = [&me](const Matrix<Real>& matrix) {
+    Matmul<Real> of = me.products.with(matrix, me.place.panels(matrix.panels.count), 0);
+    of.rows.list = me.in;
+    return of;
+  };
+  Matmul<Real> of = product(weights_.recurrent);
+  of.out.list = me.step.dh;
+  of.init = traits_.needs_h_prev ? Init::output : Init::zero;
+  me.recurrent.emplace(me.products, weights_.recurrent, of, me.buffer);
+  if (traits_.reset_before) {
+    of = product(weights_.reset);
+    of.epilogue = cell_.reset_backward;
+    of.step = &me.step;
+    me.reset.emplace(me.products, weights_.reset, of, me.buffer);
+  }
+  if (z_.projected) {
+    of = product(weights_.project);
+    of.out.list = me.out;
+    me.project.emplace(me.products, weights_.project, of, me.buffer);
+  }
 }
 
 // One step of the time loop; its rows of dgates are first, first + 1, ...
@@ -165,24 +195,17 @@ void BackwardPass<Real>::step(Thread& me, Index t, Index first) {
   list_rows(me, t, first, count);
   list_own_rows(me, t, first, rows);
   if (z_.projected) project(me, rows, below_min_rows);
-  const Share units = own_units(me.place, z_.H);
-  cell_.backward(me.step, rows, units.begin, units.end);
+  cell_.backward(me.step, rows, me.units.begin, me.units.end);
   wait(me);
   if (traits_.reset_before) {
     const Index last = (traits_.gates - 1) * z_.H;
     for (Index m = 0; m < rows; ++m) me.in[m] = me.step.dgates[m] + last;
-    Matmul<Real> of = step_product(me, weights_.reset, rows);
-    of.epilogue = cell_.reset_backward;
-    of.step = &me.step;
-    me.products.run(of, weights_.reset, below_min_rows);
+    me.reset->run(rows, false, below_min_rows);
     wait(me);
   }
   const Index hidden = traits_.recurrent_grad_offset * z_.H;
   for (Index m = 0; m < rows; ++m) me.in[m] = me.step.dgates[m] + hidden;
-  Matmul<Real> of = step_product(me, weights_.recurrent, rows);
-  of.out.list = me.step.dh;
-  of.init = traits_.needs_h_prev ? Init::output : Init::zero;
-  me.products.run(of, weights_.recurrent, below_min_rows);
+  me.recurrent->run(rows, false, below_min_rows);
   wait(me);
   if (call_.rows.reset_mask) {
     if (me.place.rank == 0) reset(me, t, rows);
@@ -192,15 +215,30 @@ void BackwardPass<Real>::step(Thread& me, Index t, Index first) {
 
 template <class Real>
 void BackwardPass<Real>::list_rows(Thread& me, Index t, Index first, Index count) const {
+  const Index of_step = z_.B * z_.H;
+  if (call_.rows.plain()) {
+    const Index previous = call_.rows.reverse ? t + 1 : t - 1;
+    const bool begins = previous < 0 || previous >= z_.T;
+    list_rows_at(call_.x.at(t, 0), call_.x.stride_b, count, me.x + first);
+    if (begins)
+      list_rows_at(call_.h0, z_.P, count, me.h_prev + first);
+    else
+      list_rows_at(call_.y.at(previous, 0), call_.y.stride_b, count, me.h_prev + first);
+    if (!traits_.has_c) return;
+    const Real* c_prev = begins ? call_.c0 : call_.c + previous * of_step;
+    list_rows_at(c_prev, z_.H, count, me.c_prev + first);
+    list_rows_at(call_.c + t * of_step, z_.H, count, me.c + first);
+    return;
+  }
   const History<Real> h_steps{call_.y, call_.h0, zero_, z_.P};
-  const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
+  const History<Real> c_steps{{call_.c, of_step, z_.H}, call_.c0, zero_, z_.H};
   for (Index m = 0; m < count; ++m) {
     const Index b = call_.rows.row(m);
     me.x[first + m] = call_.x.at(t, b);
     me.h_prev[first + m] = h_steps.before(z_, call_.rows, t, m);
     if (traits_.has_c) {
       me.c_prev[first + m] = c_steps.before(z_, call_.rows, t, m);
-      me.c[first + m] = call_.c + (t * z_.B + b) * z_.H;
+      me.c[first + m] = call_.c + t * of_step + b * z_.H;
     }
   }
 }
@@ -208,20 +246,24 @@ void BackwardPass<Real>::list_rows(Thread& me, Index t, Index first, Index count
 template <class Real>
 void BackwardPass<Real>::list_own_rows(Thread& me, Index t, Index first, Index rows) const {
   BackwardStep<Real>& at = me.step;
-  const Index begin = first + me.place.m0;
+  const Index m0 = me.place.m0, begin = first + m0, saved = traits_.saved * z_.H;
   at.h_prev = me.h_prev + begin;
   if (traits_.has_c) at.c_prev = me.c_prev + begin, at.c = me.c + begin;
   at.dgates = me.dgates + me.own;
-  for (Index m = 0; m < rows; ++m) {
-    const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted);
-    at.dgates[m] = dgates_ + (begin + m) * ld_;
-    me.dx[me.own + m] = call_.dx.at(t, b);
-    at.h[m] = call_.y.at(t, b);
-    if (traits_.has_c) at.dc[m] = call_.dc + b * z_.H;
-    at.saved[m] = call_.gates + (t * z_.B + b) * traits_.saved * z_.H;
-    at.dy[m] = call_.dy ? call_.dy.at(t, b) : nullptr;
-    at.dh[m] = call_.dh + b * z_.P;
-    at.d_out[m] = z_.projected ? d_out_ + sorted * z_.H : nullptr;
+  list_rows_at(dgates_ + begin * ld_, ld_, rows, at.dgates);
+  if (call_.rows.plain()) {
+    list_rows_at(call_.dx.at(t, m0), call_.dx.stride_b, rows, me.dx + me.own);
+    list_rows_at(call_.y.at(t, m0), call_.y.stride_b, rows, at.h);
+    list_rows_at(call_.gates + (t * z_.B + m0) * saved, saved, rows, at.saved);
+    if (call_.dy) list_rows_at(call_.dy.at(t, m0), call_.dy.stride_b, rows, at.dy);
+  } else {
+    for (Index m = 0; m < rows; ++m) {
+      const Index b = call_.rows.row(m0 + m);
+      me.dx[me.own + m] = call_.dx.at(t, b);
+      at.h[m] = call_.y.at(t, b);
+      at.saved[m] = call_.gates + (t * z_.B + b) * saved;
+      if (call_.dy) at.dy[m] = call_.dy.at(t, b);
+    }
   }
   me.own += rows;
 }
@@ -229,7 +271,7 @@ void BackwardPass<Real>::list_own_rows(Thread& me, Index t, Index first, Index r
 // Projected: the gradient of h, kept for W_hr's, and through W_hr that of the cell's output.
 template <class Real>
 void BackwardPass<Real>::project(Thread& me, Index rows, bool below_min_rows) {
-  const Share units = own_units(me.place, z_.P);
+  const Share& units = me.h_units;
   for (Index m = 0; m < rows; ++m) {
     Real* kept = me.step.dgates[m] + extra_;
     for (Index i = units.begin; i < units.end; ++i)
@@ -238,9 +280,7 @@ void BackwardPass<Real>::project(Thread& me, Index rows, bool below_min_rows) {
     me.out[m] = d_out_ + (me.place.m0 + m) * z_.H;
   }
   wait(me);
-  Matmul<Real> of = step_product(me, weights_.project, rows);
-  of.out.list = me.out;
-  me.products.run(of, weights_.project, below_min_rows);
+  me.project->run(rows, false, below_min_rows);
   wait(me);
 }
 
@@ -338,7 +378,12 @@ void BackwardPass<Real>::weight_gradients(const Thread& me, const Share& rows, S
       outer(me, rows, hidden, z_.H, ends, {of_h});
     }
     if (d.b_ih) column_sums(from, nullptr, d.b_ih + into, open.b_ih + into);
-    if (d.b_hh) column_sums(hidden, nullptr, d.b_hh + into, open.b_hh + into);
+    if (d.b_hh && d.b_ih && from == hidden)
+      std::memcpy(ends.into(d.b_hh, open.b_hh) + into + units.begin,
+                  ends.into(d.b_ih, open.b_ih) + into + units.begin,
+                  static_cast<std::size_t>(units.end - units.begin) * sizeof(Real));
+    else if (d.b_hh)
+      column_sums(hidden, nullptr, d.b_hh + into, open.b_hh + into);
   }
   if (z_.projected) outer(me, rows, extra_, z_.P, ends, {{right_extra_, d.hr, open.hr}});
   if (traits_.peephole) {
@@ -401,7 +446,7 @@ template <class Real>
 void BackwardPass<Real>::input_gradients(const Thread& me) const {
   const Matrix<Real>& matrix = weights_.input;
   const Share share(me.own, me.place.rank, me.place.ranks,
-                    kernels_.rows.most_rows[kMaxTileVectors]);
+                    kernels_.rows.most_rows[matrix.panels.together(matrix.panels.full())]);
   Matmul<Real> of =
       me.products.with(matrix, Share(0, matrix.panels.count), share.end - share.begin);
   of.rows.list = me.dgates + share.begin;

@@ -33,11 +33,16 @@ class BackwardPass {
 
  private:
   struct Thread {
+    explicit Thread(const Place& at) : place(at) {}
+
     Place place;
+    Share units{0, 0}, h_units{0, 0};  // its own of H and P, in the time loop
     BackwardStep<Real> step = {};
     const Real** in = nullptr;  // rows of a product
     Real** out = nullptr;
     Products<Real> products = {};
+    TileBuffer<Real>* buffer = nullptr;
+    std::optional<StepMatmul<Real>> recurrent, reset, project;
     // By row of the chunk; every thread knows them all, and waits for no other.
     const Real **x = nullptr, **h_prev = nullptr, **c_prev = nullptr, **c = nullptr;
     Real **dgates = nullptr, **dx = nullptr;  // of its own rows
@@ -105,7 +110,7 @@ class BackwardPass {
   void outer(const Thread& me, const Share& rows, Index from, Index M, const Ends& ends,
              const Outer (&products)[n]) const;
   void settle(const Thread& me, Sums<Real>& sums, bool last) const;
-  Matmul<Real> step_product(const Thread& me, const Matrix<Real>& matrix, Index rows) const;
+  void prepare(Thread& me) const;
 
   const Kernels<Real>& kernels_;
   const CellKernels<Real>& cell_;

@@ -28,7 +28,7 @@ ForwardPass<Real>::ForwardPass(const Kernels<Real>& kernels, const CellKernels<R
       call_(call),
       z_(call.sizes),
       partition_(partition),
-      weights_(cell.traits, kernels.lanes, call.sizes, call.split.how, call.type),
+      weights_(cell.traits, kernels, call.sizes, call.split.how, call.type),
       fuses_input_(fuses_input()),
       barrier_(partition.threads),
       interrupt_(call.listener, partition.step(call.sizes.T)) {
@@ -52,6 +52,7 @@ ForwardPass<Real>::ForwardPass(const Kernels<Real>& kernels, const CellKernels<R
                        call_.split.data,
                        arena.take<Half>(scratch_size(rows)),
                        arena.take<Real>(wide_size())};
+    thread.buffer = arena.take<TileBuffer<Real>>(1);
     thread.x = arena.take<const Real*>(chunk_rows(z_.T, rows));
     ForwardStep<Real>& step = thread.step;
     step.h_prev = arena.take<const Real*>(rows);
@@ -179,9 +180,10 @@ void ForwardPass<Real>::project_input(Thread& me, const Real* const* x, Index ro
   wait(me);
 }
 
-// Lists where the state of a step's rows lies.
+// Lists where the state of a step's rows lies, but for what lies at the same place at all steps.
 template <class Real>
 void ForwardPass<Real>::list_rows(Thread& me, Index t, Index rows) const {
+  if (call_.rows.plain()) return list_all_rows(me, t, rows);
   const History<Real> h_steps{
       {call_.y.data, call_.y.stride_t, call_.y.stride_b}, call_.h0, zero_, z_.P};
   const History<Real> c_steps{{call_.c, z_.B * z_.H, z_.H}, call_.c0, zero_, z_.H};
@@ -189,29 +191,43 @@ void ForwardPass<Real>::list_rows(Thread& me, Index t, Index rows) const {
   for (Index m = 0; m < rows; ++m) {
     const Index sorted = me.place.m0 + m, b = call_.rows.row(sorted);
     at.h_prev[m] = h_steps.before(z_, call_.rows, t, sorted);
-    at.h[m] = z_.projected ? out_ + sorted * z_.H : call_.y.at(t, b);
-    if (traits_.has_c) {
-      if (call_.gates) {
+    if (!z_.projected) at.h[m] = call_.y.at(t, b);
+    if (call_.gates) {
+      at.saved[m] = call_.gates + (t * z_.B + b) * traits_.saved * z_.H;
+      if (traits_.has_c) {
         at.c_prev[m] = c_steps.before(z_, call_.rows, t, sorted);
         at.c[m] = call_.c + (t * z_.B + b) * z_.H;
-      } else {
-        at.c[m] = call_.cn + b * z_.H;
-        const bool reset = call_.rows.reset_mask && call_.rows.reset_mask[t * z_.B + b];
-        at.c_prev[m] = reset ? zero_ : at.c[m];
       }
+    } else if (traits_.has_c && call_.rows.reset_mask) {
+      at.c_prev[m] = call_.rows.reset_mask[t * z_.B + b] ? zero_ : at.c[m];
     }
-    if (call_.gates) at.saved[m] = call_.gates + (t * z_.B + b) * traits_.saved * z_.H;
-    if (traits_.reset_before) at.reset_h[m] = reset_ + sorted * z_.H;
   }
 }
 
-// A product that goes on from the projected input and ends in the cell.
+// The same where all rows run at all steps.
 template <class Real>
-void ForwardPass<Real>::set_up(const Thread& me, const Matrix<Real>& matrix,
-                               Matmul<Real>* product) const {
-  Matmul<Real>& of =
-      *new (product) Matmul<Real>(matrix.panels, me.place.panels(matrix.panels.count));
-  of.K = matrix.K;
+void ForwardPass<Real>::list_all_rows(Thread& me, Index t, Index rows) const {
+  const Index m0 = me.place.m0, previous = call_.rows.reverse ? t + 1 : t - 1;
+  const bool first = previous < 0 || previous >= z_.T;
+  ForwardStep<Real>& at = me.step;
+  if (first)
+    list_rows_at(call_.h0 + m0 * z_.P, z_.P, rows, at.h_prev);
+  else
+    list_rows_at(call_.y.at(previous, m0), call_.y.stride_b, rows, at.h_prev);
+  if (!z_.projected) list_rows_at(call_.y.at(t, m0), call_.y.stride_b, rows, at.h);
+  if (!call_.gates) return;
+  const Index saved = traits_.saved * z_.H, begin = m0 * z_.H, of_step = z_.B * z_.H;
+  list_rows_at(call_.gates + (t * z_.B + m0) * saved, saved, rows, at.saved);
+  if (!traits_.has_c) return;
+  list_rows_at((first ? call_.c0 : call_.c + previous * of_step) + begin, z_.H, rows, at.c_prev);
+  list_rows_at(call_.c + t * of_step + begin, z_.H, rows, at.c);
+}
+
+// A product that goes on from the projected input.
+template <class Real>
+Matmul<Real> ForwardPass<Real>::from_gates(const Thread& me, const Matrix<Real>& matrix,
+                                           const Real* const* rows, Epilogue<Real> epilogue) const {
+  Matmul<Real> of = me.products.with(matrix, me.place.panels(matrix.panels.count), 0);
   of.init = Init::given;
   for (int i = 0; i < matrix.panels.gates; ++i) {
     const Index g = matrix.first_gate + i;
@@ -219,30 +235,39 @@ void ForwardPass<Real>::set_up(const Thread& me, const Matrix<Real>& matrix,
     of.from[i] = vectors() + (apart ? weights_.split_bias : weights_.bias + g * weights_.padded);
     of.from_stride[i] = apart || fuses_input_ ? 0 : traits_.gates * weights_.padded;
   }
-  of.rows.list = me.step.h_prev;
-  of.epilogue = cell_.forward;
+  of.rows.list = rows;
+  of.epilogue = epilogue;
   of.step = &me.step;
+  return of;
 }
 
 // What is the same for all steps.
 template <class Real>
 void ForwardPass<Real>::prepare(Thread& me) const {
   me.step.peephole = vectors() + weights_.peephole;
-  set_up(me, weights_.recurrent, &me.recurrent);
-  if (call_.type == WeightType::real)
-    new (&me.walk) Walk<Real>(kernels_, kernels_.rows, me.recurrent,
-                              call_.packed + weights_.recurrent.at, me.recurrent.K);
-  if (traits_.reset_before) {
-    me.recurrent.epilogue = cell_.reset;
-    set_up(me, weights_.reset, &me.reset);
-    me.reset.rows.list = me.step.reset_h;
+  for (Index m = 0; m < me.place.size(); ++m) {
+    const Index sorted = me.place.m0 + m;
+    if (z_.projected) me.step.h[m] = out_ + sorted * z_.H;
+    if (traits_.reset_before) me.step.reset_h[m] = reset_ + sorted * z_.H;
+    if (traits_.has_c && !call_.gates)
+      me.step.c_prev[m] = me.step.c[m] = call_.cn + call_.rows.row(sorted) * z_.H;
   }
+  const auto set_up = [&me](std::optional<StepMatmul<Real>>& product, const Matrix<Real>& matrix,
+                            const Matmul<Real>& of) {
+    product.emplace(me.products, matrix, of, me.buffer);
+  };
+  set_up(me.recurrent, weights_.recurrent,
+         from_gates(me, weights_.recurrent, me.step.h_prev,
+                    traits_.reset_before ? cell_.reset : cell_.forward));
+  if (traits_.reset_before)
+    set_up(me.reset, weights_.reset,
+           from_gates(me, weights_.reset, me.step.reset_h, cell_.forward));
   if (z_.projected) {
     const Matrix<Real>& matrix = weights_.project;
-    new (&me.project) Matmul<Real>(matrix.panels, me.place.panels(matrix.panels.count));
-    me.project.K = matrix.K;
-    me.project.rows.list = me.step.h;
-    me.project.out.list = me.step.saved;
+    Matmul<Real> of = me.products.with(matrix, me.place.panels(matrix.panels.count), 0);
+    of.rows.list = me.step.h;
+    of.out.list = me.step.saved;
+    set_up(me.project, matrix, of);
   }
 }
 
@@ -260,38 +285,32 @@ template <class Real>
 void ForwardPass<Real>::step(Thread& me, Index t, const Real* const* x, Index rows, bool reverse) {
   list_rows(me, t, rows);
   const bool below_min_rows = call_.rows.batch_size(t, z_.B) < call_.split.how.recurrent.min_rows;
-  me.recurrent.M = rows, me.recurrent.reverse = reverse;
+  Matmul<Real>& recurrent = me.recurrent->of;
   if (!fuses_input_) {
-    start_from_gates(me, weights_.recurrent, &me.recurrent);
-    if (call_.type == WeightType::real && (below_min_rows || weights_.recurrent.how.terms == 0)) {
-      const Share& share = me.recurrent.share;
-      me.walk.start();
-      if (rows > 0) me.walk.run({0, rows, share.begin, share.end}, reverse);
-    } else {
-      me.products.run(me.recurrent, weights_.recurrent, below_min_rows);
-    }
+    start_from_gates(me, weights_.recurrent, &recurrent);
+    me.recurrent->run(rows, reverse, below_min_rows);
   } else if (!below_min_rows) {
-    me.products.run_with_input(me.recurrent, weights_.recurrent, weights_.input, x);
+    recurrent.M = rows, recurrent.reverse = reverse;
+    me.products.run_with_input(recurrent, weights_.recurrent, weights_.input, x);
   } else {
     project_input(me, x, rows, true);
-    Matmul<Real> from_gates = me.recurrent;
-    start_from_gates(me, weights_.recurrent, &from_gates);
-    for (Index& stride : from_gates.from_stride) stride = traits_.gates * weights_.padded;
-    me.products.run(from_gates, weights_.recurrent, true);
+    Matmul<Real> of = recurrent;
+    of.M = rows, of.reverse = reverse;
+    start_from_gates(me, weights_.recurrent, &of);
+    for (Index& stride : of.from_stride) stride = traits_.gates * weights_.padded;
+    me.products.run(of, weights_.recurrent, true);
   }
   wait(me);
   if (traits_.reset_before) {
-    me.reset.M = rows, me.reset.reverse = reverse;
-    start_from_gates(me, weights_.reset, &me.reset);
-    me.products.run(me.reset, weights_.reset, below_min_rows);
+    start_from_gates(me, weights_.reset, &me.reset->of);
+    me.reset->run(rows, reverse, below_min_rows);
     wait(me);
   }
   if (z_.projected) {
     // `saved` is free to hold the rows that come out
     for (Index m = 0; m < rows; ++m)
       me.step.saved[m] = call_.y.at(t, call_.rows.row(me.place.m0 + m));
-    me.project.M = rows, me.project.reverse = reverse;
-    me.products.run(me.project, weights_.project, below_min_rows);
+    me.project->run(rows, reverse, below_min_rows);
     wait(me);
   }
 }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "driver/schedule.h"
-#include "driver/walk.h"
 #include "driver/weights.h"
 #include "runtime/interrupt.h"
 #include "runtime/threads.h"
@@ -31,18 +30,8 @@ class ForwardPass {
     Real* gates;     // projected input of a chunk
     ForwardStep<Real> step;
     Products<Real> products;
-    union {  // of a step, where there is one; rows and what they start from change
-      Matmul<Real> recurrent;
-    };
-    union {  // of the recurrent product, of plain numbers
-      Walk<Real> walk;
-    };
-    union {
-      Matmul<Real> reset;
-    };
-    union {
-      Matmul<Real> project;
-    };
+    TileBuffer<Real>* buffer;
+    std::optional<StepMatmul<Real>> recurrent, reset, project;
   };
 
   bool fuses_input() const;
@@ -62,8 +51,10 @@ class ForwardPass {
   void project_input(Thread& me, const Real* const* x, Index rows, bool below_min_rows);
   void step(Thread& me, Index t, const Real* const* x, Index rows, bool reverse);
   void list_rows(Thread& me, Index t, Index rows) const;
+  void list_all_rows(Thread& me, Index t, Index rows) const;
   void prepare(Thread& me) const;
-  void set_up(const Thread& me, const Matrix<Real>& matrix, Matmul<Real>* product) const;
+  Matmul<Real> from_gates(const Thread& me, const Matrix<Real>& matrix, const Real* const* rows,
+                          Epilogue<Real> epilogue) const;
   void start_from_gates(const Thread& me, const Matrix<Real>& matrix, Matmul<Real>* of) const;
   void save_y(const Thread& me, Index begin, Index end) const;
   void final_state(const Place& own) const;

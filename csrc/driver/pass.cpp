@@ -102,9 +102,8 @@ void BoundForward<Real>::run() {
 
 template <class Real>
 Index Pass<Real>::packed_size(const Sizes& z, Phase phase) const {
-  return phase == Phase::forward
-             ? ForwardWeights<Real>(cell_.traits, kernels_.lanes, z, {}).layout.size
-             : BackwardWeights<Real>(cell_.traits, kernels_.lanes, z, {}).layout.size;
+  return phase == Phase::forward ? ForwardWeights<Real>(cell_.traits, kernels_, z, {}).layout.size
+                                 : BackwardWeights<Real>(cell_.traits, kernels_, z, {}).layout.size;
 }
 
 template <class Real>
@@ -115,16 +114,16 @@ void Pass<Real>::pack(const Sizes& z, const Weights<const Real>& w, Phase phase,
               [&](int rank, int ranks) { at.pack(kernels_, w, rank, ranks, out); });
   };
   if (phase == Phase::forward)
-    pack_as(ForwardWeights<Real>(cell_.traits, kernels_.lanes, z, {}));
+    pack_as(ForwardWeights<Real>(cell_.traits, kernels_, z, {}));
   else
-    pack_as(BackwardWeights<Real>(cell_.traits, kernels_.lanes, z, {}));
+    pack_as(BackwardWeights<Real>(cell_.traits, kernels_, z, {}));
 }
 
 template <class Real>
 Index Pass<Real>::split_size(const Sizes& z, Phase phase, const Algorithms& how) const {
   return phase == Phase::forward
-             ? ForwardWeights<Real>(cell_.traits, kernels_.lanes, z, how).layout.split
-             : BackwardWeights<Real>(cell_.traits, kernels_.lanes, z, how).layout.split;
+             ? ForwardWeights<Real>(cell_.traits, kernels_, z, how).layout.split
+             : BackwardWeights<Real>(cell_.traits, kernels_, z, how).layout.split;
 }
 
 template <class Real>
@@ -139,21 +138,21 @@ void Pass<Real>::split(const Sizes& z, Phase phase, const Algorithms& how, int t
     });
   };
   if (phase == Phase::forward)
-    split_as(ForwardWeights<Real>(cell_.traits, kernels_.lanes, z, how));
+    split_as(ForwardWeights<Real>(cell_.traits, kernels_, z, how));
   else
-    split_as(BackwardWeights<Real>(cell_.traits, kernels_.lanes, z, how));
+    split_as(BackwardWeights<Real>(cell_.traits, kernels_, z, how));
 }
 
 template <class Real>
 Index Pass<Real>::quantized_size(const Sizes& z, WeightType type) const {
   if (!std::is_same_v<Real, float>) return 0;
-  return ForwardWeights<Real>(cell_.traits, kernels_.lanes, z, {}, type).layout.quantized;
+  return ForwardWeights<Real>(cell_.traits, kernels_, z, {}, type).layout.quantized;
 }
 
 template <class Real>
 void Pass<Real>::quantize(const Sizes& z, WeightType type, const Real* packed, void* out) const {
   if constexpr (std::is_same_v<Real, float>) {
-    const ForwardWeights<float> at(cell_.traits, kernels_.lanes, z, {}, type);
+    const ForwardWeights<float> at(cell_.traits, kernels_, z, {}, type);
     std::memcpy(out, packed, static_cast<std::size_t>(at.vectors_size()) * sizeof(float));
     at.each([&](const Matrix<float>& m) {
       quantize_panels(m.panels, m.K, type, packed + m.at, static_cast<char*>(out) + m.at_quantized);
@@ -163,7 +162,8 @@ void Pass<Real>::quantize(const Sizes& z, WeightType type, const Real* packed, v
 
 template <class Real>
 HowRun Pass<Real>::how_run(const Sizes& z, int threads, MatmulAlgorithm recurrent) const {
-  const int vectors = Panels(z.H, cell_.traits.first_gates(), kernels_.lanes).full();
+  const Panels panels(z.H, cell_.traits.first_gates(), kernels_.lanes, kernels_.halves);
+  const int vectors = panels.together(panels.full());
   const Partition how = partition(cell_.traits, z, threads, recurrent, barrier_latency());
   return {how.threads, how.by_rows, kernels_.lanes, kernels_.rows.most_rows[vectors], vectors};
 }

@@ -33,6 +33,8 @@ struct RowSchedule {
   const std::uint8_t* reset_mask;   // (T, B) nonzero: this row's step starts from zeros, or null
   bool reverse;                     // t = T-1 .. 0
 
+  // All rows run at all steps, in their order, and none starts anew.
+  FASTRNN_FN bool plain() const { return !sorted_indices && !batch_sizes && !reset_mask; }
   FASTRNN_FN Index row(Index m) const { return sorted_indices ? sorted_indices[m] : m; }
   FASTRNN_FN Index batch_size(Index t, Index B) const { return batch_sizes ? batch_sizes[t] : B; }
 };

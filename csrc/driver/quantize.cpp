@@ -43,9 +43,12 @@ void quantize_panels(const Panels& panels, Index K, WeightType type, const float
   std::int8_t* to = reinterpret_cast<std::int8_t*>(out);
   float* scales = reinterpret_cast<float*>(out + whole_lines(panels.size(K)));
   for (Index p = 0; p < panels.count; ++p) {
-    const Index width = panels.vectors_in(p) * panels.lanes;
-    for (Index i = 0; i < width; ++i) *scales++ = to_int8(packed + i, K, width, to + i);
-    packed += K * width, to += K * width;
+    const int vectors = panels.vectors_in(p);
+    const Index width = panels.together(vectors) * panels.lanes;
+    for (Index done = 0; done < vectors * panels.lanes; done += width) {
+      for (Index i = 0; i < width; ++i) *scales++ = to_int8(packed + i, K, width, to + i);
+      packed += K * width, to += K * width;
+    }
   }
 }
 

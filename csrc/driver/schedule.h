@@ -94,6 +94,12 @@ inline Index row_length(const RowSchedule& rows, Index T, Index m) {
   return low;
 }
 
+// Lists rows that lie `stride` apart.
+template <class Item, class Listed>
+void list_rows_at(Item* first, Index stride, Index n, Listed** out) {
+  for (Index m = 0; m < n; ++m, first += stride) out[m] = first;
+}
+
 // Where the state before and after each step of a pass lies. `h` is (T, B, n) by step; the first
 // step of a row starts from `first`, a reset one from `zero`.
 template <class Real>

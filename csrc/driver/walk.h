@@ -30,20 +30,28 @@ struct Block {
   Index m0, m1, p0, p1;
 };
 
+// Sums on their way from tiles to an epilogue, or to where vectors are not full.
+constexpr Index kMaxSums = kMostBlockRows * kMaxTileVectors * kMaxLanes;
+template <class Real>
+struct TileBuffer {
+  alignas(kLineBytes) Real sums[kMaxSums];
+};
+
 // Walks over panels, and over the rows of each of them; a product of every step is set up once.
 template <class Real>
 class Walk {
  public:
   // b: the panels, `K` factors deep
   Walk(const Kernels<Real>& isa, const TileKernels<Real>& kernels, const Matmul<Real>& of,
-       const void* b, Index K)
+       const void* b, Index K, TileBuffer<Real>* buffer)
       : isa_(isa),
         kernels_(kernels),
         of_(of),
         b_(static_cast<const char*>(b)),
         K_(K),
         panel_bytes_(K * of.panels.full() * of.panels.lanes * kernels.factor_size),
-        piece_(K) {
+        piece_(K),
+        sums_(buffer->sums) {
     t_.rows = of.rows.list;
     t_.a = of.columns ? of.columns : of.rows.first;
     t_.stride = of.columns ? of.ld : of.rows.stride;
@@ -53,7 +61,8 @@ class Walk {
     const Panels& panels = of.panels;
     const Index lanes = panels.lanes;
     start();
-    t_.pair_b = K * panels.full() * lanes;
+    t_.first = 0;
+    t_.pair_b = K * panels.together(panels.full()) * lanes;
     t_.pair_unit = panels.units * lanes;
     if (K > kChainTerms || (!of.epilogue && !of.columns && of.init != Init::given))
       piece_ = kPieceBytes / (panels.full() * lanes * kernels.factor_size);
@@ -147,21 +156,16 @@ class Walk {
     t_.unit = panels.unit(p);
     t_.out_unit = buffered_ ? 0 : t_.unit;
     if (scales_) t_.scales = scales_ + t_.unit * panels.gates;
-    const Index width = vectors_ * panels.lanes * kernels_.factor_size;
-    const Index full_width = panels.full() * panels.lanes * kernels_.factor_size;
-    Index k = 0;
-    do {
-      t_.first_k = k;
-      t_.b = panel(p) + k * width;
-      t_.K = smaller(piece_, K_ - k);
-      t_.init = k > 0 ? Init::output : of_.init;
-      const char* ahead = next ? next + k * full_width : next;
+    panel_ = panel(p);
+    for (k_ = 0; k_ == 0 || k_ < K_; k_ += piece_) {
+      t_.first_k = k_;
+      t_.K = smaller(piece_, K_ - k_);
+      t_.init = k_ > 0 ? Init::output : of_.init;
       if (buffered_)
-        run_blocks(block, partial, ahead);
+        run_blocks(block, partial, next);
       else
-        run_tiles(block.m0, block.m1, block.m0, ahead);
-      k += piece_;
-    } while (k < K_);
+        run_tiles(block.m0, block.m1, block.m0, next);
+    }
   }
 
   // A panel whose sums are made of chains; or, of one row, two neighbours.
@@ -169,9 +173,10 @@ class Walk {
     const Panels& panels = of_.panels;
     const Index lanes = panels.lanes;
     select(panels.vectors_in(p), panels.units_in(p), true, neighbours);
+    panel_ = panel(p);
     t_.unit = panels.unit(p), t_.out_unit = 0;
     if (scales_) t_.scales = scales_ + t_.unit * panels.gates;
-    const Index width = vectors_ * lanes * kernels_.factor_size;
+    const Index width = panels.together(vectors_) * lanes * kernels_.factor_size;
     const Index row = neighbours * vectors_ * lanes;  // sums
     alignas(64) Real high[kMaxSums], low[kMaxSums];
     for (Index m = block.m0, rows; m < block.m1; m += rows) {
@@ -179,7 +184,7 @@ class Walk {
       for (Index k = 0, end; k < K_; k = end) {
         const Index begun = k % kChainTerms;
         t_.first_k = k;
-        t_.b = panel(p) + k * width;
+        k_ = k;
         t_.K = smaller(smaller(piece_, kChainTerms - begun), K_ - k);
         t_.init = begun > 0 ? Init::output : k > 0 ? Init::zero : of_.init;
         if (t_.init == Init::output && k == 0)
@@ -189,6 +194,7 @@ class Walk {
         if (neighbours == 1) {
           run_tiles(m, m + rows, 0, nullptr);
         } else {
+          t_.b = panel_ + k * width;
           t_.m = m, t_.out_m = 0, t_.fetch = nullptr;
           kernels_.pair[vectors_](t_);
         }
@@ -248,16 +254,37 @@ class Walk {
     }
   }
 
-  // Tiles of as many rows as there are registers for, the rest in smaller ones. None is left to run
-  // alone, since one row has too few chains to keep the multipliers busy: 7 rows of tiles of 6 are 4 + 3.
-  // The first tiles fetch the next panel, if there is one, into the L2 cache.
+  // A panel's tiles, of one half after the other; few rows take both at once. The first tiles fetch the
+  // next panel, if there is one, into the L2 cache.
   void run_tiles(Index m, Index end, Index out_m, const char* next) {
-    const TileKernel<Real>* tiles = kernels_.tile[vectors_];
-    const int most = kernels_.most_rows[vectors_];
-    const Index width = vectors_ * of_.panels.lanes * kernels_.factor_size;
+    const Panels& panels = of_.panels;
+    const int together = panels.together(vectors_);
+    const Index lane_bytes = panels.lanes * kernels_.factor_size;
+    const char* b = panel_ + k_ * together * lane_bytes;
+    if (next) next += k_ * panels.together(panels.full()) * lane_bytes;
+    const int step = end - m > kernels_.most_rows[vectors_] ? together : vectors_;
+    for (int first = 0; first < vectors_; first += step) {
+      const Index at = first * K_ * lane_bytes;
+      t_.first = first;
+      t_.b = b + at;
+      run_tiles_of(step, m, end, out_m, next ? next + at : nullptr);
+    }
+    t_.first = 0;
+  }
+
+  // Tiles of as many rows as there are registers for, the last two of about as many each. None is left
+  // to run alone, since one row has too few chains to keep the multipliers busy.
+  void run_tiles_of(int vectors, Index m, Index end, Index out_m, const char* next) {
+    const TileKernel<Real>* tiles = kernels_.tile[vectors];
+    const int most = kernels_.most_rows[vectors];
+    const Index width = vectors * of_.panels.lanes * kernels_.factor_size;
     int rows = most;
     for (Index fetched = 0; m < end; m += rows, out_m += rows, fetched += kLineBytes) {
-      while (rows > 1 && (m + rows > end || m + rows + 1 == end)) rows = rows > 4 ? 4 : rows - 1;
+      const Index left = end - m;
+      if (left < 2 * most) {
+        rows = static_cast<int>(left > most ? (left + 1) / 2 : left);
+        while (!tiles[rows] || (left == rows + 1 && rows > 1)) --rows;
+      }
       t_.m = m, t_.out_m = out_m;
       t_.fetch = next && rows == most && fetched < width ? next + fetched * t_.K : nullptr;
       tiles[rows](t_);
@@ -280,7 +307,7 @@ class Walk {
     }
     const Index lanes = panels.lanes, panel_sums = panels.full() * lanes;
     constexpr Index at_once = kMostBlockRows;
-    t_.m = block.m0, t_.out_m = 0, t_.K = K_, t_.fetch = nullptr;
+    t_.m = block.m0, t_.out_m = 0, t_.first_k = 0, t_.K = K_, t_.fetch = nullptr;
     for (Index done = 0, n; done < block.p1 - block.p0; done += n) {
       n = smaller(at_once, block.p1 - block.p0 - done);
       const Index p0 = reverse ? block.p1 - done - n : block.p0 + done;
@@ -311,8 +338,6 @@ class Walk {
     }
   }
 
-  static constexpr Index kMaxSums = kMostBlockRows * kMaxTileVectors * kMaxLanes;
-
   const Kernels<Real>& isa_;
   const TileKernels<Real>& kernels_;
   const Matmul<Real>& of_;
@@ -323,7 +348,9 @@ class Walk {
   // what is selected
   int vectors_ = 0, units_ = 0, neighbours_ = 0;
   bool buffered_ = false;
-  alignas(64) Real sums_[kMaxSums];
+  const char* panel_ = nullptr;
+  Index k_ = 0;  // of a panel: how deep the piece lies
+  Real* sums_;
 };
 
 }  // namespace fastrnn

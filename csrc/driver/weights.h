@@ -1,7 +1,10 @@
 // Where the packed matrices of a pass lie, and a thread's products with them.
 #pragma once
 
+#include <optional>
+
 #include "driver/matmul.h"
+#include "driver/walk.h"
 
 namespace fastrnn {
 
@@ -44,11 +47,12 @@ struct Matrix {
 template <class Real>
 struct Layout {
   int lanes;
+  bool halves;
   WeightType type;
   Index size = 0, split = 0, quantized = 0;
 
   Matrix<Real> take(Index N, int gates, Index K, MatmulAlgorithm how, bool present = true) {
-    const Panels panels(N, gates, lanes);
+    const Panels panels(N, gates, lanes, halves);
     const Matrix<Real> matrix{panels, K, size, split, quantized, how, present};
     if (present) {
       size += panels.size(K);
@@ -83,11 +87,11 @@ struct ForwardWeights {
   Index peephole;    // (3*H,)
   Matrix<Real> input, recurrent, reset, project;
 
-  ForwardWeights(const CellTraits& of, int lanes, const Sizes& z, const Algorithms& how,
-                 WeightType type = WeightType::real)
+  ForwardWeights(const CellTraits& of, const Kernels<Real>& kernels, const Sizes& z,
+                 const Algorithms& how, WeightType type = WeightType::real)
       : cell(of),
-        layout{lanes, type},
-        padded(Panels(z.H, 1, lanes).padded()),
+        layout{kernels.lanes, kernels.halves, type},
+        padded(Panels(z.H, 1, kernels.lanes).padded()),
         bias(layout.take_vector(of.gates * padded)),
         split_bias(layout.take_vector(of.linear_before_reset ? padded : 0)),
         peephole(layout.take_vector(of.peephole ? 3 * z.H : 0)),
@@ -145,9 +149,10 @@ struct BackwardWeights {
   Matrix<Real> recurrent, reset, input, project;
   Sizes z;
 
-  BackwardWeights(const CellTraits& of, int lanes, const Sizes& sizes, const Algorithms& how)
+  BackwardWeights(const CellTraits& of, const Kernels<Real>& kernels, const Sizes& sizes,
+                  const Algorithms& how)
       : cell(of),
-        layout{lanes, WeightType::real},
+        layout{kernels.lanes, kernels.halves, WeightType::real},
         peephole(layout.take_vector(of.peephole ? 3 * sizes.H : 0)),
         recurrent(layout.take(sizes.P, 1, of.first_gates() * sizes.H, how.recurrent)),
         reset(layout.take(sizes.P, 1, sizes.H, how.recurrent, of.reset_before)),
@@ -235,6 +240,37 @@ struct Products {
     if constexpr (std::is_same_v<Real, float>)
       matmul_with_input(*kernels, of, {x, split + input.at_split, input.K}, scratch);
   }
+};
+
+// A product that every step makes, set up once.
+template <class Real>
+class StepMatmul {
+ public:
+  Matmul<Real> of;  // its members from M on may change from step to step
+
+  // The rest of `of` is final; `products` and `matrix` live as long.
+  StepMatmul(const Products<Real>& products, const Matrix<Real>& matrix, const Matmul<Real>& what,
+             TileBuffer<Real>* buffer)
+      : of(what), products_(products), matrix_(matrix) {
+    if (products.type == WeightType::real)
+      walk_.emplace(*products.kernels, products.kernels->rows, of, products.packed + matrix.at,
+                    of.K, buffer);
+  }
+  StepMatmul(const StepMatmul&) = delete;
+
+  void run(Index rows, bool reverse, bool below_min_rows) {
+    of.M = rows, of.reverse = reverse;
+    if (!walk_ || (matrix_.how.terms > 0 && !below_min_rows))
+      return products_.run(of, matrix_, below_min_rows);
+    if (rows == 0) return;
+    walk_->start();
+    walk_->run({0, rows, of.share.begin, of.share.end}, reverse);
+  }
+
+ private:
+  const Products<Real>& products_;
+  const Matrix<Real>& matrix_;
+  std::optional<Walk<Real>> walk_;  // of plain numbers
 };
 
 }  // namespace fastrnn

@@ -31,14 +31,27 @@ template <class V>
 void pack_panel(const Panels& panels, const typename V::Real* w, int first_gate, Index K, Index p,
                 bool non_temporal, typename V::Real* out) {
   constexpr Index square = V::kTransposes ? V::kLanes : 16;  // few cache lines on both sides
-  const int in_panel = panels.vectors_in(p), G = panels.gates;
-  const Index stride = in_panel * V::kLanes, N = panels.N;
+  const int in_panel = panels.vectors_in(p), G = panels.gates, together = panels.together(in_panel);
+  const Index stride = together * V::kLanes, N = panels.N;
   for (int v = 0; v < in_panel; ++v) {
+    typename V::Real* to = out + (v / together * K * together + v % together) * V::kLanes;
     const Index unit = panels.unit(p) + v / G * V::kLanes;
     const typename V::Real* rows = w + ((first_gate + v % G) * N + unit) * K;
     for (Index k = 0; k < K; k += square)
       transpose<V>(rows + k, K, smaller(V::kLanes, N - unit), smaller(square, K - k), non_temporal,
-                   out + k * stride + v * V::kLanes, stride);
+                   to + k * stride, stride);
+  }
+}
+
+// n vectors of some rows, `left` of the last one's lanes, one row behind the other.
+template <class V, int n>
+FASTRNN_FN void pack_vectors(const RowsAt<const typename V::Real>& rows, Index count, Index first,
+                             Index left, bool non_temporal, typename V::Real* out) {
+  for (Index k = 0; k < count; ++k, out += n * V::kLanes) {
+    const typename V::Real* from = rows[k] + first;
+    FASTRNN_UNROLL
+    for (int v = 0; v < n; ++v)
+      put(V::load(from + v * V::kLanes, left - v * V::kLanes), non_temporal, out + v * V::kLanes);
   }
 }
 
@@ -47,13 +60,20 @@ template <class V>
 void pack_rows(const Panels& panels, const RowsAt<const typename V::Real>& rows, Index k0,
                Index count, Index K, const Share& share, bool non_temporal, typename V::Real* out) {
   for (Index p = share.begin; p < share.end; ++p) {
-    const int vectors = panels.vectors_in(p);
-    typename V::Real* to = out + panels.at(p, K) + k0 * vectors * V::kLanes;
-    const Index first = panels.unit(p);
-    for (Index k = 0; k < count; ++k) {
-      const typename V::Real* from = rows[k] + first;
-      for (int v = 0; v < vectors; ++v, to += V::kLanes)
-        put(V::load(from + v * V::kLanes, panels.N - first - v * V::kLanes), non_temporal, to);
+    const int vectors = panels.vectors_in(p), together = panels.together(vectors);
+    for (int done = 0; done < vectors; done += together) {
+      typename V::Real* to = out + panels.at(p, K) + (done * K + k0 * together) * V::kLanes;
+      const Index first = panels.unit(p) + done * V::kLanes, left = panels.N - first;
+      const auto pack = [&](auto n) {
+        if (left >= n * V::kLanes)
+          pack_vectors<V, n>(rows, count, first, n * V::kLanes, non_temporal, to);
+        else
+          pack_vectors<V, n>(rows, count, first, left, non_temporal, to);
+      };
+      if (together == 4) pack(std::integral_constant<int, 4>{});
+      if (together == 3) pack(std::integral_constant<int, 3>{});
+      if (together == 2) pack(std::integral_constant<int, 2>{});
+      if (together == 1) pack(std::integral_constant<int, 1>{});
     }
   }
 }
@@ -71,18 +91,36 @@ void widen_panel(const void* b, const float* scales, Index K, int n, float* out)
   }
 }
 
-// Sums of columns; see ColumnSums.
+// Sums of n vectors of columns from column i on, `left` of the last vector's lanes.
+template <class V, int n>
+FASTRNN_FN void column_sums_at(const ColumnSums<typename V::Real>& of, Index i, Index left) {
+  V sum[n];
+  FASTRNN_UNROLL
+  for (int j = 0; j < n; ++j)
+    sum[j] = of.from ? V::load(of.from + i + j * V::kLanes, left) : V::broadcast(0);
+  const typename V::Real* a = of.a + i;
+  for (Index k = 0; k < of.K; ++k, a += of.lda) {
+    const typename V::Real* factor = of.factor ? of.factor[k] + i : nullptr;
+    FASTRNN_UNROLL
+    for (int j = 0; j < n; ++j) {
+      const V d = V::load(a + j * V::kLanes, left);
+      sum[j] = factor ? fma(d, V::load(factor + j * V::kLanes, left), sum[j]) : sum[j] + d;
+    }
+  }
+  FASTRNN_UNROLL
+  for (int j = 0; j < n; ++j) {
+    typename V::Real* out = of.out + i + j * V::kLanes;
+    (of.add ? V::load(out, left) + sum[j] : sum[j]).store(out, left);
+  }
+}
+
+// Sums of columns; see ColumnSums. A sum waits for itself: four vectors of them at a time.
 template <class V>
 void column_sums(const ColumnSums<typename V::Real>& of, Index begin, Index end) {
-  for (Index i = begin; i < end; i += V::kLanes) {
-    const Index left = end - i;
-    V sum = of.from ? V::load(of.from + i, left) : V::broadcast(0);
-    for (Index k = 0; k < of.K; ++k) {
-      const V d = V::load(of.a + k * of.lda + i, left);
-      sum = of.factor ? fma(d, V::load(of.factor[k] + i, left), sum) : sum + d;
-    }
-    (of.add ? V::load(of.out + i, left) + sum : sum).store(of.out + i, left);
-  }
+  constexpr Index at_once = 4 * V::kLanes;
+  Index i = begin;
+  for (; i + at_once <= end; i += at_once) column_sums_at<V, 4>(of, i, V::kLanes);
+  for (; i < end; i += V::kLanes) column_sums_at<V, 1>(of, i, end - i);
 }
 
 template <class V>

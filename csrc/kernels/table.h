@@ -48,19 +48,22 @@ struct RowsAt {
 };
 
 // How N outputs (units) of G gates each lie in packed panels: [panel][k][vector][lane]. A panel holds
-// `units` vectors of units with all their gates, vector u*G + g, so that one tile ends with all gates
-// of its units. The last panel holds no more vectors than its units need.
+// `units` vectors of units with all their gates, vector u*G + g, so that all gates of a unit come
+// together. The last panel holds no more vectors than its units need. Where `halves`, a panel of four
+// vectors is two of two, one behind the other, for tiles of two vectors.
 struct Panels {
   Index N;
   int gates, lanes;
+  bool halves;
   int units, last_units;  // vectors of units in a full panel, in the last one
   Index count;            // panels
 
   // as many units as make a tile of about four vectors
-  FASTRNN_FN Panels(Index n, int g, int l)
+  FASTRNN_FN Panels(Index n, int g, int l, bool in_halves = false)
       : N(n),
         gates(g),
         lanes(l),
+        halves(in_halves),
         units(g >= 3   ? 1
               : g == 2 ? 2
                        : 4) {
@@ -72,6 +75,8 @@ struct Panels {
   FASTRNN_FN int units_in(Index p) const { return p + 1 < count ? units : last_units; }
   FASTRNN_FN int vectors_in(Index p) const { return units_in(p) * gates; }
   FASTRNN_FN int full() const { return units * gates; }  // vectors in a full panel
+  // of so many vectors of a panel those that lie side by side
+  FASTRNN_FN int together(int vectors) const { return halves && vectors == 4 ? 2 : vectors; }
   FASTRNN_FN bool last_is_full() const { return last_units == units; }
   FASTRNN_FN Index unit(Index p) const { return p * units * lanes; }  // the first of a panel
   FASTRNN_FN Index at(Index p, Index K) const { return p * K * full() * lanes; }  // in memory
@@ -96,12 +101,14 @@ struct TileCall {
   const Real* const* rows;  // of A, listed; else:
   const void* a;            // rows `stride` apart; or columns: a(k) of row m is a[k * stride + m]
   Index stride;
-  const void* b;        // a panel [k][vector][lane]
+  const void* b;        // a panel [k][vector][lane], or half of one
+  int first;            // of a half: which vector of the panel it begins with
   const float* scales;  // of int8: the panel's
   Index K, first_k;     // first_k: of the listed rows
   const void* fetch;    // null, or what is read later: a cache line is fetched with each k
   Index m, unit, out_m, out_unit;
-  Index pair_b, pair_unit, pair_out;  // one row by two panels: from one to the other
+  // One row: from one panel, or half of one, to the next; from a panel to its neighbour.
+  Index pair_b, pair_unit, pair_out;
   Init init;
   const Real* from[kMaxTileVectors];  // given: vector n of row m is at from[n] + m * from_stride[n]
   Index from_stride[kMaxTileVectors];
@@ -113,7 +120,8 @@ struct TileCall {
 template <class Real>
 using TileKernel = void (*)(const TileCall<Real>&);
 
-// The tiles of a kind of factors, by vectors and rows. Null: there is none of that size.
+// The tiles of a kind of factors, by vectors and rows. Null: there is none of that size. Of panels in
+// halves those of four vectors take both.
 template <class Real>
 struct TileKernels {
   int factor_size;                     // bytes of a number of B
@@ -269,6 +277,7 @@ struct Partial {
 template <class Real>
 struct Kernels {
   int lanes;
+  bool halves;                              // how weights are packed: Panels
   TileKernels<Real> rows, columns;          // A by rows, by columns
   TileKernels<Real> bfloat16, int8;         // weights that are widened in registers
   TileKernels<Real> dot_rows, dot_columns;  // pairs of bfloat16

@@ -18,9 +18,9 @@ FASTRNN_FN F widen(const W* w, V scale) {
     return F::load(w);
 }
 
-// P = 2: one row takes two panels, for 2 N chains: a fused multiply-add takes four cycles and two
-// start in each.
-template <class V, class F, class W, int R, int P, int N, bool kColumns>
+// P > 1: a few rows take several panels, or halves of them (kHalves), for P R N chains: a fused
+// multiply-add takes four cycles and two start in each.
+template <class V, class F, class W, int R, int P, int N, bool kColumns, bool kHalves = false>
 struct Tile {
   using Real = typename V::Real;
   using Factor = typename F::Real;
@@ -42,6 +42,12 @@ struct Tile {
   }
 
  private:
+  // Of the i-th panel, or half of one: which vector of a panel comes first, and which panel it is.
+  FASTRNN_FN static int first(const TileCall<Real>& t, int i) {
+    return P > 1 ? (kHalves ? i % 2 * N : 0) : t.first;
+  }
+  FASTRNN_FN static Index panel(int i) { return kHalves ? i / 2 : i; }
+
   FASTRNN_FN static Real* output(const TileCall<Real>& t, int r) {
     return t.out[t.out_m + r] + t.out_unit;
   }
@@ -60,8 +66,9 @@ struct Tile {
       for (int i = 0; i < P; ++i) {
         FASTRNN_UNROLL
         for (int n = 0; n < N; ++n) {
-          const Index stride = t.from_stride[n];
-          const Real* from = t.from[n] + t.m * stride + t.unit + i * t.pair_unit;
+          const int v = first(t, i) + n;
+          const Index stride = t.from_stride[v];
+          const Real* from = t.from[v] + t.m * stride + t.unit + panel(i) * t.pair_unit;
           FASTRNN_UNROLL
           for (int r = 0; r < R; ++r) acc[i][r][n] = V::load(from + r * stride);
         }
@@ -73,7 +80,8 @@ struct Tile {
         FASTRNN_UNROLL
         for (int i = 0; i < P; ++i) {
           FASTRNN_UNROLL
-          for (int n = 0; n < N; ++n) acc[i][r][n] = V::load(out + t.at[n] + i * t.pair_out);
+          for (int n = 0; n < N; ++n)
+            acc[i][r][n] = V::load(out + t.at[first(t, i) + n] + panel(i) * t.pair_out);
         }
       }
     } else {
@@ -104,7 +112,7 @@ struct Tile {
     FASTRNN_UNROLL
     for (int i = 0; i < P; ++i) {
       FASTRNN_UNROLL
-      for (int n = 0; n < N; ++n) at[i][n] = t.at[n] + i * t.pair_out;
+      for (int n = 0; n < N; ++n) at[i][n] = t.at[first(t, i) + n] + panel(i) * t.pair_out;
     }
     const bool add = kColumns && t.add;
     FASTRNN_UNROLL
@@ -129,7 +137,8 @@ struct Tile {
       FASTRNN_UNROLL
       for (int i = 0; i < P; ++i) {
         FASTRNN_UNROLL
-        for (int n = 0; n < N; ++n) scale[i][n] = V::load(t.scales + (i * N + n) * V::kLanes);
+        for (int n = 0; n < N; ++n)
+          scale[i][n] = V::load(t.scales + ((P > 1 ? 0 : t.first) + i * N + n) * V::kLanes);
       }
     }
     if constexpr (kColumns) {
@@ -182,10 +191,13 @@ struct Tile {
 };
 
 // Tiles of R rows, and of fewer for what is left.
-template <class V, class F, class W, int R, int N, bool kColumns>
+template <class V, class F, class W, int R, int N, bool kColumns, bool kHalves>
 constexpr void add_tiles(TileKernels<typename V::Real>& to) {
-  to.tile[N][R] = Tile<V, F, W, R, 1, N, kColumns>::run;
-  if constexpr (R > 1) add_tiles<V, F, W, (R > 4 ? 4 : R - 1), N, kColumns>(to);
+  if constexpr (kHalves)
+    to.tile[N][R] = Tile<V, F, W, R, 2, N / 2, false, true>::run;
+  else
+    to.tile[N][R] = Tile<V, F, W, R, 1, N, kColumns>::run;
+  if constexpr (R > 1) add_tiles<V, F, W, (R > 6 ? 4 : R - 1), N, kColumns, kHalves>(to);
 }
 
 // All tiles of a kind of factors. kMost: rows at most
@@ -193,10 +205,14 @@ template <class V, class F, class W, bool kColumns, int N = kMaxTileVectors,
           int kMost = kMaxTileRows>
 constexpr void add_kernels(TileKernels<typename V::Real>& to) {
   constexpr int rows = V::tile_rows(N) < kMost ? V::tile_rows(N) : kMost;
+  constexpr bool halves = V::kHalves && !kColumns && N == 4;
   to.most_rows[N] = rows;
-  add_tiles<V, F, W, rows, N, kColumns>(to);
+  add_tiles<V, F, W, rows, N, kColumns, halves>(to);
   // full panels have four vectors, or the three of three gates
-  if constexpr (!kColumns && N > 2) to.pair[N] = Tile<V, F, W, 1, 2, N, false>::run;
+  if constexpr (halves)
+    to.pair[N] = Tile<V, F, W, 1, 4, N / 2, false, true>::run;
+  else if constexpr (!kColumns && N > 2)
+    to.pair[N] = Tile<V, F, W, 1, 2, N, false>::run;
   if constexpr (N > 1) add_kernels<V, F, W, kColumns, N - 1, kMost>(to);
 }
 
