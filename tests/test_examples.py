@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
+import importlib
 import os
 import runpy
 import subprocess
@@ -65,13 +65,9 @@ def test_bptt_by_hand_agrees(capsys: pytest.CaptureFixture[str]) -> None:
     assert norms[0] < 1e-2 * norms[-1]
 
 
-def test_one_network_for_each_mapping() -> None:
-    path = EXAMPLES / "applications" / "mappings.py"
-    spec = importlib.util.spec_from_file_location("mappings", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_one_network_for_each_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "applications"))
+    module = importlib.import_module("mappings")
     assert doctest.testmod(module) == (0, 2)
     for network, task in (
         (module.OneToOne, module.one_to_one),
