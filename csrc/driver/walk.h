@@ -157,7 +157,8 @@ class Walk {
     t_.out_unit = buffered_ ? 0 : t_.unit;
     if (scales_) t_.scales = scales_ + t_.unit * panels.gates;
     panel_ = panel(p);
-    for (k_ = 0; k_ == 0 || k_ < K_; k_ += piece_) {
+    k_ = 0;
+    do {  // once even without a factor
       t_.first_k = k_;
       t_.K = smaller(piece_, K_ - k_);
       t_.init = k_ > 0 ? Init::output : of_.init;
@@ -165,7 +166,8 @@ class Walk {
         run_blocks(block, partial, next);
       else
         run_tiles(block.m0, block.m1, block.m0, next);
-    }
+      k_ += piece_;
+    } while (k_ < K_);
   }
 
   // A panel whose sums are made of chains; or, of one row, two neighbours.
