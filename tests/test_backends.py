@@ -486,7 +486,7 @@ for kind in kinds:
         args = PassArgs(cell, Numerics(), one[None], one, c, ALL_ROWS, False)
         results.append(engine.forward(packed, args, save=False, threads=1)[0])
     np.testing.assert_allclose(*results)
-    hits.append(sum(engine.loops(cell).forward.stats.cache_hits.values()))
+    hits.append(sum(engine.loops(cell, packed).forward.stats.cache_hits.values()))
 print(*hits)
 """
 

@@ -82,17 +82,17 @@ def test_each_step_runs_twice(monkeypatch: pytest.MonkeyPatch, bidirectional: bo
     ran: list[tuple[int, bool]] = []
     forward = layer._stack.backend.forward
 
-    def spy(cell: Any, packed: Any, x: Any, *rest: Any, keep: bool, **how: Any) -> Any:
-        ran.append((len(x), keep))
-        return forward(cell, packed, x, *rest, keep=keep, **how)
+    def spy(weights: Any, args: Any, *, save: bool, threads: int) -> Any:
+        ran.append((len(args.x), save))
+        return forward(weights, args, save=save, threads=threads)
 
     monkeypatch.setattr(layer._stack.backend, "forward", spy)
     tape = layer.forward(call.x, call.state, checkpoint_every=4)[2]
-    assert all(not keep for _, keep in ran)
+    assert all(not save for _, save in ran)
     layer.backward(tape, call.dy, call.dstate)
     passes = 2 * case.directions
     for wanted in (False, True):
-        assert sum(steps for steps, keep in ran if keep == wanted) == 10 * passes
+        assert sum(steps for steps, save in ran if save == wanted) == 10 * passes
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ BEFORE = {
         ("u.a[g] = u.a[g] + load(bias + g * H + unit);", ""),
     ),
     "dy and dh are loaded when they are needed": (
-        ("is_mine && have_dh ? my_dh : dh[m * H + unit]", "dh[m * H + unit]"),
-        ("is_mine ? my_dy : dy[(start + m) * H + unit]", "dy[(start + m) * H + unit]"),
-        ("(is_mine ? my_carry : dh[m * H + unit])", "dh[m * H + unit]"),
+        ("is_first && have_dh ? my_dh : dh[m * H + unit]", "dh[m * H + unit]"),
+        ("is_first ? my_dy : dy[(start + m) * H + unit]", "dy[(start + m) * H + unit]"),
+        ("(is_first ? my_dh_direct : dh[m * H + unit])", "dh[m * H + unit]"),
         ("if (i != i0 || !stays) dh[m * H + unit]", "dh[m * H + unit]"),
     ),
     "all chunks go to one sum": (("!Path::kInRegisters || kAtOnce > 2 ? 1 : 4 / kAtOnce", "1"),),

@@ -858,9 +858,9 @@ def test_who_finds_what_is_awaited_does_not_look_at_the_clock(
 # ---- what a step need not load -------------------------------------------------------------------
 
 AHEAD = {
-    "dh": ("is_mine && have_dh ? my_dh : dh[m * H + unit]", "my_dh"),
-    "dy": ("is_mine ? my_dy : dy[(start + m) * H + unit]", "my_dy"),
-    "dh_direct": ("(is_mine ? my_dh_direct : dh[m * H + unit])", "my_dh_direct"),
+    "dh": ("is_first && have_dh ? my_dh : dh[m * H + unit]", "my_dh"),
+    "dy": ("is_first ? my_dy : dy[(start + m) * H + unit]", "my_dy"),
+    "dh_direct": ("(is_first ? my_dh_direct : dh[m * H + unit])", "my_dh_direct"),
 }
 
 
