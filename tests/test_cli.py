@@ -257,9 +257,12 @@ def test_a_missing_extra_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    there = console.find_spec
-    absent = lambda name: None if name.startswith(package) else there(name)  # noqa: E731
-    monkeypatch.setattr(console, "find_spec", absent)
+    find_spec = console.find_spec
+
+    def without(name: str) -> Any:
+        return None if name.startswith(package) else find_spec(name)
+
+    monkeypatch.setattr(console, "find_spec", without)
     assert main(words) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"fastrnn: {said}")

@@ -96,7 +96,7 @@ def test_bidirectional_of_a_layer_that_goes_backwards(cell: Any, form: str, tmp_
     layer = fastrnn.keras.load(model if form == "live" else saved(model, tmp_path / form))
     forward, back = np.split(layer(x)[0], 2, axis=2)
     y = np.concatenate([back, forward], axis=2)[:, ::-1]  # Keras's is in the order of running
-    np.testing.assert_allclose(y, predict(model, x), rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(y, predict(model, x), rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in LAYERS if n not in ("gru_no_bias", "dropout")])

@@ -314,7 +314,7 @@ void BackwardPass<Real>::pack_chunk(const Thread& me, const Share& rows) const {
              {me.h_prev + rows.begin});
 }
 
-// What other threads have left behind the blocks of dgates.
+// A thread's share of what stands behind the gates' blocks in each row of dgates.
 template <class Real>
 void BackwardPass<Real>::pack_extra(const Thread& me, const Share& rows) const {
   const Share share(right_extra_.panels.count, me.place.index, partition_.threads);
