@@ -486,7 +486,7 @@ for kind in kinds:
         args = PassArgs(cell, Numerics(), one[None], one, c, ALL_ROWS, False)
         results.append(engine.forward(packed, args, save=False, threads=1)[0])
     np.testing.assert_allclose(*results)
-    hits.append(sum(engine.loops(cell, packed).forward.stats.cache_hits.values()))
+    hits.append(sum(engine.loops(cell, packed).forward.__wrapped__.stats.cache_hits.values()))
 print(*hits)
 """
 
@@ -501,6 +501,25 @@ def cache_hits(folder: Any, digest: str, *kinds: str) -> str:
         text=True,
     )
     return run.stdout.strip()
+
+
+@needs_numba
+def test_what_interrupts_numba_is_raised_itself() -> None:
+    from fastrnn.backends import numba
+
+    def interrupted(interrupt: Exception | None) -> None:
+        try:
+            raise SystemError("inner") from interrupt
+        except SystemError as error:
+            raise SystemError("outer") from error
+
+    call = numba._interruptible(interrupted)
+    late = TimeoutError("late")
+    with pytest.raises(TimeoutError, match="late") as caught:
+        call(late)
+    assert caught.value is late
+    with pytest.raises(SystemError, match="outer"):
+        call(None)
 
 
 @needs_numba

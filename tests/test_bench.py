@@ -380,6 +380,13 @@ def test_a_real_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["packing"] < found["products"] / 9
 
 
+def test_perf_that_gives_up_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([None, None, [line(0, "fastrnn::Barrier::wait")], None, None, None])
+    monkeypatch.setattr(profile, "_sample", lambda run, count: next(answers))
+    assert profile.measure(lambda: None, 1)["waiting"] == 1
+    assert profile.measure(lambda: None, 1) == {}
+
+
 def test_where_the_time_went_is_a_line_for_each_shape() -> None:
     found = made(cpu=[1e-3, 2e-3])
     share = dict.fromkeys(profile.PARTS, 0.1) | {"products": 0.5}

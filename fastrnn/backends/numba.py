@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import Any
 
@@ -268,7 +268,29 @@ def _compiled(math: CellMath) -> reference.Loops:
         register(function)
     forward = _jit(plain.forward, math.forward)
     backward = _jit(plain.backward, math.backward)
-    return reference.Loops(forward, backward)
+    return reference.Loops(_interruptible(forward), _interruptible(backward))
+
+
+def _interruptible(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loop that raises what a signal's handler raised, such as `KeyboardInterrupt`.
+
+    Numba makes arrays of a loop's results with the help of a Python function. What is raised there
+    ends as the cause of a `SystemError`, or of a chain of them.
+    """
+
+    @wraps(loop, updated=())
+    def call(*args: Any) -> Any:
+        try:
+            return loop(*args)
+        except SystemError as error:
+            raised: BaseException | None = error
+            while isinstance(raised, SystemError):
+                raised = raised.__cause__
+            if raised is None:
+                raise
+            raise raised from None
+
+    return call
 
 
 @cache

@@ -20,6 +20,7 @@ from typing import Any
 PARTS = ("products", "cell", "packing", "waiting", "Python", "rest")
 _RATE = 4999  # samples a second of each thread
 _SECONDS = 0.3
+_ATTEMPTS = 3
 _BATCH = 2e-3  # seconds of runs between two looks at whether perf has ended
 _EXTENSION = "_core."
 
@@ -49,8 +50,21 @@ def why_not() -> str | None:
 
 
 def measure(run: Callable[[], Any], threads: int) -> dict[str, float]:
-    """Run again and again for a while; return the share of each part of the threads' time."""
+    """Run again and again for a while; return the share of each part of the threads' time.
+
+    Empty where perf cannot tell: it found no names, or three times no way into the process. A
+    busy machine makes it give up now and then.
+    """
     count = _runs_in(run, _BATCH)
+    for _ in range(_ATTEMPTS):
+        samples = _sample(run, count)
+        if samples is not None:
+            return shares(samples, threads)
+    return {}
+
+
+def _sample(run: Callable[[], Any], count: int) -> list[str] | None:
+    """Return what `perf script` writes of a while of runs, or None if perf gave up."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "data")
         command = ["perf", "record", "-q", *_event(), "-p", str(os.getpid()), "-o", data]
@@ -59,8 +73,9 @@ def measure(run: Callable[[], Any], threads: int) -> dict[str, float]:
             while job.poll() is None:
                 for _ in range(count):
                     run()
-        done = _perf("script", "-i", data, "-F", "ip,time,sym,dso")
-    return shares(done.stdout.splitlines(), threads)
+        if job.returncode:
+            return None
+        return _perf("script", "-i", data, "-F", "ip,time,sym,dso").stdout.splitlines()
 
 
 def shares(lines: Iterable[str], threads: int) -> dict[str, float]:
