@@ -124,6 +124,57 @@ def fma_loop32(rounds: int) -> float: ...
 def fma_loop64(rounds: int) -> float: ...
 def read_sum32(x: Array, repeats: int) -> float: ...
 def read_sum64(x: Array, repeats: int) -> float: ...
+
+class PackedMatrix:
+    """A matrix in panels."""
+
+def pack_dense32(b: Array) -> PackedMatrix: ...
+
+pack_dense64 = pack_dense32
+
+def dense32(
+    a: Array,
+    a_transposed: bool,
+    b: Array | PackedMatrix,
+    b_transposed: bool,
+    bias: Array | None,
+    out: Array | None,
+    threads: int,
+) -> Array: ...
+
+dense64 = dense32
+
+def cross_entropy32(
+    logits: Array,
+    targets: Array,
+    mask: Array | None,
+    smoothing: float,
+    factor: float,
+    threads: int,
+) -> tuple[Array, Array]: ...
+
+cross_entropy64 = cross_entropy32
+
+def adam32(
+    param: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    beta1: float,
+    beta2: float,
+    correction: float,
+    eps: float,
+    rate: float,
+    weight_decay: float,
+    threads: int,
+) -> None: ...
+
+adam64 = adam32
+
+def sum_of_squares32(vector: Array, threads: int) -> float: ...
+
+sum_of_squares64 = sum_of_squares32
+
 def ctc32(
     logits: Array, targets: Array, steps: Array, labels: Array, blank: int, threads: int
 ) -> tuple[Array, Array]: ...

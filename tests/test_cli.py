@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 import fastrnn
 from fastrnn.cli import console, demo, main
@@ -279,29 +278,6 @@ from fastrnn.cli import main
 sys.exit(main(["info"]))
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-
-
-def test_the_demo_trains_with_one_thread_of_blas(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def threads() -> set[int]:
-        found = threadpoolctl.threadpool_info()
-        return {each["num_threads"] for each in found if each["user_api"] == "blas"}
-
-    seen = set()
-    update = demo.Training.update
-
-    def spied(self: demo.Training, rate: float) -> tuple[float, float]:
-        seen.update(threads())
-        return update(self, rate)
-
-    monkeypatch.setattr(demo.Training, "update", spied)
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        before = threads()
-        assert run_demo(tmp_path / "out", text) == 0
-        assert threads() == before
-    assert seen <= {1}
-    assert bool(seen) == bool(before)
 
 
 def fastrnn_program(*args: str, **how: Any) -> subprocess.CompletedProcess[str]:

@@ -63,10 +63,11 @@ done
 printf '%s\n' tests/native/*.cpp "${parts[@]}" | xargs -P "$(nproc)" -I{} \
   sh -c 'o=$0/$(basename {} .cpp).o; "$@" -c {} -o "$o"' "$made" "${compiler[@]}" "${flags[@]}"
 for part in "${parts[@]}"; do objects+=("$made/$(basename "$part" .cpp).o"); done
-for test in kernels runtime; do
+for test in kernels runtime training; do
   "${compiler[@]}" "${flags[@]}" "${link[@]}" "$made/${test}_test.o" ${objects[@]} -o "$made/$test$suffix"
 done
 "${run[@]}" "$made/runtime$suffix"
+"${run[@]}" "$made/training$suffix" "$passes"
 "${run[@]}" "$made/kernels$suffix" "$passes" | tr -d '\r' | tee "$made/said"
 
 # Every platform must give the bits of this machine's scalar kernels; one that has no fused multiply-add,

@@ -30,10 +30,11 @@ if [ "${1:-}" = native ]; then # linked with the objects that pip has left
 setup = runpy.run_path("setup.py", run_name="flags")
 print(setup["VARIANT"], *setup["checked_flags"]())')"
   objects=(build/"${setup[0]}"/temp*/csrc/{isa/*,driver/*,runtime/{threads,allocator,dispatch}}.o)
-  for test in runtime kernels; do
+  for test in runtime kernels training; do
     g++ "${setup[@]:1}" "tests/native/${test}_test.cpp" "${objects[@]}" -o "$tree/$test"
   done
   ASAN_OPTIONS=allocator_may_return_null=1 "${fixed[@]}" "$tree/runtime"
+  "${fixed[@]}" "$tree/training" 8
   exec "${fixed[@]}" "$tree/kernels" 15
 fi
 

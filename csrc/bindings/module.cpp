@@ -11,33 +11,19 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/dispatch.h"
+#include "bindings/arrays.h"
+#include "bindings/training.h"
 #include "driver/pass.h"
-#include "runtime/gil.h"
 #include "runtime/allocator.h"
-#include "sequences/losses.h"
+#include "runtime/dispatch.h"
+#include "runtime/gil.h"
 #include "runtime/threads.h"
+#include "sequences/losses.h"
 
 namespace py = pybind11;
 
 namespace fastrnn {
 namespace {
-
-// An array's data, null for None. Another dtype or a read-only output is a slip in cpu.py, but must
-// not become a wild pointer.
-template <class Item>
-Item* pointer(py::handle value) {
-  using Value = std::remove_const_t<Item>;
-  if (value.is_none()) return nullptr;
-  if (!py::isinstance<py::array>(value) ||
-      py::reinterpret_borrow<py::array>(value).dtype().num() != py::dtype::num_of<Value>())
-    throw py::type_error("an argument is not an array of the call's dtype");
-  auto array = py::reinterpret_borrow<py::array>(value);
-  if constexpr (std::is_const_v<Item>)
-    return static_cast<const Value*>(array.data());
-  else
-    return static_cast<Value*>(array.mutable_data());
-}
 
 template <class Item>
 Sequence<Item> sequence(py::handle value) {
@@ -61,20 +47,6 @@ Weights<Item> weights(const py::tuple& w) {
 RowSchedule rows(const py::tuple& r, bool reverse) {
   return {pointer<const std::int64_t>(r[0]), pointer<const std::int64_t>(r[1]),
           reinterpret_cast<const std::uint8_t*>(pointer<const bool>(r[2])), reverse};
-}
-
-// A new array, uninitialized; `what` it is, if there is no memory.
-template <class Item, int N>
-py::array_t<Item> make_array(const char* what, const Index (&shape)[N]) {
-  py::array::ShapeContainer extents(shape, shape + N);
-  Index size = sizeof(Item);
-  for (const Index n : shape) size *= n;
-  if (size < static_cast<Index>(Memory::kLeast)) return py::array_t<Item>(extents);
-  auto buffer = std::make_unique<Buffer>(static_cast<std::size_t>(size), what);
-  const auto* data = static_cast<const Item*>(buffer->data());
-  const py::capsule owner(buffer.get(), [](void* p) { delete static_cast<Buffer*>(p); });
-  buffer.release();
-  return py::array_t<Item>(extents, data, owner);
 }
 
 void zero(const py::object& value) {
@@ -475,6 +447,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind<float>(m, "32");
   bind<double>(m, "64");
   bind_sequence_losses(m);
+  bind_training(m);
   memory();  // made here: a fork while a thread makes it would leave the child without
   m.def("set_flush_denormals", [](bool on) { flush_denormals = on; });
   m.def("memory_kept", [] { return memory().kept(); });

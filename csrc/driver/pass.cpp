@@ -3,26 +3,10 @@
 #include "driver/backward.h"
 #include "driver/forward.h"
 #include "driver/quantize.h"
+#include "driver/share_out.h"
 
 namespace fastrnn {
 namespace {
-
-// Runs task(rank, ranks) on up to `threads` threads.
-template <class Task>
-void share_out(int threads, Index size, const Task& task) {
-  struct Job {
-    const Task& task;
-    int ranks;
-    static void enter(void* self, int rank) {
-      const Job& job = *static_cast<Job*>(self);
-      job.task(rank, job.ranks);
-    }
-  };
-  // below some ten thousand numbers, waking a thread takes longer than packing
-  const ThreadTeam lease(size < 30000 ? 1 : threads, static_cast<double>(size) / 2000);
-  Job job{task, lease.size()};
-  lease.run(lease.size(), Job::enter, &job);
-}
 
 // The least rows that make it best for threads to share them. Half-empty blocks of the tile unit are
 // worth it where each thread can keep all of the recurrent weights in its L2 cache.
@@ -110,7 +94,7 @@ template <class Real>
 void Pass<Real>::pack(const Sizes& z, const Weights<const Real>& w, Phase phase, int threads,
                       Real* out) const {
   const auto pack_as = [&](const auto& at) {
-    share_out(threads, at.layout.size,
+    share_out(threads, static_cast<double>(at.layout.size) / 2000,
               [&](int rank, int ranks) { at.pack(kernels_, w, rank, ranks, out); });
   };
   if (phase == Phase::forward)
@@ -130,7 +114,7 @@ template <class Real>
 void Pass<Real>::split(const Sizes& z, Phase phase, const Algorithms& how, int threads,
                        const Real* packed, Half* out) const {
   const auto split_as = [&](const auto& at) {
-    share_out(threads, at.layout.size, [&](int rank, int ranks) {
+    share_out(threads, static_cast<double>(at.layout.size) / 2000, [&](int rank, int ranks) {
       at.each([&](const Matrix<Real>& m) {
         split_panels(kernels_, m.panels, packed + m.at, m.K, m.how,
                      Share(m.panels.count, rank, ranks), out + m.at_split);

@@ -50,6 +50,7 @@ struct Vec<float> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
@@ -123,6 +124,7 @@ struct Vec<double> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm256_div_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {_mm256_sqrt_pd(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {_mm256_min_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {_mm256_max_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.v)}; }

@@ -76,6 +76,7 @@ struct Vec<float> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
@@ -176,6 +177,7 @@ struct Vec<double> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {_mm512_sqrt_pd(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {_mm512_min_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {_mm512_max_pd(a.v, b.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {_mm512_andnot_pd(_mm512_set1_pd(-0.0), a.v)}; }

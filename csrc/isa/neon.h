@@ -45,6 +45,7 @@ struct Vec<float> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {vabsq_f32(a.v)}; }
@@ -91,6 +92,7 @@ struct Vec<double> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {vmulq_f64(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {vdivq_f64(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {vsqrtq_f64(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {vabsq_f64(a.v)}; }

@@ -36,6 +36,7 @@ struct Vec {
 #else
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return {std::fma(a.v, b.v, c.v)}; }
 #endif
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {std::sqrt(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {std::fabs(a.v)}; }

@@ -43,6 +43,7 @@ struct Vec<float> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {wasm_f32x4_mul(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {wasm_f32x4_div(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {wasm_f32x4_sqrt(a.v)}; }
   // pmin(x, y) is y < x ? y : x
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {wasm_f32x4_pmin(b.v, a.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {wasm_f32x4_pmax(b.v, a.v)}; }
@@ -89,6 +90,7 @@ struct Vec<double> {
   FASTRNN_FN friend Vec operator*(Vec a, Vec b) { return {wasm_f64x2_mul(a.v, b.v)}; }
   FASTRNN_FN friend Vec operator/(Vec a, Vec b) { return {wasm_f64x2_div(a.v, b.v)}; }
   FASTRNN_FN friend Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+  FASTRNN_FN friend Vec sqrt(Vec a) { return {wasm_f64x2_sqrt(a.v)}; }
   FASTRNN_FN friend Vec min(Vec a, Vec b) { return {wasm_f64x2_pmin(b.v, a.v)}; }
   FASTRNN_FN friend Vec max(Vec a, Vec b) { return {wasm_f64x2_pmax(b.v, a.v)}; }
   FASTRNN_FN friend Vec abs(Vec a) { return {wasm_f64x2_abs(a.v)}; }

@@ -11,6 +11,7 @@
 #include "kernels/lockstep.h"
 #include "kernels/cell.h"
 #include "kernels/bf16_dot.h"
+#include "kernels/training.h"
 #include "kernels/peak.h"
 #ifdef FASTRNN_TILE_UNIT
 FASTRNN_REGION(FASTRNN_TILE_UNIT)
@@ -64,6 +65,8 @@ constexpr Kernels<typename V::Real> make_kernels() {
     to.split_matmul = split_matmul<V>;
 #endif
   }
+  to.cross_entropy_row = cross_entropy_row<V>;
+  to.adam = adam<V>;
   to.sigmoid = sigmoid_of<V>;
   to.tanh = tanh_of<V>;
   to.fma_loop = fma_loop<V>;

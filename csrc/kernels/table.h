@@ -267,6 +267,25 @@ struct SettledSums {
   bool last;   // leaves the sum of all in `sums`
 };
 
+// A row of logits z (classes,). Its cross entropy, whose weight is `factor`, against a class that has 1
+// - smoothing, and all of them the rest; dz is the gradient.
+template <class Real>
+struct CrossEntropyRow {
+  const Real* z;
+  Real* dz;
+  Index classes, target;
+  double smoothing, factor;
+};
+
+// Adam's update of some parameters; rest1 is 1 - beta1.
+template <class Real>
+struct AdamStep {
+  Real* param;
+  const Real* grad;
+  Real *mean, *square;
+  Real beta1, rest1, beta2, rest2, correction, eps, rate, weight_decay;
+};
+
 // Rows m .. m+rows-1, columns unit .. N-1 of an array whose last vector is not full.
 template <class Item>
 struct Partial {
@@ -307,6 +326,9 @@ struct Kernels {
                        Half* out);
   void (*split_matmul)(const Matmul<float>*, int count, int terms, Half* scratch, const SplitInput&,
                        FmaBlock fma, const void* kernels);
+
+  double (*cross_entropy_row)(const CrossEntropyRow<Real>&);
+  void (*adam)(const AdamStep<Real>&, Index begin, Index end);
 
   void (*sigmoid)(const Real* x, Real* y, Index n);  // for the accuracy tests
   void (*tanh)(const Real* x, Real* y, Index n);

@@ -159,6 +159,13 @@ def best_on_cpu() -> str:
     return next(usable for usable in _AUTO if why_not(usable) is None)
 
 
+def of_training() -> str:
+    """Return the name of the backend on the CPU whose functions serve layers without one of their
+    own, losses and optimisers: what FASTRNN_BACKEND names, if it runs there, else the best."""
+    asked = _asked_for()
+    return asked if asked not in ("", "cuda") else best_on_cpu()
+
+
 def fallback() -> str | None:
     """Return what to say of "auto" if it is slower than the compiled backend and nobody has asked
     for that; None if FASTRNN_BACKEND asks for it, or if it is the compiled one."""

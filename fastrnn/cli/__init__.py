@@ -54,7 +54,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
         return tune.run(options)
     if options.command == "demo":
-        require("demo", "matplotlib", "threadpoolctl", "tqdm")
+        require("demo", "matplotlib", "tqdm")
         from . import demo
 
         return demo.run(options)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .. import Adam, clip_grad_norm, load, save
@@ -76,11 +75,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         training = _prepare(options)
         try:
-            # BLAS's own threads would spin on the cores that the layers' threads need:
-            # docs/adr/0006-one-blas-thread-in-the-demo.md
-            with threadpool_limits(1, user_api="blas"):
-                _train(training, options.minutes * 60)
-                _report(training)
+            _train(training, options.minutes * 60)
+            _report(training)
         except KeyboardInterrupt:
             sys.stderr.write(f"\nstopped: {training.saved()}\n")
             return 130

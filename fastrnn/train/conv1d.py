@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -18,7 +18,8 @@ from ..gradients import LayerGradients
 from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
 from .feedforward import FeedForward, Tape
-from .sums import sum_products, sum_rows
+from .products import affine, back, sum_products
+from .sums import sum_rows
 
 
 @documented
@@ -204,7 +205,7 @@ class Conv1d(FeedForward):
                 part = self._xp.ascontiguousarray(dy[..., rows]).reshape(len(columns), -1)
                 dw = params["weight"][rows].reshape(part.shape[1], -1)
                 sum_products(self._xp, part, columns, dw)
-                d = part @ tape.weight[rows].reshape(part.shape[1], -1)
+                d = back(part, tape.weight[rows].reshape(part.shape[1], -1))
                 d = d.reshape(len(dy), dx.shape[1], -1, self.kernel_size)
                 for k in range(self.kernel_size):
                     first = k * self.dilation
@@ -240,6 +241,12 @@ class Conv1d(FeedForward):
         o, c = self.out_channels // self.groups, self.in_channels // self.groups
         return slice(g * o, (g + 1) * o), slice(g * c, (g + 1) * c)
 
+    def _matrices(self) -> Iterable[Array]:
+        weight = self._params["weight"]
+        for g in range(self.groups):
+            rows, _ = self._group(g)
+            yield weight[rows].reshape(self.out_channels // self.groups, -1)
+
     def _columns(self, x: Array) -> list[Array]:
         """Return, of each group, what its output channels see: (T'*B, C / groups * K)."""
         T, B = self._steps(len(x)), math.prod(x.shape[1:-1])
@@ -257,14 +264,16 @@ class Conv1d(FeedForward):
         T, O, outer = self._steps(len(x)), self.out_channels, x.shape[1:-1]
         if not T:
             return self._xp.zeros((0, *outer, O), self._dtype)  # type: ignore[no-any-return]
-        weight, parts = self._params["weight"], []
+        packed = self._packed or [None] * self.groups
+        parts = []
+        bias = self._params["bias"] if self.bias else None
         with backends.ignore_fp_errors(x):
-            for g, columns in enumerate(self._columns(x)):
-                rows, _ = self._group(g)
-                parts.append(columns @ weight[rows].reshape(-1, columns.shape[1]).T)
+            for g, (columns, weight) in enumerate(
+                zip(self._columns(x), self._matrices(), strict=True)
+            ):
+                of_group = None if bias is None else bias[self._group(g)[0]]
+                parts.append(affine(columns, weight, of_group, packed[g]))
             y: Array = parts[0] if len(parts) == 1 else self._xp.concatenate(parts, axis=1)
-            if self.bias:
-                y += self._params["bias"]
         return y.reshape(T, *outer, O)
 
 
@@ -285,6 +294,7 @@ class Conv1dStepper:
                 f"got {layer.stride}"
             )
         self._layer = layer._copied({})
+        self._layer.freeze()
         xp = layer._xp
         with backends.device_of(layer.flat_params):
             self._seen = xp.zeros((layer.receptive_field, batch, layer.in_channels), layer.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 from .. import backends, checks
 from ..parametrized import Parametrized, Setting
 from ..typing import Array, Device
+from .products import pack
 
 Self = TypeVar("Self", bound="FeedForward")
 
@@ -20,7 +22,7 @@ class Tape:
 
     layer: FeedForward
     x: Array
-    weight: Array | None = None
+    weight: Any = None  # an array; None where a layer needs none
 
 
 class FeedForward(Parametrized):
@@ -34,6 +36,7 @@ class FeedForward(Parametrized):
         self._dtype = np.dtype(config["dtype"])
         self._xp = backends.get("cuda").xp if config["device"] == "cuda" else np
         self._params = self._zeros()
+        self._packed: list[Any] | None = None
 
     def to(self: Self, device: str) -> Self:
         """Return a copy with its parameters on a device, frozen if this one is.
@@ -59,15 +62,24 @@ class FeedForward(Parametrized):
         return not self._params.writeable
 
     def freeze(self) -> None:
-        """Make the parameters read-only; CuPy's arrays cannot refuse what is written to them."""
+        """Make the parameters read-only, and pack the weights of products for calls to come.
+
+        CuPy's arrays cannot refuse what is written to them.
+        """
         self._params.set_writeable(False)
+        self._packed = [pack(matrix) for matrix in self._matrices()]
 
     def unfreeze(self) -> None:
         """Make the parameters writeable again."""
+        self._packed = None
         self._params.set_writeable(True)
 
+    def _matrices(self) -> Iterable[Array]:
+        """The matrices that a call multiplies by, in the order of its products."""
+        return ()
+
     def __getstate__(self) -> dict[str, Any]:
-        built = ("_params", "_xp")
+        built = ("_params", "_packed", "_xp")
         own = {name: value for name, value in self.__dict__.items() if name not in built}
         flat = self._params.on_host(self._params.flat)
         return own | {"flat_params": flat, "frozen": self.frozen}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,8 @@ from ..gradients import LayerGradients
 from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
 from .feedforward import FeedForward, Tape
-from .sums import sum_products, sum_rows
+from .products import affine, back, sum_products
+from .sums import sum_rows
 
 
 @documented
@@ -145,8 +146,11 @@ class Linear(FeedForward):
             sum_products(self._xp, rows, x, params["weight"])
             if self.bias:
                 sum_rows(rows, params["bias"])
-            dx = rows @ tape.weight
+            dx = back(rows, tape.weight)
         return LayerGradients(dx.reshape(tape.x.shape), params, self)
+
+    def _matrices(self) -> Iterable[Array]:
+        yield self.params["weight"]
 
     def _checked(self, x: Any) -> Array:
         checked = checks.array("x", x, self.dtype, self.flat_params)
@@ -156,7 +160,8 @@ class Linear(FeedForward):
     def _map(self, x: Array) -> Array:
         with backends.ignore_fp_errors(x):
             # One product of two matrices: NumPy would run a stack of T small ones.
-            y: Array = x.reshape(-1, self.in_features) @ self.params["weight"].T
-            if self.bias:
-                y += self.params["bias"]
+            rows = x.reshape(-1, self.in_features)
+            bias = self.params["bias"] if self.bias else None
+            (packed,) = self._packed or (None,)
+            y = affine(rows, self.params["weight"], bias, packed)
         return y.reshape(*x.shape[:-1], self.out_features)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import backends, checks
+from ..config import get_num_threads
 from ..typing import Array
+from . import engine
 
 
 class Flat(Protocol):
@@ -99,30 +101,44 @@ def softmax_cross_entropy(
         else:
             flat = flat.astype(np.int64, copy=False)  # in which every limit can be said
             wrong = (flat < 0) | (flat >= classes)
-        place = xp.arange(flat.size)
-        # contiguous: NumPy sums pairwise along the last axis only if it is the densest
-        logits = xp.ascontiguousarray(logits)
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        dlogits = xp.exp(shifted).reshape(-1, classes)
-        total = dlogits.sum(axis=-1)
-        rows = shifted.reshape(-1, classes)
-        hit = rows[place, flat]
-        losses = xp.log(total) - hit
-        dlogits /= total[:, None]
-        if smoothing:
-            losses += (hit - rows.sum(axis=-1) / classes) * smoothing
-            dlogits -= smoothing / classes
-        dlogits[place, flat] -= 1 - smoothing
+        if chosen is not None:
+            chosen = chosen.reshape(-1)
+        count = flat.size if chosen is None else chosen.sum()
+        run = engine.function("cross_entropy", logits)
+        if run is not None:
+            rows = engine.contiguous(logits).reshape(-1, classes)
+            mask = None if chosen is None else engine.contiguous(chosen)
+            count = max(int(count), 1)
+            targets = flat.astype(np.int64)
+            losses, dlogits = run(rows, targets, mask, smoothing, 1 / count, get_num_threads())
+            return float(losses.sum()) / count, dlogits.reshape(logits.shape)
+        losses, dlogits = _cross_entropy(xp, logits.reshape(-1, classes), flat, smoothing)
         if xp is not np:
             losses[wrong] = dlogits[wrong] = np.nan
         if chosen is not None:
-            chosen = chosen.reshape(-1)
             losses = xp.where(chosen, losses, 0)
             dlogits[~chosen] = 0
-        count = flat.size if chosen is None else chosen.sum()
         loss, factor = _mean(xp, losses, count, 1)
         dlogits *= xp.asarray(factor, dlogits.dtype)
     return loss, dlogits.reshape(logits.shape)
+
+
+def _cross_entropy(xp: Any, logits: Array, targets: Array, smoothing: float) -> tuple[Array, Array]:
+    """Return the losses of the rows of logits (n, C), and the gradient of their sum."""
+    place, classes = xp.arange(targets.size), logits.shape[1]
+    # contiguous: NumPy sums pairwise along the last axis only if it is the densest
+    logits = xp.ascontiguousarray(logits)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    dlogits = xp.exp(shifted)
+    total = dlogits.sum(axis=-1)
+    hit = shifted[place, targets]
+    losses = xp.log(total) - hit
+    dlogits /= total[:, None]
+    if smoothing:
+        losses += (hit - shifted.sum(axis=-1) / classes) * smoothing
+        dlogits -= smoothing / classes
+    dlogits[place, targets] -= 1 - smoothing
+    return losses, dlogits
 
 
 def _mean(xp: Any, values: Array, count: Any, slope: int) -> tuple[Any, Any]:
@@ -299,6 +315,10 @@ def _sum_of_squares(vectors: list[Array], exponent: int = 0) -> float:
     small for BLAS to wake threads."""
     sums = []
     for vector in vectors:
+        run = None if exponent else engine.function("sum_of_squares", vector)
+        if run is not None:
+            sums.append(run(engine.contiguous(vector), get_num_threads()))
+            continue
         block = max(vector.size, 1) if checks.on_gpu(vector) else 1 << 13
         xp = backends.namespace(vector)
         with backends.device_of(vector):

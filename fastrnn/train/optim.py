@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import backends, checks
+from ..config import get_num_threads
 from ..docstrings import documented
 from ..typing import Array
+from . import engine
 from .losses import AnyGradients, gradient_list, gradient_vectors
 
 # Parameters go through an update in blocks of so many: what is read and written again and again
@@ -90,6 +92,8 @@ class Optimizer(ABC):
         self.steps += 1
         scalars = self._scalars()
         for layer, vector, state in zip(self._layers, vectors, self._state, strict=True):
+            if self._fused(layer.flat_params, vector, list(state.values()), scalars):
+                continue
             with backends.ignore_fp_errors(vector):
                 # A GPU has no such cache, and many small calls would keep it waiting.
                 block = vector.size if checks.on_gpu(vector) else min(_BLOCK, vector.size)
@@ -132,6 +136,12 @@ class Optimizer(ABC):
     @abstractmethod
     def _scalars(self) -> tuple[float, ...]:
         """Return what one step's updates have in common."""
+
+    def _fused(
+        self, param: Array, grad: Array, moments: list[Array], scalars: tuple[float, ...]
+    ) -> bool:
+        """Update a whole vector by a compiled loop; return False where there is none."""
+        return False
 
     @abstractmethod
     def _update(
@@ -343,6 +353,28 @@ class Adam(Optimizer):
     def _scalars(self) -> tuple[float, ...]:
         beta1, beta2 = self.betas
         return self.lr / (1 - beta1**self.steps), math.sqrt(1 - beta2**self.steps)
+
+    def _fused(
+        self, param: Array, grad: Array, moments: list[Array], scalars: tuple[float, ...]
+    ) -> bool:
+        run = engine.function("adam", param)
+        if run is None or not all(a.flags.carray for a in (param, *moments)):
+            return False
+        rate, correction = scalars
+        mean, square = moments
+        run(
+            param,
+            engine.contiguous(grad),
+            mean,
+            square,
+            *self.betas,
+            correction,
+            self.eps,
+            rate,
+            self.weight_decay,
+            get_num_threads(),
+        )
+        return True
 
     def _update(
         self,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..typing import Array
 
 _CHAIN = 256
 """Rows that are added one after the other."""
-
-_PRODUCT = 8192
-"""Rows of a product, which a BLAS sums by blocks of its own."""
 
 
 def sum_runs(rows: Array, starts: Array) -> Array:
@@ -38,15 +33,3 @@ def sum_rows(rows: Array, out: Array) -> None:
         out[...] = sum_runs(rows, np.zeros(1, np.intp))[0]
     else:
         rows.sum(axis=0, out=out)
-
-
-def sum_products(xp: Any, a: Array, b: Array, out: Array) -> None:
-    """Write a (n, M) transposed times b (n, K) to out (M, K)."""
-    if len(a) <= _PRODUCT:
-        xp.matmul(a.T, b, out=out)
-        return
-    total = xp.zeros(out.shape, np.float64)
-    for start in range(0, len(a), _PRODUCT):
-        rows = slice(start, start + _PRODUCT)
-        total += xp.matmul(a[rows].T, b[rows])
-    out[...] = total

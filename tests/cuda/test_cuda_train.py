@@ -29,6 +29,12 @@ def gradients(layer: Any, x: Any) -> Any:
     return layer.backward(tape, y)
 
 
+@pytest.fixture(autouse=True)
+def numpy_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose products the emulated device has, too: results are equal to the bit."""
+    monkeypatch.setenv("FASTRNN_BACKEND", "numpy")
+
+
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever waits for the GPU is an error."""
