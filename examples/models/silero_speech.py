@@ -18,6 +18,7 @@ w = {t.name[6:]: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.in
 stft = fastrnn.Conv1d.from_params({"weight": w["stft.forward_basis_buffer"]}, stride=128)
 name, conv1d = "encoder.{}.reparam_conv", fastrnn.Conv1d.from_params
 convs = [conv1d(w, name.format(k), stride=s) for k, s in enumerate((1, 2, 2, 1))]
+[conv.freeze() for conv in (stft, *convs)]
 padded = [np.zeros((n, 1, c.in_channels), "f4") for n, c in zip((6, 6, 4, 3), convs, strict=True)]
 step = fastrnn.onnx.load(path, 0).stepper()  # in a branch of an If; the other is the same
 out, bias = (w[f"decoder.decoder.2.{k}"].ravel() for k in ("weight", "bias"))
