@@ -4,7 +4,7 @@ Linear forward and backward, softmax cross entropy, clipping and Adam.
 
     python bench/training_step.py --threads 1
 
-Turns in one process, each call some milliseconds after the one before, so that nobody's threads
+Turns in one process, each call a while after the one before, so that nobody's threads
 still spin and no cache is warm; medians. The ratio is torch's time by ours.
 """
 
@@ -109,7 +109,7 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pause", type=float, default=0.02, help="seconds before each call")
+    parser.add_argument("--pause", type=float, default=0.15, help="seconds before each call")
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     fastrnn.set_num_threads(options.threads)

@@ -139,6 +139,7 @@ def dense32(
     b_transposed: bool,
     bias: Array | None,
     out: Array | None,
+    row_sum: Array | None,
     threads: int,
 ) -> Array: ...
 

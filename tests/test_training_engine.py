@@ -49,9 +49,10 @@ def test_products_of_any_sizes(n: int, M: int, K: int, dtype: str, bias: bool) -
     b = normal(dtype, M) if bias else None
     close(products.affine(x, weight, b), x, weight.T, 0 if b is None else b)
     close(products.back(dy, weight), dy, weight)
-    out = np.full((M, K), 7, dtype)
-    products.sum_products(np, dy, x, out)
+    out, row_sum = np.full((M, K), 7, dtype), np.full(M, 7, dtype)
+    products.sum_products(np, dy, x, out, row_sum)
     close(out, dy.T, x)
+    close(row_sum, dy.T, np.ones(n))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -92,10 +93,11 @@ def test_any_memory_order(dtype: str) -> None:
 
 def test_sums_over_many_rows() -> None:
     a, b = np.full((100_000, 3), 0.1, np.float32), np.ones((100_000, 5), np.float32)
-    out = np.empty((3, 5), np.float32)
-    products.sum_products(np, a, b, out)
+    out, row_sum = np.empty((3, 5), np.float32), np.empty(3, np.float32)
+    products.sum_products(np, a, b, out, row_sum)
     exact = 100_000 * float(np.float32(0.1))
     np.testing.assert_allclose(out, exact, rtol=2e-5)
+    np.testing.assert_allclose(row_sum, exact, rtol=2e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

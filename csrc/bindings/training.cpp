@@ -35,10 +35,10 @@ PackedMatrix<Real> pack(const py::array& b) {
 }
 
 // A B + bias into `out`, or into a new array; see DenseProduct. A's rows may lie apart. b: an array, or
-// what pack() returned.
+// what pack() returned. row_sum: an array, or None.
 template <class Real>
 py::object dense(const py::array& a, bool a_transposed, py::handle b, bool b_transposed,
-                 py::handle bias, py::object out, int threads) {
+                 py::handle bias, py::object out, py::handle row_sum, int threads) {
   DenseProduct<Real> of{};
   of.M = a.shape(a_transposed ? 1 : 0), of.K = a.shape(a_transposed ? 0 : 1);
   of.a = pointer<const Real>(a), of.a_transposed = a_transposed;
@@ -51,6 +51,7 @@ py::object dense(const py::array& a, bool a_transposed, py::handle b, bool b_tra
     of.b = pointer<const Real>(b), of.b_transposed = b_transposed;
   }
   of.bias = pointer<const Real>(bias);
+  of.row_sum = pointer<Real>(row_sum);
   of.threads = threads;
   if (out.is_none()) out = make_array<Real>("a product", {of.M, of.N});
   of.out = pointer<Real>(out);

@@ -86,6 +86,10 @@ class DensePass {
       const Index rows = smaller(of_.K - k, kChunkRows);
       for (Index p = panels.begin; p < panels.end; ++p)
         pack(p, k, rows, packed_ + panels_.at(p, rows));
+      if (of_.row_sum)
+        kernels_.column_sums(
+            {of_.a + k * of_.a_stride, of_.a_stride, rows, nullptr, nullptr, of_.row_sum, k > 0},
+            own.begin, own.end);
       barrier_.wait();
       const Index columns = own.end - own.begin;
       const int blocks = copies() ? static_cast<int>((columns + kColumns - 1) / kColumns) : 1;

@@ -15,8 +15,9 @@ struct DenseProduct {
   const Real* b;  // in one piece; null where it is packed
   bool b_transposed;
   const Real* packed;  // pack_dense(b), or null; null where A lies transposed
-  const Real* bias;  // (N,) or null; null where A lies transposed
-  Real* out;         // in one piece
+  const Real* bias;    // (N,) or null; null where A lies transposed
+  Real* out;           // in one piece
+  Real* row_sum;       // (M,) or null: where A lies transposed, the sum of the rows as they lie
   int threads;
 };
 

@@ -17,7 +17,6 @@ from ..parametrized import Setting
 from ..typing import Array, Device, FloatDType
 from .feedforward import FeedForward, Tape
 from .products import affine, back, sum_products
-from .sums import sum_rows
 
 
 @documented
@@ -143,9 +142,8 @@ class Linear(FeedForward):
         with backends.ignore_fp_errors(dy):
             rows = dy.reshape(-1, self.out_features)
             x = tape.x.reshape(-1, self.in_features)
-            sum_products(self._xp, rows, x, params["weight"])
-            if self.bias:
-                sum_rows(rows, params["bias"])
+            bias = params["bias"] if self.bias else None
+            sum_products(self._xp, rows, x, params["weight"], bias)
             dx = back(rows, tape.weight)
         return LayerGradients(dx.reshape(tape.x.shape), params, self)
 

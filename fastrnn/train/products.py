@@ -9,6 +9,7 @@ import numpy as np
 from ..config import get_num_threads
 from ..typing import Array
 from . import engine
+from .sums import sum_rows
 
 _PRODUCT = 8192
 """Rows that one product sums over, by blocks of its own."""
@@ -28,7 +29,7 @@ def affine(x: Array, weight: Array, bias: Array | None, packed: Any | None = Non
     run = engine.function("dense", x)
     if run is not None:
         b = engine.contiguous(weight) if packed is None else packed
-        y: Array = run(_rows(x), False, b, True, bias, None, get_num_threads())
+        y: Array = run(_rows(x), False, b, True, bias, None, None, get_num_threads())
         return y
     y = x @ weight.T
     if bias is not None:
@@ -42,30 +43,38 @@ def back(dy: Array, weight: Array) -> Array:
     if run is None:
         return dy @ weight
     weight = engine.contiguous(weight)
-    dx: Array = run(_rows(dy), False, weight, False, None, None, get_num_threads())
+    dx: Array = run(_rows(dy), False, weight, False, None, None, None, get_num_threads())
     return dx
 
 
-def sum_products(xp: Any, a: Array, b: Array, out: Array) -> None:
-    """Write a (n, M) transposed times b (n, K) to out (M, K)."""
+def sum_products(xp: Any, a: Array, b: Array, out: Array, row_sum: Array | None = None) -> None:
+    """Write a (n, M) transposed times b (n, K) to out (M, K), and the sum of a's rows to row_sum
+    (M,) if it is there."""
+    run = engine.function("dense", a)
+    if row_sum is not None and run is None:
+        sum_rows(a, row_sum)
+        row_sum = None
     if len(a) <= _PRODUCT:
-        _sum_products(xp, a, b, out)
+        _sum_products(xp, run, a, b, out, row_sum)
         return
-    total = xp.zeros(out.shape, np.float64)
-    part = xp.empty_like(out)
+    parts = [out] if row_sum is None else [out, row_sum]
+    totals = [xp.zeros(each.shape, np.float64) for each in parts]
     for start in range(0, len(a), _PRODUCT):
         rows = slice(start, start + _PRODUCT)
-        _sum_products(xp, a[rows], b[rows], part)
-        total += part
-    out[...] = total
+        _sum_products(xp, run, a[rows], b[rows], out, row_sum)
+        for total, part in zip(totals, parts, strict=True):
+            total += part
+    for total, part in zip(totals, parts, strict=True):
+        part[...] = total
 
 
-def _sum_products(xp: Any, a: Array, b: Array, out: Array) -> None:
-    run = engine.function("dense", a)
+def _sum_products(
+    xp: Any, run: Any | None, a: Array, b: Array, out: Array, row_sum: Array | None
+) -> None:
     if run is None:
         xp.matmul(a.T, b, out=out)
     else:
-        run(_rows(a), True, engine.contiguous(b), False, None, out, get_num_threads())
+        run(_rows(a), True, engine.contiguous(b), False, None, out, row_sum, get_num_threads())
 
 
 def _rows(a: Array) -> Array:

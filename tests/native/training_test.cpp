@@ -54,10 +54,12 @@ void check(bool right, const char* what, const char* isa, Index M, Index N, Inde
 template <class Real>
 std::vector<Real> product(const KernelTable& table, DenseProduct<Real> of) {
   const Kernels<Real>& kernels = table.of<Real>();
-  std::vector<Real> out = guarded<Real>(of.M * of.N);
+  std::vector<Real> out = guarded<Real>(of.M * of.N), sums = guarded<Real>(of.M);
   of.out = out.data();
+  if (of.a_transposed) of.row_sum = sums.data();
   std::vector<char> work(static_cast<std::size_t>(dense_work(kernels, of)));
   dense_product(kernels, of, work.data());
+  out.insert(out.end(), sums.begin(), sums.end());
   return out;
 }
 
