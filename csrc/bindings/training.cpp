@@ -47,8 +47,8 @@ py::object dense(const py::array& a, bool a_transposed, py::handle b, bool b_tra
     const auto& packed = b.cast<const PackedMatrix<Real>&>();
     of.N = packed.N, of.packed = static_cast<const Real*>(packed.buffer.data());
   } else {
+    of.b = pointer<const Real>(b), of.b_transposed = b_transposed;  // an array, or it throws
     of.N = py::reinterpret_borrow<py::array>(b).shape(b_transposed ? 0 : 1);
-    of.b = pointer<const Real>(b), of.b_transposed = b_transposed;
   }
   of.bias = pointer<const Real>(bias);
   of.row_sum = pointer<Real>(row_sum);

@@ -21,6 +21,17 @@ constexpr Index kColumns = 96, kLeastColumns = 32, kColumnsToCopy = 64;
 // panels of its own, one at a time.
 constexpr Index kRowsToShare = 96;
 
+// Packs panel p of so many rows of B, the first of which is at b; transposed, of all of them.
+template <class Real>
+void pack_panel(const Kernels<Real>& kernels, const Panels& panels, const Real* b, bool transposed,
+                Index p, Index rows, Real* out) {
+  if (transposed)
+    kernels.pack_panel(panels, b, 0, rows, p, false, out);
+  else
+    kernels.pack_rows(panels, {nullptr, b, panels.N}, 0, rows, rows, {p, p + 1}, false,
+                      out - panels.at(p, rows));
+}
+
 // One product, laid out for some threads.
 template <class Real>
 class DensePass {
@@ -119,7 +130,8 @@ class DensePass {
     if (count > 0) matmul(kernels_, &product, 1, {}, nullptr);
   }
 
-  // Each thread has columns enough for tiles of halves, of which few rows would take both.
+  // Whether columns of A are copied, and panels of B packed in halves (Panels): each thread has more
+  // columns than a tile that takes both halves at once has rows, since by columns there is no such tile.
   bool copies() const {
     return of_.a_transposed && of_.N >= kColumnsToCopy && of_.M >= kLeastColumns * threads_;
   }
@@ -129,11 +141,7 @@ class DensePass {
 
   // Panel p of rows k0 .. k0+rows-1 of B.
   void pack(Index p, Index k0, Index rows, Real* out) const {
-    if (of_.b_transposed)
-      kernels_.pack_panel(panels_, of_.b, 0, of_.K, p, false, out);
-    else
-      kernels_.pack_rows(panels_, {nullptr, of_.b + k0 * of_.N, of_.N}, 0, rows, rows, {p, p + 1},
-                         false, out - panels_.at(p, rows));
+    pack_panel(kernels_, panels_, of_.b + k0 * of_.N, of_.b_transposed, p, rows, out);
   }
 
   void multiply(Index m0, Index m1, const Share& panels, const Real* packed) const {
@@ -179,10 +187,8 @@ template <class Real>
 void pack_dense(const Kernels<Real>& kernels, const Real* b, bool b_transposed, Index N, Index K,
                 Real* out) {
   const Panels panels(N, 1, kernels.lanes, kernels.halves);
-  if (!b_transposed)
-    return kernels.pack_rows(panels, {nullptr, b, N}, 0, K, K, {0, panels.count}, false, out);
   for (Index p = 0; p < panels.count; ++p)
-    kernels.pack_panel(panels, b, 0, K, p, false, out + panels.at(p, K));
+    pack_panel(kernels, panels, b, b_transposed, p, K, out + panels.at(p, K));
 }
 
 template <class Real>
