@@ -11,7 +11,8 @@ import numpy as np
 from . import checks
 from .checks import RNG
 from .docstrings import documented
-from .recurrent import GRUKind, LSTMKind, Recurrent, RNNKind
+from .kinds import GRUKind, LSTMKind, RNNKind
+from .recurrent import Recurrent
 from .tape import Gradients, StateIndex, Tape, pair
 from .typing import Activation, Array, Backend, D, FloatDType, Pair, PairGradient, Precision, S
 

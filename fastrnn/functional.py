@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from . import checks
+from .constructor import checked_arguments
 from .layers import GRU, LSTM, RNN, Layer
-from .recurrent import checked_arguments
 from .spec import Weights
 from .tape import Gradients, Tape, pair
 from .typing import Array, State

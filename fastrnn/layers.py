@@ -13,8 +13,9 @@ from . import checks, config
 from . import dropout as masks
 from .checks import RNG
 from .docstrings import documented
+from .kinds import GRUKind, LSTMKind, RNNKind
 from .parametrized import Setting
-from .recurrent import GRUKind, LSTMKind, Recurrent, RNNKind
+from .recurrent import Recurrent
 from .tape import Gradients, StateIndex, Tape, pair
 from .typing import Activation, Array, Backend, D, FloatDType, Pair, PairGradient, Precision, S
 

@@ -1,70 +1,32 @@
-"""What recurrent layers and cells have in common: construction, packing, states, gradients."""
+"""What recurrent layers and cells have in common: construction, calls, states, gradients."""
 
 from __future__ import annotations
 
 import math
 import sys
-import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from . import backends, checks, foreign, forks, quantize
+from . import backends, checks, foreign
 from .cellmath import CELLS, GENERAL
-from .cellmath.ops import ACTIVATIONS
 from .checks import RNG
-from .parametrized import Parametrized, Setting
+from .constructor import checked_arguments
+from .freezing import Freezable
+from .parametrized import Setting
 from .params import Parameters
 from .schedule import ALL_ROWS, RowSchedule, row_schedules
 from .spec import CellSpec, Numerics, Options, OutputGradients, Weights
 from .stack import DeviceStack, Stack, StackArgs
-from .stepper import DeviceStepper, Snapshot, Stepper
+from .stepper import DeviceStepper, Stepper
 from .tape import Gradients, StateIndex, Tape, pair
-from .typing import (
-    Activation,
-    Array,
-    Backend,
-    D,
-    Pair,
-    PairGradient,
-    Precision,
-    S,
-    WeightDType,
-)
+from .typing import Array, D, Precision, S
 
 Self = TypeVar("Self", bound="Recurrent")
-
-# The constructors' arguments, and what each must be. `rng` is none of them: it is used once.
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "input_size": checks.size,
-    "hidden_size": checks.size,
-    "num_layers": checks.layers,
-    "nonlinearity": lambda name, value: checks.choice(name, value, ACTIVATIONS),
-    "reset_after": checks.flag,
-    "proj_size": lambda name, value: checks.size(name, value, at_least=0),
-    "peephole": checks.flag,
-    "gate_activation": lambda name, value: checks.choice(name, value, ACTIVATIONS),
-    "gate_slope": checks.positive,
-    "activation": lambda name, value: checks.choice(name, value, ACTIVATIONS),
-    "output_activation": lambda name, value: (
-        None if value is None else checks.choice(name, value, ACTIVATIONS)
-    ),
-    "clip": lambda name, value: None if value is None else checks.positive(name, value),
-    "coupled": checks.flag,
-    "bias": checks.flag,
-    "batch_first": checks.flag,
-    "dropout": checks.fraction,
-    "bidirectional": checks.flag,
-    "reverse": checks.flag,
-    "dtype": lambda _, value: checks.float_dtype(value).name,
-    "precision": lambda name, value: checks.choice(name, value, get_args(Precision)),
-    "reproducible": checks.flag,
-    "backend": lambda name, value: checks.choice(name, value, ("auto", *backends.NAMES)),
-}
 
 # What `_build` makes, and so what copies and pickles make anew.
 _BUILT = {"_dtype", "_cell", "_xp", "_stack", "_widths", "_state_outer", "_most_steps"}
@@ -80,14 +42,7 @@ _PLAIN = {kind: (Options(),) for kind in CELLS} | {"rnn_relu": (Options(candidat
 _EVERY_ROW = ALL_ROWS, ALL_ROWS
 
 
-def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a constructor's arguments but ``rng`` in the form that `config` returns."""
-    config = {name: _CHECKS[name](name, value) for name, value in arguments.items()}
-    checks.together(config)
-    return config
-
-
-class Recurrent(Parametrized, Generic[S, D]):
+class Recurrent(Freezable, Generic[S, D]):
     """Base of all layers and cells. Not for direct use."""
 
     input_size = Setting[int]()
@@ -199,9 +154,7 @@ class Recurrent(Parametrized, Generic[S, D]):
         suffixes = self._suffixes(config)
         self._names = [[name + suffix for name in _WEIGHTS] for suffix in suffixes]
         self._weights = self._by_pass(self._params)
-        self._frozen: Snapshot | None = None
-        self._lock = threading.Lock()
-        forks.watch(self)
+        self._build_unfrozen()
 
     @classmethod
     def param_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -273,110 +226,6 @@ class Recurrent(Parametrized, Generic[S, D]):
         """P; 0 without projection."""
         proj: int = self._config.get("proj_size", 0)
         return proj
-
-    @property
-    def backend(self) -> Backend:
-        """Name of the backend in use, never "auto"."""
-        return self._stack.backend.name
-
-    def freeze(self, weight_dtype: WeightDType | None = None) -> None:
-        """Make the parameters read-only and keep the packed copies that the kernels use.
-
-        Calls then pay no packing, and NumPy refuses a write to `params` or `flat_params` with its
-        own ValueError. Slices of them that were taken before stay writeable; what is written
-        through such a slice takes effect with `unfreeze` only. Freezing twice is freezing once.
-
-        Parameters
-        ----------
-        weight_dtype : {None, "bfloat16", "int8"}
-            None: the copies are the parameters. Else, for layers of float32 on the CPU, the
-            matrices are rounded: to bfloat16, or to a multiple, -127 to 127, of a scale that each
-            row of a matrix has of its own. Biases, peepholes, states and sums stay float32. The
-            "cpu" backend reads the narrow numbers from memory, which is what a step of a few rows
-            waits for; the other backends compute the same from float32. For inference: `forward`
-            then raises. The parameters themselves keep all their bits.
-
-        Raises
-        ------
-        ValueError
-            ``weight_dtype`` is none of these, or the layer is not of float32 or is on a GPU.
-        """
-        dtype = checks.weight_dtype("weight_dtype", weight_dtype, self._dtype, self.backend)
-        with self._lock:
-            try:
-                if self._frozen is None:
-                    self._params.set_writeable(False)
-                if self._frozen is None or self._frozen.dtype != dtype:
-                    made = Snapshot(self._packed_as(dtype), dtype)
-                    self._leave_frozen()
-                    self._frozen = made
-            except BaseException:
-                if self._frozen is None:
-                    self._params.set_writeable(True)
-                raise
-
-    def _leave_frozen(self) -> None:
-        """Let steppers of a frozen layer have its parameters, which may change now."""
-        if self._frozen is not None and self._frozen.shared:
-            self._frozen.flat = self._params.flat.copy()
-
-    def after_fork(self) -> None:
-        """Undo, in the child of a fork, what another thread was in the midst of."""
-        in_midst = self._lock.locked()
-        # whoever waited may have got it without saying so yet: `locked` is told under the GIL
-        self._lock = threading.Lock()
-        if in_midst:
-            self._params.set_writeable(self._frozen is None)
-
-    def _snapshot(self) -> Snapshot:
-        """Return the weights of now, which later changes of the parameters do not reach."""
-        with self._lock:
-            if self._frozen is not None:
-                self._frozen.shared = True
-                return self._frozen
-        flat = self._params.flat.copy()
-        return Snapshot(self._stack.pack(self._weights, backward=False), self._dtype.name, flat)
-
-    def _as_of(self: Self, weights: Snapshot) -> Self:
-        """Return this layer, or one as it was when it had these weights."""
-        if weights.flat is None:
-            return self
-        made = type(self).__new__(type(self))
-        flat = self._params.on_host(weights.flat)
-        frozen = weights.dtype if weights.dtype in checks.NARROW else None
-        made.__setstate__(self.__getstate__() | {"flat_params": flat, "frozen": frozen})
-        return made
-
-    def _packed_as(self, dtype: str) -> list[object]:
-        if dtype == self._dtype.name:
-            return self._stack.pack(self._weights, backward=True)
-        weights = [quantize.rounded(w, dtype) for w in self._weights]
-        return self._stack.pack(weights, backward=False, weight_dtype=dtype)
-
-    def unfreeze(self) -> None:
-        """Make the parameters writeable again and drop the packed copies."""
-        with self._lock:
-            self._leave_frozen()
-            try:
-                self._thaw()
-            except BaseException:  # an interrupt in the middle: there is no half of it
-                self._thaw()
-                raise
-
-    def _thaw(self) -> None:
-        self._frozen = None
-        self._params.set_writeable(True)
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the layer is frozen."""
-        return self._frozen is not None
-
-    @property
-    def weight_dtype(self) -> str:
-        """Type of the weights that calls use: the layer's dtype, or that of `freeze`."""
-        frozen = self._frozen
-        return self._dtype.name if frozen is None else frozen.dtype
 
     # ------------------------------------------------------------- copying and moving
 
@@ -554,73 +403,3 @@ def _schedules(
         steps,
         1 if batch is None else batch,
     )
-
-
-def _options_of(config: Mapping[str, Any]) -> Options:
-    """Return what the constructor's arguments of all cells say of options."""
-    clip = config.get("clip")
-    return Options(
-        gate=config.get("gate_activation", "sigmoid"),
-        candidate=config.get("activation", "tanh"),
-        slope=config.get("gate_slope", 0.2),
-        clip=math.inf if clip is None else clip,
-        coupled=config.get("coupled", False),
-    )
-
-
-class RNNKind(Recurrent[Array, Array]):
-    """What RNN and RNNCell share."""
-
-    nonlinearity = Setting[Activation]()
-    gate_slope = Setting[float]()
-    clip = Setting["float | None"]()
-
-    @staticmethod
-    def _kind(config: Mapping[str, Any]) -> str:
-        return f"rnn_{config['nonlinearity']}"
-
-    @staticmethod
-    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
-        return "rnn_general", _options_of(config)._replace(candidate=config["nonlinearity"])
-
-
-class GRUKind(Recurrent[Array, Array]):
-    """What GRU and GRUCell share."""
-
-    reset_after = Setting[bool]()
-    gate_activation = Setting[Activation]()
-    gate_slope = Setting[float]()
-    activation = Setting[Activation]()
-    clip = Setting["float | None"]()
-
-    @staticmethod
-    def _kind(config: Mapping[str, Any]) -> str:
-        return "gru" if config["reset_after"] else "gru_reset_before"
-
-    @staticmethod
-    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
-        kind = "gru_general" if config["reset_after"] else "gru_general_reset_before"
-        return kind, _options_of(config)
-
-
-class LSTMKind(Recurrent[Pair, PairGradient]):
-    """What LSTM and LSTMCell share."""
-
-    peephole = Setting[bool]()
-    gate_activation = Setting[Activation]()
-    gate_slope = Setting[float]()
-    activation = Setting[Activation]()
-    output_activation = Setting["Activation | None"]()
-    clip = Setting["float | None"]()
-    coupled = Setting[bool]()
-
-    @staticmethod
-    def _kind(config: Mapping[str, Any]) -> str:
-        return "lstm_peephole" if config["peephole"] else "lstm"
-
-    @staticmethod
-    def _options(config: Mapping[str, Any]) -> tuple[str, Options]:
-        options = _options_of(config)
-        output = config.get("output_activation") or options.candidate
-        kind = "lstm_general_peephole" if config["peephole"] else "lstm_general"
-        return kind, options._replace(output=output)

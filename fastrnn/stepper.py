@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import backends, checks, config
+from .freezing import Snapshot
 from .schedule import ALL_ROWS
 from .spec import PassArgs
 from .stack import Stack
@@ -33,16 +33,6 @@ class SteppedLayer(Protocol[S]):
     def _as_of(self, weights: Snapshot) -> SteppedLayer[S]: ...
     def _state(self, name: str, state: Any, batch: int | None) -> tuple[Array, Array | None]: ...
     def stepper(self, batch_size: int = 1) -> Stepper[S]: ...
-
-
-@dataclass(eq=False)
-class Snapshot:
-    """Weights as calls use them: what a frozen layer holds, and every stepper."""
-
-    packed: list[object]  # one a pass
-    dtype: str  # of the weights
-    flat: Array | None = None  # the parameters, if they may no longer be the layer's
-    shared: bool = False  # a stepper holds it too
 
 
 class Stepper(Generic[S]):

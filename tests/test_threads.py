@@ -560,7 +560,7 @@ def test_locks_are_free_in_a_child() -> None:
         for path in package.rglob("*.py")
         if re.search(r"threading\.R?Lock\(|Condition\(", path.read_text())
     ]
-    assert sorted(made) == ["forks.py", "recurrent.py"]
+    assert sorted(made) == ["forks.py", "freezing.py"]
 
 
 # ---- the caller's floating-point mode ------------------------------------------------------------
