@@ -123,7 +123,7 @@ def every_launch(
         case = DeviceCase(kind, size, dtype="float32")
         layer, call = case.layer(precision=precision), case.call()
         want = run(*reference(case, call))
-        for label in sorted(backend.ways(layer.layer, size[1])):
+        for label in sorted(backend.algorithms(layer.layer, size[1])):
             with tune.forced(label):
                 error = worst(run(layer, call), want)
             yield {

@@ -40,7 +40,7 @@ class DensePass {
       : kernels_(kernels),
         of_(of),
         threads_(threads),
-        panels_(of.N, 1, kernels.lanes, kernels.halves && (!of.a_transposed || copies())),
+        panels_(of.N, 1, kernels.lanes, kernels.half_panels && (!of.a_transposed || copies())),
         deep_(of.a_transposed ? smaller(of.K, kChunkRows) : of.K),
         by_rows_(of.a_transposed || of.M >= kRowsToShare * threads),
         barrier_(threads) {
@@ -180,13 +180,13 @@ int threads_for(const DenseProduct<Real>& of) {
 
 template <class Real>
 Index packed_dense_size(const Kernels<Real>& kernels, Index N, Index K) {
-  return Panels(N, 1, kernels.lanes, kernels.halves).size(K);
+  return Panels(N, 1, kernels.lanes, kernels.half_panels).size(K);
 }
 
 template <class Real>
 void pack_dense(const Kernels<Real>& kernels, const Real* b, bool b_transposed, Index N, Index K,
                 Real* out) {
-  const Panels panels(N, 1, kernels.lanes, kernels.halves);
+  const Panels panels(N, 1, kernels.lanes, kernels.half_panels);
   for (Index p = 0; p < panels.count; ++p)
     pack_panel(kernels, panels, b, b_transposed, p, K, out + panels.at(p, K));
 }

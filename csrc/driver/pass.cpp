@@ -146,7 +146,7 @@ void Pass<Real>::quantize(const Sizes& z, WeightType type, const Real* packed, v
 
 template <class Real>
 HowRun Pass<Real>::how_run(const Sizes& z, int threads, MatmulAlgorithm recurrent) const {
-  const Panels panels(z.H, cell_.traits.first_gates(), kernels_.lanes, kernels_.halves);
+  const Panels panels(z.H, cell_.traits.first_gates(), kernels_.lanes, kernels_.half_panels);
   const int vectors = panels.together(panels.full());
   const Partition how = partition(cell_.traits, z, threads, recurrent, barrier_latency());
   return {how.threads, how.by_rows, kernels_.lanes, kernels_.rows.most_rows[vectors], vectors};

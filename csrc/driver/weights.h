@@ -47,12 +47,12 @@ struct Matrix {
 template <class Real>
 struct Layout {
   int lanes;
-  bool halves;
+  bool half_panels;
   WeightType type;
   Index size = 0, split = 0, quantized = 0;
 
   Matrix<Real> take(Index N, int gates, Index K, MatmulAlgorithm how, bool present = true) {
-    const Panels panels(N, gates, lanes, halves);
+    const Panels panels(N, gates, lanes, half_panels);
     const Matrix<Real> matrix{panels, K, size, split, quantized, how, present};
     if (present) {
       size += panels.size(K);
@@ -90,7 +90,7 @@ struct ForwardWeights {
   ForwardWeights(const CellTraits& of, const Kernels<Real>& kernels, const Sizes& z,
                  const Algorithms& how, WeightType type = WeightType::real)
       : cell(of),
-        layout{kernels.lanes, kernels.halves, type},
+        layout{kernels.lanes, kernels.half_panels, type},
         padded(Panels(z.H, 1, kernels.lanes).padded()),
         bias(layout.take_vector(of.gates * padded)),
         split_bias(layout.take_vector(of.linear_before_reset ? padded : 0)),
@@ -152,7 +152,7 @@ struct BackwardWeights {
   BackwardWeights(const CellTraits& of, const Kernels<Real>& kernels, const Sizes& sizes,
                   const Algorithms& how)
       : cell(of),
-        layout{kernels.lanes, kernels.halves, WeightType::real},
+        layout{kernels.lanes, kernels.half_panels, WeightType::real},
         peephole(layout.take_vector(of.peephole ? 3 * sizes.H : 0)),
         recurrent(layout.take(sizes.P, 1, of.first_gates() * sizes.H, how.recurrent)),
         reset(layout.take(sizes.P, 1, sizes.H, how.recurrent, of.reset_before)),

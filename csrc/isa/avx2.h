@@ -11,11 +11,11 @@ template <>
 struct Vec<float> {
   using Real = float;
   static constexpr Index kLanes = 8;
-  // 12 accumulators of the 16 registers: 6 x 2 for weights, whose panels lie in halves, since it reads
+  // 12 accumulators of the 16 registers: 6 x 2 for weights, which lie in half panels, since it reads
   // half as many of them for a multiplication as 3 x 4, which columns take
   static constexpr int tile_rows(int n) { return n >= 4 ? 3 : n == 3 ? 4 : n == 2 ? 6 : 8; }
   static constexpr bool kTransposes = true;
-  static constexpr bool kHalves = true;
+  static constexpr bool kHalfPanels = true;
 
   __m256 v;
 
@@ -97,7 +97,7 @@ struct Vec<double> {
   static constexpr Index kLanes = 4;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
   static constexpr bool kTransposes = true;
-  static constexpr bool kHalves = true;
+  static constexpr bool kHalfPanels = true;
 
   __m256d v;
 

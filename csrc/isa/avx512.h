@@ -43,7 +43,7 @@ struct Vec<float> {
   // 6 x 4 tile: 24 accumulators + 4 weights + 1 broadcast of 32 registers; 8 x 3: 24 + 3 + 1
   static constexpr int tile_rows(int n) { return n >= 4 ? 6 : 8; }
   static constexpr bool kTransposes = true;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   __m512 v;
 
@@ -152,7 +152,7 @@ struct Vec<double> {
   static constexpr Index kLanes = 8;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
   static constexpr bool kTransposes = true;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   __m512d v;
 

@@ -9,7 +9,7 @@ struct Vec<float> {
   static constexpr Index kLanes = 4;
   static constexpr int tile_rows(int n) { return n >= 4 ? 6 : 8; }
   static constexpr bool kTransposes = false;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   float32x4_t v;
 
@@ -68,7 +68,7 @@ struct Vec<double> {
   static constexpr Index kLanes = 2;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
   static constexpr bool kTransposes = false;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   float64x2_t v;
 

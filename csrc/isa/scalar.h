@@ -8,7 +8,7 @@ struct Vec {
   // accumulators in the register tile: rows for a tile of n vectors
   static constexpr int tile_rows(int n) { return n >= 3 ? 2 : 4; }
   static constexpr bool kTransposes = false;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   Real v;
 

@@ -11,7 +11,7 @@ struct Vec<float> {
   static constexpr Index kLanes = 4;
   static constexpr int tile_rows(int n) { return n >= 3 ? 2 : n == 2 ? 4 : 8; }
   static constexpr bool kTransposes = false;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   v128_t v;
 
@@ -66,7 +66,7 @@ struct Vec<double> {
   static constexpr Index kLanes = 2;
   static constexpr int tile_rows(int n) { return Vec<float>::tile_rows(n); }
   static constexpr bool kTransposes = false;
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalfPanels = false;
 
   v128_t v;
 

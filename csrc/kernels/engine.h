@@ -36,7 +36,7 @@ constexpr Kernels<typename V::Real> make_kernels() {
   using Real = typename V::Real;
   Kernels<Real> to{};
   to.lanes = V::kLanes;
-  to.halves = V::kHalves;
+  to.half_panels = V::kHalfPanels;
   to.rows = tile_kernels<V, V, Real, false>();
   to.columns = tile_kernels<V, V, Real, true>();
 #define FASTRNN_ENTRY(name, ...) cell_kernels<V, __VA_ARGS__>(#name),

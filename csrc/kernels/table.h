@@ -49,21 +49,21 @@ struct RowsAt {
 
 // How N outputs (units) of G gates each lie in packed panels: [panel][k][vector][lane]. A panel holds
 // `units` vectors of units with all their gates, vector u*G + g, so that all gates of a unit come
-// together. The last panel holds no more vectors than its units need. Where `halves`, a panel of four
-// vectors is two of two, one behind the other, for tiles of two vectors.
+// together. The last panel holds no more vectors than its units need. Where `half_panels`, a panel of
+// four vectors is two of two, one behind the other, for tiles of two vectors.
 struct Panels {
   Index N;
   int gates, lanes;
-  bool halves;
+  bool half_panels;
   int units, last_units;  // vectors of units in a full panel, in the last one
   Index count;            // panels
 
   // as many units as make a tile of about four vectors
-  FASTRNN_FN Panels(Index n, int g, int l, bool in_halves = false)
+  FASTRNN_FN Panels(Index n, int g, int l, bool halved = false)
       : N(n),
         gates(g),
         lanes(l),
-        halves(in_halves),
+        half_panels(halved),
         units(g >= 3   ? 1
               : g == 2 ? 2
                        : 4) {
@@ -76,7 +76,7 @@ struct Panels {
   FASTRNN_FN int vectors_in(Index p) const { return units_in(p) * gates; }
   FASTRNN_FN int full() const { return units * gates; }  // vectors in a full panel
   // of so many vectors of a panel those that lie side by side
-  FASTRNN_FN int together(int vectors) const { return halves && vectors == 4 ? 2 : vectors; }
+  FASTRNN_FN int together(int vectors) const { return half_panels && vectors == 4 ? 2 : vectors; }
   FASTRNN_FN bool last_is_full() const { return last_units == units; }
   FASTRNN_FN Index unit(Index p) const { return p * units * lanes; }  // the first of a panel
   FASTRNN_FN Index at(Index p, Index K) const { return p * K * full() * lanes; }  // in memory
@@ -120,8 +120,8 @@ struct TileCall {
 template <class Real>
 using TileKernel = void (*)(const TileCall<Real>&);
 
-// The tiles of a kind of factors, by vectors and rows. Null: there is none of that size. Of panels in
-// halves those of four vectors take both.
+// The tiles of a kind of factors, by vectors and rows. Null: there is none of that size. Where
+// panels are halved, those of four vectors take both halves.
 template <class Real>
 struct TileKernels {
   int factor_size;                     // bytes of a number of B
@@ -296,7 +296,7 @@ struct Partial {
 template <class Real>
 struct Kernels {
   int lanes;
-  bool halves;                              // how weights are packed: Panels
+  bool half_panels;                         // how weights are packed: Panels
   TileKernels<Real> rows, columns;          // A by rows, by columns
   TileKernels<Real> bfloat16, int8;         // weights that are widened in registers
   TileKernels<Real> dot_rows, dot_columns;  // pairs of bfloat16

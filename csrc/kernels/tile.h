@@ -18,9 +18,9 @@ FASTRNN_FN F widen(const W* w, V scale) {
     return F::load(w);
 }
 
-// P > 1: a few rows take several panels, or halves of them (kHalves), for P R N chains: a fused
+// P > 1: a few rows take several panels, or halves of them (kHalfPanels), for P R N chains: a fused
 // multiply-add takes four cycles and two start in each.
-template <class V, class F, class W, int R, int P, int N, bool kColumns, bool kHalves = false>
+template <class V, class F, class W, int R, int P, int N, bool kColumns, bool kHalfPanels = false>
 struct Tile {
   using Real = typename V::Real;
   using Factor = typename F::Real;
@@ -44,9 +44,9 @@ struct Tile {
  private:
   // Of the i-th panel, or half of one: which vector of a panel comes first, and which panel it is.
   FASTRNN_FN static int first(const TileCall<Real>& t, int i) {
-    return P > 1 ? (kHalves ? i % 2 * N : 0) : t.first;
+    return P > 1 ? (kHalfPanels ? i % 2 * N : 0) : t.first;
   }
-  FASTRNN_FN static Index panel(int i) { return kHalves ? i / 2 : i; }
+  FASTRNN_FN static Index panel(int i) { return kHalfPanels ? i / 2 : i; }
 
   FASTRNN_FN static Real* output(const TileCall<Real>& t, int r) {
     return t.out[t.out_m + r] + t.out_unit;
@@ -191,13 +191,13 @@ struct Tile {
 };
 
 // Tiles of R rows, and of fewer for what is left.
-template <class V, class F, class W, int R, int N, bool kColumns, bool kHalves>
+template <class V, class F, class W, int R, int N, bool kColumns, bool kHalfPanels>
 constexpr void add_tiles(TileKernels<typename V::Real>& to) {
-  if constexpr (kHalves)
+  if constexpr (kHalfPanels)
     to.tile[N][R] = Tile<V, F, W, R, 2, N / 2, false, true>::run;
   else
     to.tile[N][R] = Tile<V, F, W, R, 1, N, kColumns>::run;
-  if constexpr (R > 1) add_tiles<V, F, W, (R > 6 ? 4 : R - 1), N, kColumns, kHalves>(to);
+  if constexpr (R > 1) add_tiles<V, F, W, (R > 6 ? 4 : R - 1), N, kColumns, kHalfPanels>(to);
 }
 
 // All tiles of a kind of factors. kMost: rows at most
@@ -205,11 +205,11 @@ template <class V, class F, class W, bool kColumns, int N = kMaxTileVectors,
           int kMost = kMaxTileRows>
 constexpr void add_kernels(TileKernels<typename V::Real>& to) {
   constexpr int rows = V::tile_rows(N) < kMost ? V::tile_rows(N) : kMost;
-  constexpr bool halves = V::kHalves && !kColumns && N == 4;
+  constexpr bool half_panels = V::kHalfPanels && !kColumns && N == 4;
   to.most_rows[N] = rows;
-  add_tiles<V, F, W, rows, N, kColumns, halves>(to);
+  add_tiles<V, F, W, rows, N, kColumns, half_panels>(to);
   // full panels have four vectors, or the three of three gates
-  if constexpr (halves)
+  if constexpr (half_panels)
     to.pair[N] = Tile<V, F, W, 1, 4, N / 2, false, true>::run;
   else if constexpr (!kColumns && N > 2)
     to.pair[N] = Tile<V, F, W, 1, 2, N, false>::run;

@@ -62,8 +62,9 @@ def translation_memory(pairs: list[Any], tests: list[Any]) -> list[list[str]]:
             where[word].append(number)
     found = []
     for source, _ in tests:
-        hits = Counter(number for word in set(source) for number in where[word])
-        share = {n: k / (len(set(source)) + len(set(pairs[n][0]))) for n, k in hits.items()}
+        words = sorted(set(source))
+        hits = Counter(number for word in words for number in where[word])
+        share = {n: k / (len(words) + len(set(pairs[n][0]))) for n, k in hits.items()}
         found.append(pairs[max(share, key=share.__getitem__)][1] if share else source)
     return found
 

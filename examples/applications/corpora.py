@@ -61,7 +61,7 @@ def english_and_spanish() -> list[tuple[list[str], list[str]]]:
 
     def walk(a: Any, b: Any) -> None:
         if isinstance(a, dict) and isinstance(b, dict):
-            for key in a.keys() & b.keys():
+            for key in sorted(a.keys() & b.keys()):
                 walk(a[key], b[key])
         elif isinstance(a, str) and isinstance(b, str):
             texts[a.strip()] = b.strip()

@@ -176,9 +176,16 @@ def valid(y: Any, lengths: Any) -> Any:
 
 
 def attend(module: Any, query: Any, memory: Any, lengths: Any) -> Any:
-    """Return the context (Tq, B, K) of attention with the score "general"."""
+    """Return the context (Tq, B, K) of attention with the score "additive" or "general"."""
     keys = memory.swapaxes(0, 1)
-    scores = (query @ module.weight_query.T).swapaxes(0, 1) @ keys.swapaxes(1, 2)
+    asked = (query @ module.weight_query.T).swapaxes(0, 1)
+    if hasattr(module, "weight_key"):
+        hidden = (
+            asked[:, :, None] + functional.linear(keys, module.weight_key, module.bias)[:, None]
+        )
+        scores = hidden.tanh() @ module.weight_score
+    else:
+        scores = asked @ keys.swapaxes(1, 2)
     if lengths is not None:
         scores = scores.masked_fill(~valid(memory, lengths)[..., 0].T[:, None], -np.inf)
     return (scores.softmax(-1) @ keys).swapaxes(0, 1)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import fastrnn
 
-STEPS, ROWS = 96, 32
+STEPS, ROWS = 64, 16
 
 
 class Writer(fastrnn.Model):
@@ -43,7 +43,7 @@ class Writer(fastrnn.Model):
     def scores(self, g: Any, x: Any, state: Any) -> Any:
         """Scores (T, B, symbols) after each symbol of x (T, B), and the state."""
         y, state = g(self.lstm, g.dropout(g(self.symbols, x), 0.1), state=state)
-        return g(self.out, g.dropout(y, 0.25)), state
+        return g(self.out, g.dropout(y, 0.3)), state
 
 
 def bits(model: Writer, text: Any) -> float:
@@ -58,7 +58,7 @@ def bits(model: Writer, text: Any) -> float:
     return total / (len(text) - 1) / math.log(2)
 
 
-def train(model: Writer, text: Any, check: Any, args: Any, lr: float = 4e-3) -> None:
+def train(model: Writer, text: Any, check: Any, args: Any, lr: float = 3e-3) -> None:
     """Truncated backpropagation through time: the state goes on from one part to the next."""
     rng, trainer = (
         np.random.default_rng(args.seed),
@@ -129,7 +129,7 @@ def remembered(model: Writer, text: Any) -> list[float]:
 
 
 def main() -> dict[str, float]:
-    args = training.arguments(__doc__, {"character": 10, "word": 6}, "unit")
+    args = training.arguments(__doc__, {"character": 6, "word": 6}, "unit")
     size = 30_000 if args.quick else 1_000_000
     text: Any = corpora.shakespeare()[: size + size // 10]
     words = args.unit == "word"
@@ -142,7 +142,7 @@ def main() -> dict[str, float]:
     symbols, coded = list(numbers), np.array([numbers[symbol] for symbol in text])
     check = size - size // 20
     rng = np.random.default_rng(args.seed)
-    model = Writer(len(numbers), 32 if args.quick else 256, rng)
+    model = Writer(len(numbers), 32 if args.quick else 384, rng)
     train(model, coded[:check], coded[check:size], args)
     order = 3 if words else 5
     n_gram = baselines.n_gram(coded[:size], coded[size:], order, len(numbers))

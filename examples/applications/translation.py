@@ -41,7 +41,7 @@ class Vocabulary:
 
 
 class Translator(fastrnn.Model):
-    """An encoder in both directions; a decoder that attends to it (Luong et al. 2015)."""
+    """An encoder in both directions; a decoder that attends to it (Bahdanau et al. 2015)."""
 
     def __init__(self, source: Vocabulary, target: Vocabulary, rng: Any, hidden: int = 192) -> None:
         self.source = fastrnn.Embedding(len(source.words), 96, rng=rng)
@@ -49,11 +49,11 @@ class Translator(fastrnn.Model):
         self.bridge = fastrnn.Linear(hidden, hidden, rng=rng)
         self.target = fastrnn.Embedding(len(target.words), 96, rng=rng)
         self.decoder = fastrnn.GRU(96, hidden, rng=rng)
-        self.attention = fastrnn.Attention(hidden, hidden, score="general", rng=rng)
+        self.attention = fastrnn.Attention(hidden, hidden, score="additive", rng=rng)
         self.mix = fastrnn.Linear(2 * hidden, 128, rng=rng)
         self.out = fastrnn.Linear(128, len(target.words), rng=rng)
         for embedding in (self.source, self.target):
-            embedding.flat_params *= 0.1
+            embedding.flat_params *= 0.5
 
     def encode(self, g: Any, x: Any, lengths: Any) -> tuple[Any, Any]:
         """Return the memory (T, B, H) and the decoder's first state (1, B, H)."""

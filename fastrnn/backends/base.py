@@ -148,7 +148,7 @@ class Steps(Protocol):
         """Return a context that has the buffers; raise as a call does."""
 
 
-class InTurn:
+class Sequential:
     """`Steps` in Python."""
 
     def __init__(

@@ -17,7 +17,7 @@ from fastrnn.spec import CellSpec, Numerics, Options, OutputGradients, PassArgs,
 from fastrnn.typing import Array
 
 from . import sequence
-from .base import InTurn
+from .base import Sequential
 from .packed_sequence import PackedSequence
 
 _NO_OPTIONS = Options()
@@ -213,7 +213,7 @@ class NumpyBackend:
 
         return advance
 
-    join = InTurn
+    join = Sequential
 
 
 def _or_empty(a: Array | None, like: Array) -> Array:

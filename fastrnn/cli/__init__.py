@@ -122,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
 
     tune = commands.add_parser(
         "tune",
-        help="find the fastest way to run on this GPU, by timing",
-        description="Time the ways in which this GPU can run a pass, and keep the fastest for "
-        "later calls, in the folder that FASTRNN_CACHE_DIR names or in the user's cache.",
+        help="find the fastest algorithms for this GPU, by timing",
+        description="Time the algorithms that this GPU can run a pass with, and keep the fastest "
+        "for later calls, in the folder that FASTRNN_CACHE_DIR names or in the user's cache.",
     )
     add_tune_options(tune)
     return parser

@@ -1,4 +1,4 @@
-"""What ``fastrnn tune`` does: times the ways in which a GPU can run a pass, keeps the fastest."""
+"""What ``fastrnn tune`` does: times the algorithms for a pass on a GPU, keeps the fastest."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure all shapes that are asked for; print and keep what is found."""
     try:
         backend: Any = backends.get("cuda")
-        echo(f"{'cell':5} {'H':>5} {'B':>4}  {'dtype':8} {'precision':10} {'pass':9} fastest way")
+        echo(f"{'cell':5} {'H':>5} {'B':>4}  {'dtype':8} {'precision':10} {'pass':9} fastest")
         for cell, dtype, precision, H, B in itertools.product(
             options.cell, options.dtype, options.precision, options.hidden, options.batch
         ):
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _words(found: Any) -> str:
-    text = f"{found.way}: {found.times[found.way]:.2f} us a step"
-    if found.way != found.estimated:
+    text = f"{found.algorithm}: {found.times[found.algorithm]:.2f} us a step"
+    if found.algorithm != found.estimated:
         text += f", not {found.estimated}: {found.times[found.estimated]:.2f}"
     return text

@@ -301,7 +301,7 @@ def test_each_runs_the_programs_of_its_device(two_kinds: OfTwoKinds) -> None:
         assert layer.explain(x)["recurrent products"] == says
     two_kinds.built.clear()
     cuda: Any = fastrnn.backends.get("cuda")
-    assert cuda.ways(layers[1], 2)
+    assert cuda.algorithms(layers[1], 2)
     assert set(two_kinds.built) == {(1, "Chains")}
 
 

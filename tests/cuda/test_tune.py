@@ -23,7 +23,7 @@ FORWARD, BACKWARD = "persistent_forward", "persistent_backward"
 
 @pytest.fixture(autouse=True)
 def timed(device: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> dict[str, float]:
-    """Microseconds a step of each way, which tests may set; 100 of the others. An empty cache."""
+    """Microseconds a step of each algorithm, which tests may set, or 100. An empty cache."""
     times: dict[str, float] = {}
 
     def time(self: Any, work: Any) -> float:
@@ -62,7 +62,7 @@ def test_the_fastest_is_taken_from_then_on(device: Any, timed: dict[str, float])
     assert planned(device, 10) == labels[0]  # by estimate
     timed[labels[2]], timed[tune.STEPS] = 3.0, 5.0
     forward, backward = find()
-    assert (forward.kernel, forward.estimated, forward.way) == (FORWARD, labels[0], labels[2])
+    assert (forward.kernel, forward.estimated, forward.algorithm) == (FORWARD, labels[0], labels[2])
     assert forward.times == {**dict.fromkeys(labels, 100.0), labels[2]: 3.0, tune.STEPS: 5.0}
     assert backward.kernel == BACKWARD
     assert planned(device, 10) == labels[2]
@@ -93,7 +93,7 @@ def test_whatever_is_chosen_is_right(device: Any, kind: str) -> None:
 def test_every_exchange_is_timed(device: Any, timed: dict[str, float]) -> None:
     launch = Launcher(device, F4, "lstm")
     for found in find():
-        exchanges = {way.rpartition(", ")[2] for way in found.times}
+        exchanges = {name.rpartition(", ")[2] for name in found.times}
         assert exchanges == {*persistent.EXCHANGES, tune.STEPS}
     work = persistent.work_of(FORWARD, 16, 4, 512, 4)
     tilings = persistent.tilings(
@@ -120,7 +120,7 @@ def test_every_exchange_is_timed(device: Any, timed: dict[str, float]) -> None:
 
 def test_steps_can_be_the_fastest(device: Any, timed: dict[str, float]) -> None:
     timed[tune.STEPS] = 1.0
-    assert [found.way for found in find()] == [tune.STEPS] * 2
+    assert [found.algorithm for found in find()] == [tune.STEPS] * 2
     assert planned(device, 10) == planned(device, 10, BACKWARD) == tune.STEPS
     device.launches.clear()
     layer()(up(np.zeros((8, 10, 4), np.float32)))
@@ -173,14 +173,28 @@ def test_buckets() -> None:
 def test_what_another_process_has_added_is_kept(device: Any) -> None:
     tune.keep("mine", tune.STEPS, {})
     content = json.loads(tune.path().read_text())
-    content["ways"]["theirs"] = {"way": "blocks of 2 units and 8 rows, 8 at once", "us": {}}
+    content["algorithms"]["theirs"] = {
+        "algorithm": "blocks of 2 units and 8 rows, 8 at once",
+        "us": {},
+    }
     tune.path().write_text(json.dumps(content))
     tune.keep("mine again", tune.STEPS, {})
-    assert set(json.loads(tune.path().read_text())["ways"]) == {"mine", "theirs", "mine again"}
+    assert set(json.loads(tune.path().read_text())["algorithms"]) == {
+        "mine",
+        "theirs",
+        "mine again",
+    }
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"format": 2, "ways": {}}', '{"format": 1, "ways": {"a": {"way": 1}}}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 2, "algorithms": {}}',
+        '{"format": 1, "algorithms": {"a": {"algorithm": 1}}}',
+    ],
 )
 def test_a_damaged_file_is_said_and_not_used(device: Any, text: str) -> None:
     want = planned(device, 10)
@@ -192,7 +206,7 @@ def test_a_damaged_file_is_said_and_not_used(device: Any, text: str) -> None:
     assert planned(device, 10) == want  # said once
     with pytest.warns(UserWarning, match="is not used"):
         find()
-    assert len(json.loads(tune.path().read_text())["ways"]) == 2
+    assert len(json.loads(tune.path().read_text())["algorithms"]) == 2
 
 
 @pytest.fixture
@@ -214,7 +228,7 @@ def test_what_comes_with_the_package(device: Any, timed: dict[str, float], shipp
     assert planned(device, 10) == planned(device, 10, BACKWARD) == tune.STEPS != estimated
     timed[tune.STEPS] = 1000.0
     forward, _ = find()
-    assert planned(device, 10) == forward.way != tune.STEPS
+    assert planned(device, 10) == forward.algorithm != tune.STEPS
     tune.path().unlink()
     tune._loaded.clear()
     assert planned(device, 10) == tune.STEPS
@@ -225,14 +239,14 @@ def test_what_is_found_is_added_to_what_comes_with_the_package(device: Any, ship
     tune.path().rename(shipped / "a.json")
     tune.keep("mine", tune.STEPS, {})
     assert set(tune._table()) == {"theirs", "mine"}
-    assert set(json.loads(tune.path().read_text())["ways"]) == {"mine"}
+    assert set(json.loads(tune.path().read_text())["algorithms"]) == {"mine"}
 
 
 def test_the_package_brings_measurements_of_its_own_kernels_alone() -> None:
     for file in tune.SHIPPED.glob("*.json"):
-        ways = tune._read(file)
-        assert ways, file
-        assert all(f" | {compile.fingerprint()} | " in name for name in ways), file
+        algorithms = tune._read(file)
+        assert algorithms, file
+        assert all(f" | {compile.fingerprint()} | " in name for name in algorithms), file
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -252,7 +266,7 @@ def test_the_command(
         in shown[1]
     )
     assert shown[-1] == f"kept in {tune.path()}"
-    assert len(json.loads(tune.path().read_text())["ways"]) == 16
+    assert len(json.loads(tune.path().read_text())["algorithms"]) == 16
 
 
 def test_the_command_where_nothing_can_be_kept(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.backends import device_of
-from fastrnn.backends.base import InTurn, Steps
+from fastrnn.backends.base import Sequential, Steps
 from fastrnn.spec import CellSpec, Numerics, OutputGradients, PassArgs, Saved, Weights
 
 from . import passes, persistent, tune
@@ -114,7 +114,7 @@ class CudaBackend:
         }
 
     def find_fastest(self, layer: Any, T: int, B: int) -> Iterator[tune.Found]:
-        """Time the ways to run a layer's pass and keep what is found; see `tune.measure`."""
+        """Time the algorithms for a layer's pass and keep what is found; see `tune.measure`."""
         cell, numerics = layer._stack.cell, layer._stack.numerics
         launch = self._launcher(layer.dtype, cell, numerics)
 
@@ -128,7 +128,7 @@ class CudaBackend:
 
         return tune.measure(self._device, layer, launch, candidates, T, B)
 
-    def ways(self, layer: Any, B: int) -> set[str]:
+    def algorithms(self, layer: Any, B: int) -> set[str]:
         """Return the labels of the launches among which `find_fastest` chooses for a layer."""
         stack = layer._stack
         launch = self._launcher(layer.dtype, stack.cell, stack.numerics)
@@ -257,17 +257,17 @@ class CudaBackend:
                 one()
 
         if device.recording:
-            return InTurn([run], x, ())
+            return Sequential([run], x, ())
         run()  # which loads kernels and makes handles, as no recording can
         graph = device.record(run)
         if graph is None:
-            return InTurn([run], x, ())
+            return Sequential([run], x, ())
 
         def advance() -> None:
             # In a recording of the caller's, the steps become a part of that.
             (run if device.recording else graph)()
 
-        return InTurn([advance], x, ())
+        return Sequential([advance], x, ())
 
 
 def _time_loop(T: int) -> str:

@@ -349,13 +349,13 @@ def plan(launch: Launcher, name: str, steps: int, B: int, G: int, H: int) -> Pla
     """
     if launch.chain or launch.cell is None or steps < LEAST_STEPS or B == 0:
         return None
-    way = tune.choice(launch, name, B, H)
-    if way is None:
+    algorithm = tune.choice(launch, name, B, H)
+    if algorithm is None:
         return estimated(launch, name, B, G, H)
-    if way == tune.STEPS:
+    if algorithm == tune.STEPS:
         return None
     fitting = tilings(*_question(launch, name, B, G, H))
-    tiling = next((tiling for tiling in fitting if way in (tiling.label, tiling.exchange)), None)
+    tiling = next((each for each in fitting if algorithm in (each.label, each.exchange)), None)
     if tiling is None:  # of another size of batch, or no other block to exchange with
         return estimated(launch, name, B, G, H)
     return _launch_of(launch, name, B, tiling)

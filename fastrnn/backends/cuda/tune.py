@@ -1,9 +1,9 @@
-"""Which way a pass runs on a GPU, by time: measured on request, kept in a file, looked up later.
+"""Which algorithm a pass runs with on a GPU, by time: measured on request, kept, looked up later.
 
-A way has a label: "steps", or how a persistent launch is tiled. What was measured holds for one
-kind of GPU, one NVRTC and one text of the kernels, and for batches of about one size. What the user
-has measured goes before what comes with the package; where nothing was measured, the estimates in
-`persistent` decide.
+An algorithm has a label: "steps", or how a persistent launch is tiled. What was measured holds for
+one kind of GPU, one NVRTC and one text of the kernels, and for batches of about one size. What the
+user has measured goes before what comes with the package; where nothing was measured, the estimates
+in `persistent` decide.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .launch import Launcher
 
 STEPS = "steps"
-"""The way without a persistent launch."""
+"""The algorithm without a persistent launch."""
 
 FILE = "gpu-choices.json"
 _FORMAT = 1
@@ -40,14 +40,14 @@ _REPEATS = 7
 _WARM_UP = 3
 """Calls before those that count: the first compile, and record graphs."""
 
-_forced: ContextVar[str | None] = ContextVar("fastrnn_gpu_way", default=None)
+_forced: ContextVar[str | None] = ContextVar("fastrnn_gpu_algorithm", default=None)
 _lock = forks.Lock()
 _loaded: dict[Path, dict[str, Any]] = {}
 
 
 @contextmanager
 def forced(label: str) -> Iterator[None]:
-    """Run passes this way within a ``with`` block, where it can be done."""
+    """Run passes with this algorithm within a ``with`` block, where it can be done."""
     token = _forced.set(label)
     try:
         yield
@@ -56,7 +56,7 @@ def forced(label: str) -> Iterator[None]:
 
 
 def choice(launch: Launcher, kernel: str, B: int, H: int) -> str | None:
-    """Return the label of the way that was measured to be the fastest, or None."""
+    """Return the label of the algorithm that was measured to be the fastest, or None."""
     label = _forced.get()
     if label is not None:
         return label
@@ -64,7 +64,7 @@ def choice(launch: Launcher, kernel: str, B: int, H: int) -> str | None:
     if not table:
         return None
     found = table.get(key(launch, kernel, B, H))
-    return None if found is None else str(found["way"])
+    return None if found is None else str(found["algorithm"])
 
 
 def key(launch: Launcher, kernel: str, B: int, H: int) -> str:
@@ -107,18 +107,19 @@ def _read(where: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(text)
-        ways: dict[str, Any] = content["ways"]
-        if content["format"] != _FORMAT or not all(type(w["way"]) is str for w in ways.values()):
+        algorithms: dict[str, Any] = content["algorithms"]
+        labels = [each["algorithm"] for each in algorithms.values()]
+        if content["format"] != _FORMAT or not all(type(label) is str for label in labels):
             raise ValueError("it has another format")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         text = f"{where} is not used ({error!r}): fastrnn tune --gpu makes it anew"
         warnings.warn(text, stacklevel=2)
         return {}
-    return ways
+    return algorithms
 
 
-def keep(name: str, way: str, times: dict[str, float]) -> None:
-    """Add a measurement to the file: the fastest way, and microseconds a step of all.
+def keep(name: str, algorithm: str, times: dict[str, float]) -> None:
+    """Add a measurement to the file: the fastest algorithm, and microseconds a step of all.
 
     Raises
     ------
@@ -128,8 +129,8 @@ def keep(name: str, way: str, times: dict[str, float]) -> None:
     where = path()
     with _lock.held:
         # Another process may have added to it.
-        ways = _read(where) | {name: {"way": way, "us": times}}
-        text = json.dumps({"format": _FORMAT, "ways": ways}, indent=1, sort_keys=True)
+        algorithms = _read(where) | {name: {"algorithm": algorithm, "us": times}}
+        text = json.dumps({"format": _FORMAT, "algorithms": algorithms}, indent=1, sort_keys=True)
         compile.write(where, text.encode())
         _loaded.pop(where, None)
 
@@ -142,10 +143,10 @@ class Found(NamedTuple):
 
     kernel: str
     estimated: str
-    """The way that would be taken without it."""
-    way: str
+    """The algorithm that would be taken without it."""
+    algorithm: str
     times: dict[str, float]
-    """Microseconds a step of each way."""
+    """Microseconds a step of each algorithm."""
 
 
 def measure(
@@ -156,14 +157,14 @@ def measure(
     T: int,
     B: int,
 ) -> Iterator[Found]:
-    """Time a layer's forward and backward in each of the ways, and keep what is found.
+    """Time a layer's forward and backward with each of the algorithms, and keep what is found.
 
     Parameters
     ----------
     layer : of one pass, on the device
     launch : its kernels
-    candidates : of a kernel, the way that is estimated to be the fastest, and the labels of its
-        best launches
+    candidates : of a kernel, the algorithm that is estimated to be the fastest, and the labels of
+        its best launches
     """
     gpu = layer.flat_params.device
     draw = np.random.default_rng(0).standard_normal
@@ -184,6 +185,6 @@ def measure(
                         run()
                     samples = [device.time(run) for _ in range(_REPEATS)]
                 times[label] = round(statistics.median(samples) / T, 3)
-            way = min(times, key=times.__getitem__)
-            keep(key(launch, kernel, B, layer.hidden_size), way, times)
-        yield Found(kernel, estimated, way, times)
+            algorithm = min(times, key=times.__getitem__)
+            keep(key(launch, kernel, B, layer.hidden_size), algorithm, times)
+        yield Found(kernel, estimated, algorithm, times)
