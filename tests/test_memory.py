@@ -182,7 +182,13 @@ def test_the_peak_of_varying_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "layers"), [((100, 256, 64, 64), 1), ((25, 2, 8, 512), 1), ((30, 64, 64, 128), 2)]
+    ("sizes", "layers"),
+    [
+        ((100, 256, 64, 64), 1),
+        ((25, 2, 8, 512), 1),
+        ((30, 64, 64, 128), 2),
+        ((25, 16, 512, 512), 1),  # the last step's tape is let go between forward and backward
+    ],
 )
 def test_steps_of_one_shape_make_no_block(sizes: tuple[int, ...], layers: int) -> None:
     """What decision 21 gained: from the fourth step on."""

@@ -30,13 +30,13 @@ Item* pointer(pybind11::handle value) {
 
 // A new array, uninitialized; `what` it is, if there is no memory.
 template <class Item, int N>
-pybind11::array_t<Item> make_array(const char* what, const Index (&shape)[N]) {
+pybind11::array_t<Item> make_array(const char* what, const Index (&shape)[N], Use use = Use::any) {
   namespace py = pybind11;
   py::array::ShapeContainer extents(shape, shape + N);
   Index size = sizeof(Item);
   for (const Index n : shape) size *= n;
   if (size < static_cast<Index>(Memory::kLeast)) return py::array_t<Item>(extents);
-  auto buffer = std::make_unique<Buffer>(static_cast<std::size_t>(size), what);
+  auto buffer = std::make_unique<Buffer>(static_cast<std::size_t>(size), what, use);
   const auto* data = static_cast<const Item*>(buffer->data());
   const py::capsule owner(buffer.get(), [](void* p) { delete static_cast<Buffer*>(p); });
   buffer.release();

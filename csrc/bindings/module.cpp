@@ -77,7 +77,8 @@ class GradientSums {
 
  private:
   Real* add_vector() {
-    vectors_.emplace_back(static_cast<std::size_t>(size_) * sizeof(Real), "sums of gradients");
+    vectors_.emplace_back(static_cast<std::size_t>(size_) * sizeof(Real), "sums of gradients",
+                          Use::backward);
     return static_cast<Real*>(vectors_.back().data());
   }
 
@@ -122,8 +123,8 @@ CellOptions<Real> cell_options(const py::object& codes) {
 }
 
 template <class Call, class Kernel>
-void run(Call& call, const Kernel& kernel, Index size) {
-  const Buffer work(static_cast<std::size_t>(size), "the workspace of a call");
+void run(Call& call, const Kernel& kernel, Index size, Use use) {
+  const Buffer work(static_cast<std::size_t>(size), "the workspace of a call", use);
   call.work = work.data();
   bool interrupted;
   {
@@ -285,7 +286,7 @@ class SizedPass {
     call.saved_y = pointer<Real>(saved_y);
     call.gates = pointer<Real>(gates);
     call.c = pointer<Real>(c);
-    run(call, [&](const auto& of) { pass_.forward(of); }, pass_.forward_work(call));
+    run(call, [&](const auto& of) { pass_.forward(of); }, pass_.forward_work(call), Use::any);
     return py::make_tuple(y, hn, cn, saved_y, gates, c);
   }
 
@@ -318,7 +319,8 @@ class SizedPass {
                    py::handle y, py::handle gates, py::handle c, py::handle dy, py::handle dhn,
                    py::handle dcn, GradientSums<Real>& sums) const {
     const Sizes sizes = sizes_of(x);
-    const py::array_t<Real> dx = make_array<Real>("the gradient of x", {sizes.T, sizes.B, sizes.I});
+    const py::array_t<Real> dx =
+        make_array<Real>("the gradient of x", {sizes.T, sizes.B, sizes.I}, Use::backward);
     const py::object dh = copy(dhn), dc = copy(dcn);
     BackwardCall<Real> call{sizes,
                             rows(which, reverse),
@@ -340,7 +342,9 @@ class SizedPass {
                             nullptr,
                             nullptr};
     if (call.rows.batch_sizes) zero(dx);
-    run(call, [&](const auto& of) { pass_.backward(of); }, pass_.backward_work(call));
+    run(
+        call, [&](const auto& of) { pass_.backward(of); }, pass_.backward_work(call),
+        Use::backward);
     return py::make_tuple(dx, dh, dc);
   }
 
@@ -350,7 +354,8 @@ class SizedPass {
   static py::object copy(py::handle value) {
     if (value.is_none()) return py::none();
     const auto array = py::reinterpret_borrow<py::array>(value);
-    auto out = make_array<Real>("the gradient of a state", {array.shape(0), array.shape(1)});
+    auto out = make_array<Real>("the gradient of a state", {array.shape(0), array.shape(1)},
+                                Use::backward);
     std::memcpy(out.mutable_data(), pointer<const Real>(value),
                 static_cast<std::size_t>(array.nbytes()));
     return out;
@@ -414,8 +419,9 @@ void bind(py::module_& m, const std::string& suffix) {
       .def("forward", &SizedPass<Real>::forward)
       .def("backward", &SizedPass<Real>::backward)
       .def("bind", &SizedPass<Real>::bind);
-  m.def(("empty" + suffix).c_str(),
-        [](Index n) { return make_array<Real>("the gradients of the parameters", {n}); });
+  m.def(("empty" + suffix).c_str(), [](Index n) {
+    return make_array<Real>("the gradients of the parameters", {n}, Use::backward);
+  });
   const auto activation =
       [&m, &suffix](const char* name, void (*Kernels<Real>::*function)(const Real*, Real*, Index)) {
         m.def((name + suffix).c_str(), [function](const py::array_t<Real, py::array::c_style>& x) {

@@ -91,7 +91,8 @@ Memory::Memory() {
 #endif
 }
 
-// A step begins when what is in use rises again after it fell by a quarter.
+// A step begins when what is in use rises again after it fell by a quarter, but for a backward: between a
+// forward and it the step before may lose its tape.
 void Memory::begin_step() {
   if (in_use_ >= most_in_use_ - most_in_use_ / 4) return;
   if (of_step_ >= *std::max_element(before_, before_ + kSteps) / kSmallStep) {
@@ -122,13 +123,13 @@ void* Memory::take_out(std::size_t most, Clock::time_point before) noexcept {
   return first;
 }
 
-void* Memory::take(std::size_t size, const char* what) {
+void* Memory::take(std::size_t size, const char* what, Use use) {
   void* found = nullptr;
   if (size >= kLeast) {
     void* old;
     {
       const Lock lock(mutex_);
-      begin_step();
+      if (use != Use::backward) begin_step();
       std::size_t best = free_.size();
       for (std::size_t i = 0; i < free_.size(); ++i) {
         const std::size_t has = free_[i].size;

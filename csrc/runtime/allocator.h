@@ -24,6 +24,9 @@ class OutOfMemory : public std::bad_alloc {
   std::string text_;
 };
 
+// A backward goes on with the step that its forward began.
+enum class Use { any, backward };
+
 // Blocks that are free, and how many bytes they may be (docs/adr/0022-what-memory-is-kept.md). May be
 // used from any thread, and in the child of a fork.
 class Memory {
@@ -31,7 +34,7 @@ class Memory {
   Memory();
 
   // Uninitialized, on a cache line; throws OutOfMemory.
-  void* take(std::size_t size, const char* what);
+  void* take(std::size_t size, const char* what, Use use = Use::any);
   void give(void* block, std::size_t size) noexcept;  // what take(size) returned
 
   std::size_t kept();                 // bytes that wait to be taken
@@ -83,7 +86,8 @@ void ask_for_large_pages(void* block, std::size_t size) noexcept;
 // A block as long as this lives; `what` is said where there is no memory.
 class Buffer {
  public:
-  Buffer(std::size_t size, const char* what) : size_(size), data_(memory().take(size, what)) {}
+  Buffer(std::size_t size, const char* what, Use use = Use::any)
+      : size_(size), data_(memory().take(size, what, use)) {}
   static Buffer of_weights(std::size_t size) {
     Buffer buffer(size, "packed weights");
     ask_for_large_pages(buffer.data(), size);
