@@ -13,7 +13,7 @@ Vanishing and exploding gradients, seen and mended. ::
    are asked for, of an RNN, an LSTM, and an LSTM with open forget gates. Into its cells each of the
    100 blanks adds; where input gates begin nearly closed (bias -2), none does, and all is learnt.
    Once more with truncated backpropagation, the gradient cut each 25 steps while the state goes on:
-   what takes 100 steps it cannot learn.
+   nothing teaches the gates to keep the symbols, and little is learnt.
 
 The picture is what was seen. Baseline of the copy task: guessing, one in eight.
 """
