@@ -186,6 +186,25 @@ def test_float32(kind: str, options: dict[str, Any], backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(("precision", "error"), [("high", 2e-4), ("medium", 4e-2)])
+@pytest.mark.parametrize(("kind", "options"), CASES, ids=str)
+def test_precisions(
+    kind: str, options: dict[str, Any], precision: Any, error: float, backend: str
+) -> None:
+    """As docs/accuracy.md says: products of 16 and of 8 bits. In float64 the cells equal torch's."""
+    layer = CLASSES[kind](24, 40, **options, precision=precision, backend=backend, rng=1)
+    exact = CLASSES[kind](24, 40, **options, backend="numpy", dtype="float64", rng=1)
+    exact.load_params({name: np.float64(value) for name, value in layer.params.items()})
+    x = np.random.default_rng(0).standard_normal((7, 20, 24)).astype(np.float32)
+    want, _ = exact(x.astype(np.float64))
+    for frozen in (False, True):
+        if frozen:
+            layer.freeze()
+        got, _ = layer(x)
+        np.testing.assert_allclose(got, want, rtol=0, atol=error * np.abs(want).max())
+
+
+@pytest.mark.parametrize("backend", FAST)
 def test_one_row_of_several_is_the_row_alone(backend: str) -> None:
     """Forward and backward, with the same bits: 40 rows on three threads, in spans."""
     options: dict[str, Any] = {"clip": 0.7, "gate_activation": "hard_sigmoid", "coupled": True}

@@ -60,11 +60,30 @@ def round_bfloat16(w: Array) -> Array:
         return np.array([one(float(x)) for x in w.ravel()]).astype(np.float32).reshape(w.shape)
 
 
+# Numba compiles for seconds a cell, and knows no narrow weights: it runs on what was rounded.
+WITH_OPTIONS: dict[str, Any] = {
+    "rnn": lambda **how: fastrnn.RNN(5, 37, nonlinearity="sigmoid", clip=0.9, rng=0, **how),
+    "gru": lambda **how: fastrnn.GRU(5, 33, gate_activation="hard_sigmoid", rng=0, **how),
+    "lstm": lambda **how: fastrnn.LSTM(5, 40, coupled=True, activation="relu", rng=0, **how),
+}
+
+
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_as_if_the_parameters_were_rounded(backend: str, kind: str, dtype: str) -> None:
+    compare_with_rounded(LAYERS[kind], backend, dtype)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numba"])
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("kind", WITH_OPTIONS)
+def test_cells_with_options(backend: str, kind: str, dtype: str) -> None:
+    compare_with_rounded(WITH_OPTIONS[kind], backend, dtype)
+
+
+def compare_with_rounded(make: Any, backend: str, dtype: str) -> None:
     round_to = round_bfloat16 if dtype == "bfloat16" else round_int8
-    layer, plain = LAYERS[kind](backend=backend), LAYERS[kind](backend="numpy", dtype="float64")
+    layer, plain = make(backend=backend), make(backend="numpy", dtype="float64")
     plain.load_params(
         {
             name: (round_to(value) if matrix(name) else value).astype(np.float64)
