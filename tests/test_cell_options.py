@@ -191,7 +191,7 @@ def test_float32(kind: str, options: dict[str, Any], backend: str) -> None:
 def test_precisions(
     kind: str, options: dict[str, Any], precision: Any, error: float, backend: str
 ) -> None:
-    """As docs/accuracy.md says: products of 16 and of 8 bits. In float64 the cells equal torch's."""
+    """Factors of 16 and of 8 bits (docs/accuracy.md), beside float64, which equals torch."""
     layer = CLASSES[kind](24, 40, **options, precision=precision, backend=backend, rng=1)
     exact = CLASSES[kind](24, 40, **options, backend="numpy", dtype="float64", rng=1)
     exact.load_params({name: np.float64(value) for name, value in layer.params.items()})
