@@ -2,6 +2,7 @@
 // rounding, as fastrnn/sequences/loops_numpy.py, which is the reference; Python has checked all.
 #include "sequences/losses.h"
 
+#include "driver/share_out.h"
 #include "runtime/gil.h"
 #include "runtime/portability.h"
 
@@ -15,8 +16,6 @@
 #include <exception>
 #include <limits>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -25,7 +24,6 @@ namespace py = pybind11;
 namespace fastrnn {
 namespace {
 
-using Index = std::ptrdiff_t;
 template <class Item>
 using Array = py::array_t<Item, py::array::c_style>;
 
@@ -33,41 +31,22 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kLn2 = 0.693147180559945309417232121458;
 
-// Runs `row(b)` for all b, by a few threads if there is work for them. Rows share nothing.
+// Runs `row(b)` for all b, shared out to threads. Rows share nothing. operations: of exp, log and their
+// like, in all rows.
 template <class Row>
-void each_row(Index rows, double work, int threads, const Row& row) {
-#ifndef FASTRNN_THREADS
-  threads = 1;
-#endif
-  constexpr double kWorthAThread = 1e5;
-  const double most =
-      std::min({static_cast<double>(threads), static_cast<double>(rows), 1 + work / kWorthAThread});
-  const Index count = static_cast<Index>(most);
-  if (count < 2) {
-    for (Index b = 0; b < rows; ++b) row(b);
-    return;
-  }
+void each_row(Index rows, double operations, int threads, const Row& row) {
+  constexpr double microseconds = 1. / 400;
   std::mutex mutex;
   std::exception_ptr failed;
-  const auto part = [&](Index n) {
+  const int most = static_cast<int>(std::clamp<Index>(threads, 1, std::max<Index>(rows, 1)));
+  share_out(most, operations * microseconds, [&](int rank, int ranks) {
     try {
-      for (Index b = n; b < rows; b += count) row(b);
+      for (Index b = rank; b < rows; b += ranks) row(b);
     } catch (...) {  // there is no memory; it must not leave the thread
       const std::lock_guard<std::mutex> lock(mutex);
       failed = std::current_exception();
     }
-  };
-  std::vector<std::thread> others;
-  others.reserve(static_cast<std::size_t>(count));
-  for (Index n = 1; n < count; ++n) {
-    try {
-      others.emplace_back(part, n);
-    } catch (const std::system_error&) {  // no more threads to be had
-      part(n);
-    }
-  }
-  part(0);
-  for (std::thread& each : others) each.join();
+  });
   if (failed) std::rethrow_exception(failed);
 }
 
