@@ -35,11 +35,12 @@ constexpr double kLn2 = 0.693147180559945309417232121458;
 // like, in all rows.
 template <class Row>
 void each_row(Index rows, double operations, int threads, const Row& row) {
-  constexpr double microseconds = 1. / 400;
+  constexpr double in_a_microsecond = 100, worth_sharing = 1e5;
   std::mutex mutex;
   std::exception_ptr failed;
+  if (operations < worth_sharing) threads = 1;
   const int most = static_cast<int>(std::clamp<Index>(threads, 1, std::max<Index>(rows, 1)));
-  share_out(most, operations * microseconds, [&](int rank, int ranks) {
+  share_out(most, operations / in_a_microsecond, [&](int rank, int ranks) {
     try {
       for (Index b = rank; b < rows; b += ranks) row(b);
     } catch (...) {  // there is no memory; it must not leave the thread
