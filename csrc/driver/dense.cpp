@@ -130,8 +130,8 @@ class DensePass {
     if (count > 0) matmul(kernels_, &product, 1, {}, nullptr);
   }
 
-  // Whether columns of A are copied, and panels of B packed in halves (Panels): each thread has more
-  // columns than a tile that takes both halves at once has rows, since by columns there is no such tile.
+  // Whether a thread copies the columns of A that it multiplies by, to rows. It pays where there are many;
+  // and only tiles of rows read half panels (Panels), so that B is packed into them then alone.
   bool copies() const {
     return of_.a_transposed && of_.N >= kColumnsToCopy && of_.M >= kLeastColumns * threads_;
   }

@@ -121,7 +121,7 @@ template <class Real>
 using TileKernel = void (*)(const TileCall<Real>&);
 
 // The tiles of a kind of factors, by vectors and rows. Null: there is none of that size. Where
-// panels are halved, those of four vectors take both halves.
+// there are half panels, a tile of four vectors reads the two of a panel.
 template <class Real>
 struct TileKernels {
   int factor_size;                     // bytes of a number of B

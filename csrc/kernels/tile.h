@@ -18,7 +18,7 @@ FASTRNN_FN F widen(const W* w, V scale) {
     return F::load(w);
 }
 
-// P > 1: a few rows take several panels, or halves of them (kHalfPanels), for P R N chains: a fused
+// P > 1: a few rows take several panels, or half panels (kHalfPanels), for P R N chains: a fused
 // multiply-add takes four cycles and two start in each.
 template <class V, class F, class W, int R, int P, int N, bool kColumns, bool kHalfPanels = false>
 struct Tile {
